@@ -1,0 +1,50 @@
+# Python 3.10 or newer and pip are all that is needed: servers for tests and demo come as packages.
+PYTHON ?= python3
+VENV   ?= .venv
+WORKERS ?= auto
+BIN    := $(VENV)/bin
+
+.PHONY: demo test check unit faults test-system completions wheel clean
+
+demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
+	$(BIN)/idxctl demo $(if $(KEEP),--keep)
+
+test: check                   ## lint, types, import rules and every test but those that need system packages
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not system"
+
+check: $(VENV)/.ready         ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/.ready          ## the tests without servers
+	$(BIN)/pytest tests/unit
+
+faults: $(VENV)/.ready        ## real processes killed, paused and cut off
+	$(BIN)/pytest tests/faults
+
+test-system: $(VENV)/.ready   ## needs Debian's cron, zsh and fish, and root
+	$(BIN)/pytest -m system
+
+completions: $(VENV)/.ready   ## write the completion scripts again
+	$(BIN)/idxctl completion bash > completions/idxctl.bash
+	$(BIN)/idxctl completion zsh > completions/_idxctl
+	$(BIN)/idxctl completion fish > completions/idxctl.fish
+
+pictures: $(VENV)/.ready      ## draw the pictures of the README again, from a real run
+	$(BIN)/python docs/pictures/make.py
+
+wheel: $(VENV)/.ready
+	$(BIN)/pip install --quiet build
+	$(BIN)/python -m build --wheel --outdir dist
+
+$(VENV)/.ready: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Python 3.10 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
