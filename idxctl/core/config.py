@@ -1,0 +1,1012 @@
+"""
+Reads the configuration: flags over environment over ``idxctl.toml`` over defaults.
+
+Every problem is collected and they are reported together, each with its source and the way out. No message carries the
+value of a secret, nor of anything that may hold one (URLs, connection strings).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from idxctl.core.durations import parse_duration
+from idxctl.core.errors import ConfigError, UsageError
+from idxctl.core.nearest import did_you_mean, nearest
+from idxctl.core.settings import (
+    PRESETS,
+    DatabaseSettings,
+    IndexSettings,
+    OpenSearchSettings,
+    Secret,
+    Settings,
+    WatchSettings,
+    WorkerSettings,
+)
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:  # pragma: no cover
+    import tomli as tomllib  # type: ignore[import-not-found,unused-ignore]
+
+DEFAULT_FILE = "idxctl.toml"
+SECRET_COMMAND_SECONDS = 30
+PRIORITIES = ("high", "normal", "low")
+_SERVER_VARIABLES = (
+    "IDXCTL_DATABASE_URL",
+    "IDXCTL_DATABASE_URL_FILE",
+    "IDXCTL_OPENSEARCH_URL",
+    "PGHOST",
+    "PGDATABASE",
+    "PGSERVICE",
+)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong: where it stands, what it is and what to do."""
+
+    source: str  # "idxctl.toml line 14", "IDXCTL_WORKER_WORKERS", "--workers"
+    where: str  # "indexes.products.watch 2", or "" where the source says it all
+    what: str
+    fix: str = ""
+
+    def __str__(self) -> str:
+        sentence = self.what + (f"; {self.fix}" if self.fix else "")
+        return ": ".join(part for part in (self.source, self.where, sentence) if part)
+
+
+class InvalidConfig(ConfigError):  # noqa: N818 - reads as the state it is
+    """The configuration cannot be used; ``problems`` holds every reason."""
+
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+        lines = [str(problem) for problem in problems]
+        message = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} problems in the configuration", *lines])
+        super().__init__(message, hint=hint)
+        self.problems = tuple(problems)
+
+
+class _Wrong(Exception):  # noqa: N818 - never leaves this module
+    """A value that its key does not take; becomes a `Problem` where the source is known."""
+
+    def __init__(self, what: str, fix: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.fix = fix
+
+
+# --- where a value came from -----------------------------------------------------------------------------------------
+
+FLAG, ENVIRONMENT, FILE, DEFAULT = 3, 2, 1, 0
+
+
+@dataclass(frozen=True)
+class _Given:
+    """A value as somebody wrote it."""
+
+    value: Any
+    rank: int
+    source: str
+    where: str
+    base: Path  # relative paths start here
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A key of a section: how its value is read."""
+
+    read: Callable[[Any], Any]
+    variable: bool = True  # whether IDXCTL_<SECTION>_<KEY> sets it
+
+
+def load(
+    *,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+    path: Path | None = None,
+    need_indexes: bool = True,
+) -> Settings:
+    """
+    Read the configuration. *flags* are named like ``worker.workers``; those that are None were not given.
+
+    The file is *path*, else ``IDXCTL_CONFIG``, else ``idxctl.toml`` in the working directory. The last may be missing
+    if the environment names a server, or if *need_indexes* is false: there are no indexes then. Raises `InvalidConfig`
+    with every problem found.
+    """
+    reader = _Reader(environ=environ, flags=flags or {})
+    reader.open(path, need_file=need_indexes)
+    settings = reader.settings()
+    if reader.problems:
+        raise InvalidConfig(sorted(reader.problems, key=_place))
+    return settings
+
+
+def _place(problem: Problem) -> tuple[bool, int]:
+    """Order by line; what does not stand in the file comes first."""
+    line = re.search(r" line (\d+)$", problem.source)
+    return (line is not None, int(line.group(1)) if line else 0)
+
+
+# --- readers of single values: each takes what TOML or the environment gave ------------------------------------------
+
+
+def _kind(value: Any) -> str:
+    """Name the type of a TOML value, never the value."""
+    if isinstance(value, bool):
+        return "true or false"
+    names = {int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
+    return names.get(type(value), "a date or time")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _Wrong(f"must be a string, found {_kind(value)}")
+    if not value.strip():
+        raise _Wrong("is empty", "give it a value or leave it out")
+    return value
+
+
+def _secret(value: Any) -> Secret:
+    return Secret(_text(value))
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, bool):
+        return value
+    raise _Wrong(f"must be true or false, found {_kind(value)}", "write true or false without quotes")
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise _Wrong(f"must be a whole number, found {_kind(value)}")
+    if value < 1:
+        raise _Wrong(f"must be at least 1, found {value}")
+    return value
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        raise _Wrong(f"{value} has no unit", f'write "{value}s" for seconds, "{value}m" for minutes')
+    if not isinstance(value, str):
+        raise _Wrong(f'must be a duration such as "30s", found {_kind(value)}')
+    try:
+        seconds = parse_duration(value).total_seconds()
+    except UsageError as error:
+        raise _Wrong(error.message, error.hint or "") from error
+    if seconds <= 0:
+        raise _Wrong("must be longer than nothing")
+    return seconds
+
+
+def _one_of(*known: str) -> Callable[[Any], str]:
+    def read(value: Any) -> str:
+        word = _text(value)
+        if word not in known:
+            raise _Wrong(f"{word!r} is not one of {', '.join(known)}", _near_only(word, known))
+        return word
+
+    return read
+
+
+def _near_only(word: str, known: Iterable[str]) -> str:
+    near = nearest(word, known)
+    return f"did you mean {near!r}?" if near else ""
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise _Wrong(f"must be a list of strings, found {_kind(value)}", 'write ["a", "b"]')
+    for item in value:
+        if not isinstance(item, str) or not item.strip():
+            raise _Wrong("must be a list of non-empty strings")
+    return tuple(value)
+
+
+def _names(value: Any) -> tuple[str, ...]:
+    """Read a column's name, or several."""
+    names = (_text(value),) if isinstance(value, str) else _strings(value)
+    if not names:
+        raise _Wrong("is an empty list", "name at least one column")
+    if len(set(names)) != len(names):
+        raise _Wrong("names a column twice")
+    return names
+
+
+def _urls(value: Any) -> tuple[SplitResult, ...]:
+    """Read one URL, several with commas, or a list. What is wrong is said without quoting any of it."""
+    entries = value.split(",") if isinstance(value, str) else list(_strings(value))
+    if not entries:
+        raise _Wrong("names no URL", "write https://host:9200")
+    urls = []
+    for number, entry in enumerate(entries, 1):
+        which = "" if len(entries) == 1 else f"entry {number} "
+        try:
+            url = urlsplit(entry.strip())
+            host, port = url.hostname, url.port
+        except ValueError:
+            raise _Wrong(f"{which}cannot be read as a URL", "write https://host:9200") from None
+        if url.scheme not in {"http", "https"} or not host:
+            raise _Wrong(f"{which}is not an http or https URL", "write https://host:9200")
+        if port == 0 or url.query or url.fragment:
+            raise _Wrong(f"{which}is more or less than scheme, host, port and path prefix", "write https://host:9200")
+        urls.append(url)
+    return tuple(urls)
+
+
+def _command(value: Any) -> tuple[str, ...]:
+    if isinstance(value, list):
+        words = _strings(value)
+    else:
+        try:
+            words = tuple(shlex.split(_text(value)))
+        except ValueError:
+            raise _Wrong("has a quote that is not closed") from None
+    if not words:
+        raise _Wrong("names no command")
+    return words
+
+
+_SECTIONS: Mapping[str, Mapping[str, _Key]] = {
+    "database": {
+        "url": _Key(_secret),
+        "url_file": _Key(_text),
+        "url_command": _Key(_command),
+        "schema": _Key(_text),
+    },
+    "opensearch": {
+        "url": _Key(_urls),
+        "username": _Key(_text),
+        "password": _Key(_secret),
+        "password_file": _Key(_text),
+        "password_command": _Key(_command),
+        "bearer_token": _Key(_secret),
+        "bearer_token_file": _Key(_text),
+        "bearer_token_command": _Key(_command),
+        "api_key": _Key(_secret),
+        "api_key_file": _Key(_text),
+        "api_key_command": _Key(_command),
+        "aws_region": _Key(_text),
+        "aws_service": _Key(_one_of("es", "aoss")),
+        "ca_file": _Key(_text),
+        "client_cert": _Key(_text),
+        "client_key": _Key(_text),
+        "verify": _Key(_flag),
+        "compress": _Key(_flag),
+        "request_timeout": _Key(_seconds),
+    },
+    "worker": {
+        "workers": _Key(_count),
+        "queue_size": _Key(_count),
+        "preset": _Key(_one_of(*PRESETS)),
+        "batch_size": _Key(_count),
+        "batch_bytes": _Key(_count),
+        "max_attempts": _Key(_count),
+        "drain_timeout": _Key(_seconds),
+        "lease": _Key(_seconds),
+        "age_limit": _Key(_seconds),
+    },
+    "dlq": {"adopt_index": _Key(_text)},
+}
+_INDEX_KEYS = ("document", "mapping", "key", "routing", "pipeline", "verify_ignore", "watch")
+_WATCH_KEYS: Mapping[str, Callable[[Any], Any]] = {
+    "table": _text,
+    "key": _names,
+    "key_sql": _text,
+    "keys": _text,
+    "ignore": _strings,
+    "deferred": _flag,
+    "priority": _one_of(*PRIORITIES),
+    "at": _text,
+}
+
+
+class _Reader:
+    """Gathers values and problems; one per `load`."""
+
+    def __init__(self, *, environ: Mapping[str, str], flags: Mapping[str, Any]) -> None:
+        self.environ = environ
+        self.flags = {name: value for name, value in flags.items() if value is not None}
+        self.problems: list[Problem] = []
+        self.unread: set[str] = set()  # "opensearch.password": given, reported already, and not to be called missing
+        self.sources: dict[str, str] = {}
+        self.path: Path | None = None
+        self.base = Path()
+        self.file: Mapping[str, Any] = {}
+        self.lines: Mapping[tuple[str | int, ...], int] = {}
+
+    # --- the file -------------------------------------------------------------------------------------------------
+
+    def open(self, path: Path | None, *, need_file: bool) -> None:
+        """Find and parse the file; without a readable one nothing else is worth saying."""
+        named_by = "--config" if path else "IDXCTL_CONFIG" if self.environ.get("IDXCTL_CONFIG") else None
+        path = path or Path(self.environ.get("IDXCTL_CONFIG") or DEFAULT_FILE)
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            if named_by:
+                raise InvalidConfig([Problem(named_by, "", f"there is no file {path}")]) from None
+            if need_file and not any(self.environ.get(name) for name in _SERVER_VARIABLES):
+                raise InvalidConfig(
+                    [Problem("", "", f"there is no {DEFAULT_FILE} in this directory")],
+                    hint="name it with --config PATH or IDXCTL_CONFIG, or name the servers with IDXCTL_DATABASE_URL and IDXCTL_OPENSEARCH_URL",
+                ) from None
+            return
+        except OSError as error:
+            raise InvalidConfig([Problem(named_by or "", "", f"cannot read {path}: {_why(error)}")]) from None
+        self.path = path
+        self.base = path.parent
+        try:
+            text = data.decode("utf-8-sig")
+            self.file = tomllib.loads(text.replace("\r\n", "\n"))
+        except UnicodeDecodeError as error:
+            line = data[: error.start].count(b"\n") + 1
+            raise InvalidConfig([Problem(f"{path} line {line}", "", "is not UTF-8 text")]) from None
+        except tomllib.TOMLDecodeError as error:
+            # The parser's sentence names keys and characters, never a value; the line itself is not quoted.
+            raise InvalidConfig([Problem(str(path), "", f"not valid TOML: {_decapitalised(str(error))}")]) from None
+        self.lines = line_numbers(text)
+
+    def at(self, *keys: str | int) -> str:
+        """Name the place in the file that *keys* lead to, with the line where it can be found."""
+        for length in range(len(keys), 0, -1):
+            line = self.lines.get(keys[:length])
+            if line is not None:
+                return f"{self.path} line {line}"
+        return str(self.path)
+
+    def wrong(self, source: str, where: str, what: str, fix: str = "") -> None:
+        self.problems.append(Problem(source, where, what, fix))
+
+    # --- plain sections ---------------------------------------------------------------------------------------------
+
+    def section(self, name: str) -> dict[str, _Given]:
+        """Return the section's values, read and checked, the strongest source of each."""
+        known = _SECTIONS[name]
+        found: dict[str, _Given] = {}
+        for candidate in (*self._from_flags(name), *self._from_environment(name), *self._from_file(name)):
+            key, given = candidate
+            if key in found:
+                continue
+            try:
+                value = known[key].read(given.value)
+            except _Wrong as wrong:
+                self.wrong(given.source, given.where, *self._sentence(key, given, wrong))
+                self.unread.add(f"{name}.{key}")
+                continue
+            found[key] = replace(given, value=value)
+        return found
+
+    @staticmethod
+    def _sentence(key: str, given: _Given, wrong: _Wrong) -> tuple[str, str]:
+        """Say what is wrong; in the file the key must be named, a variable or flag already is."""
+        return (f"{key}: {wrong.what}" if given.rank == FILE else wrong.what), wrong.fix
+
+    def _from_flags(self, section: str) -> list[tuple[str, _Given]]:
+        found = []
+        for name, value in self.flags.items():
+            owner, _, key = name.partition(".")
+            if owner == section:
+                found.append((key, _Given(value, FLAG, "--" + key.replace("_", "-"), "", Path())))
+        return found
+
+    def _from_environment(self, section: str) -> list[tuple[str, _Given]]:
+        prefix = f"IDXCTL_{section.upper()}_"
+        found = []
+        for name in sorted(self.environ):
+            if not name.startswith(prefix) or not self.environ[name].strip():
+                continue  # an empty variable is one that is not set, as in libpq
+            key = name[len(prefix) :].lower()
+            if key in _SECTIONS[section]:
+                found.append((key, _Given(self._environment_value(section, key, name), ENVIRONMENT, name, "", Path())))
+                continue
+            near = nearest(key, _SECTIONS[section], cutoff=0.75)
+            if near:  # other variables of this prefix may be somebody else's
+                self.wrong(name, "", "unknown variable", f"did you mean {prefix}{near.upper()}?")
+        return found
+
+    def _environment_value(self, section: str, key: str, name: str) -> Any:
+        text = self.environ[name]
+        if _SECTIONS[section][key].read is _flag:
+            return {"true": True, "false": False}.get(text.strip().lower(), text)
+        return text
+
+    def _from_file(self, section: str) -> list[tuple[str, _Given]]:
+        table = self.file.get(section, {})
+        if not isinstance(table, dict):
+            self.wrong(self.at(section), "", f"{section} must be a table, found {_kind(table)}", f"write [{section}]")
+            return []
+        found = []
+        for key, value in table.items():
+            source = self.at(section, key)
+            if key not in _SECTIONS[section]:
+                self.wrong(source, f"[{section}]", f"unknown key {key!r}", did_you_mean(key, _SECTIONS[section]))
+                continue
+            found.append((key, _Given(value, FILE, source, f"[{section}]", self.base)))
+        return found
+
+    # --- secrets ----------------------------------------------------------------------------------------------------
+
+    def secret(self, section: str, key: str, values: Mapping[str, _Given]) -> _Given | None:
+        """Return the secret from its value, its file or its command, whichever the strongest source names."""
+        ways = [values[name] for name in (key, f"{key}_file", f"{key}_command") if name in values]
+        if not ways:
+            return None
+        best = max(given.rank for given in ways)
+        chosen = [given for given in ways if given.rank == best]
+        if len(chosen) > 1:
+            sources = " and ".join(dict.fromkeys(given.source for given in chosen))
+            self.wrong(
+                sources,
+                "" if best != FILE else f"[{section}]",
+                f"{key} is given in two ways",
+                f"keep one of {key}, {key}_file, {key}_command",
+            )
+            return None
+        given = chosen[0]
+        try:
+            if given is values.get(f"{key}_file"):
+                given = replace(given, value=self._secret_file(given))
+            elif given is values.get(f"{key}_command"):
+                given = replace(given, value=self._secret_command(given))
+        except _Wrong as wrong:
+            self.wrong(given.source, given.where, f"{key}: {wrong.what}", wrong.fix)
+            return None
+        self.sources[f"{section}.{key}"] = given.source
+        return given
+
+    @staticmethod
+    def _secret_file(given: _Given) -> Secret:
+        path = given.base / Path(given.value).expanduser()
+        try:
+            text = path.read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            raise _Wrong(f"cannot read the secret in {path}: {_why(error)}") from None
+        if not text:
+            raise _Wrong(f"the secret in {path} is empty")
+        return Secret(text)
+
+    def _secret_command(self, given: _Given) -> Secret:
+        name = given.value[0]
+        try:
+            done = subprocess.run(
+                given.value,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                cwd=given.base,
+                env=dict(self.environ),
+                timeout=SECRET_COMMAND_SECONDS,
+                check=False,
+            )
+            text = done.stdout.decode("utf-8").rstrip("\r\n")
+        except subprocess.TimeoutExpired:
+            raise _Wrong(f"the command {name!r} did not end in {SECRET_COMMAND_SECONDS} s") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise _Wrong(f"cannot run the command {name!r}: {_why(error)}") from None
+        if done.returncode:
+            raise _Wrong(f"the command {name!r} ended with status {done.returncode}", "run it by hand to see why")
+        if not text:
+            raise _Wrong(f"the command {name!r} printed nothing")
+        return Secret(text)
+
+    # --- the whole --------------------------------------------------------------------------------------------------
+
+    def settings(self) -> Settings:
+        """Read every section; what is wrong is in `problems` and a default stands in its place."""
+        self._unknown_sections()
+        database = self._database()
+        opensearch = self._opensearch()
+        worker = self._worker()
+        dlq = self.section("dlq")
+        indexes = self._indexes()
+        return Settings(
+            database=database,
+            opensearch=opensearch,
+            worker=worker,
+            indexes=indexes,
+            adopt_index=self._plain("dlq", dlq).get("adopt_index"),
+            path=self.path,
+            sources=self.sources,
+        )
+
+    def _unknown_sections(self) -> None:
+        known = (*_SECTIONS, "indexes")
+        for name in self.file:
+            if name not in known:
+                self.wrong(self.at(name), "", f"unknown section {name!r}", did_you_mean(name, known))
+
+    def _plain(self, section: str, values: Mapping[str, _Given]) -> dict[str, Any]:
+        """Return values by key, and note where each came from."""
+        self.sources.update({f"{section}.{key}": given.source for key, given in values.items()})
+        return {key: given.value for key, given in values.items()}
+
+    def _database(self) -> DatabaseSettings:
+        values = self.section("database")
+        url = self.secret("database", "url", values)
+        plain = self._plain("database", {key: given for key, given in values.items() if key == "schema"})
+        return DatabaseSettings(url=url.value if url else None, schema=plain.get("schema"))
+
+    def _opensearch(self) -> OpenSearchSettings:
+        values = self.section("opensearch")
+        secrets = {key: self.secret("opensearch", key, values) for key in ("password", "bearer_token", "api_key")}
+        username = values.get("username")
+        urls: tuple[str, ...] = OpenSearchSettings.urls
+        if "url" in values:
+            urls, username, secrets["password"] = self._user_info(values["url"], username, secrets["password"])
+        self._one_auth(values, username, secrets)
+        simple = ("aws_region", "aws_service", "verify", "compress", "request_timeout")
+        plain = self._plain("opensearch", {key: given for key, given in values.items() if key in (*simple, "url")})
+        plain.pop("url", None)
+        if "request_timeout" in plain:
+            plain["request_timeout_seconds"] = plain.pop("request_timeout")
+        files = {key: self._file("opensearch", key, values) for key in ("ca_file", "client_cert", "client_key")}
+        if "client_key" in values and "client_cert" not in values:
+            given = values["client_key"]
+            self.wrong(given.source, given.where, "client_key without client_cert", "name the certificate too")
+        if username:
+            self.sources["opensearch.username"] = username.source
+        words = {key: given.value if given else None for key, given in secrets.items()}
+        everything: dict[str, Any] = {**plain, **files, **words}
+        return OpenSearchSettings(urls=urls, username=username.value if username else None, **everything)
+
+    def _user_info(
+        self, url: _Given, username: _Given | None, password: _Given | None
+    ) -> tuple[tuple[str, ...], _Given | None, _Given | None]:
+        """Move user and password out of the URLs, so that no URL ever shown holds them."""
+        plain = []
+        people: set[tuple[str, str | None]] = set()
+        for entry in url.value:
+            plain.append(_without_user(entry))
+            if entry.username:
+                people.add((unquote(entry.username), unquote(entry.password) if entry.password else None))
+        if len(people) > 1:
+            self.wrong(
+                url.source, url.where, "url: the URLs name different users", "use one user, as username and password"
+            )
+        elif people:
+            ((user, word),) = people
+            for key, other in (("username", username), ("password", password)):
+                if other and other.rank == url.rank:
+                    self.unread.add(f"opensearch.{key}")
+                    self.wrong(other.source, other.where, f"{key} is given in the URL too", "keep one of them")
+            if username is None or username.rank < url.rank:
+                username = replace(url, value=user)
+                if word and (password is None or password.rank < url.rank):
+                    password = replace(url, value=Secret(word))
+                    self.sources["opensearch.password"] = url.source
+        return tuple(plain), username, password
+
+    def _one_auth(
+        self, values: Mapping[str, _Given], username: _Given | None, secrets: Mapping[str, _Given | None]
+    ) -> None:
+        given = {
+            "username and password": username or secrets["password"],
+            "bearer_token": secrets["bearer_token"],
+            "api_key": secrets["api_key"],
+            "aws_region": values.get("aws_region"),
+        }
+        ways = {name: found for name, found in given.items() if found}
+        if len(ways) > 1:
+            sources = ", ".join(dict.fromkeys(found.source for found in ways.values()))
+            self.wrong(
+                sources, "", f"{len(ways)} ways to authenticate to OpenSearch: {', '.join(ways)}", "keep one of them"
+            )
+        password = secrets["password"]
+        if password and not username and not self.unread & {"opensearch.username", "opensearch.url"}:
+            self.wrong(
+                password.source,
+                password.where,
+                "a password without a username",
+                "set username too (IDXCTL_OPENSEARCH_USERNAME)",
+            )
+        names = ("password", "password_file", "password_command")
+        asked = any(name in values or f"opensearch.{name}" in self.unread for name in names)
+        if username and not password and not asked and "opensearch.username" not in self.unread:
+            self.wrong(
+                username.source,
+                username.where,
+                "a username without a password",
+                "set IDXCTL_OPENSEARCH_PASSWORD, or password_file",
+            )
+        if "aws_service" in values and "aws_region" not in values:
+            service = values["aws_service"]
+            self.wrong(service.source, service.where, "aws_service without aws_region", "set aws_region too")
+
+    def _file(self, section: str, key: str, values: Mapping[str, _Given]) -> Path | None:
+        """Return the path that a key names, if it can be read."""
+        given = values.get(key)
+        if given is None:
+            return None
+        self.sources[f"{section}.{key}"] = given.source
+        path = given.base / Path(given.value).expanduser()
+        try:
+            with path.open("rb"):
+                return path
+        except OSError as error:
+            self.wrong(given.source, given.where, f"{key}: cannot read {path}: {_why(error)}")
+            return None
+
+    def _worker(self) -> WorkerSettings:
+        values = self.section("worker")
+        preset = values.pop("preset", None)
+        if preset:
+            source = f"preset {preset.value}, {preset.source}"
+            for key, figure in zip(("workers", "queue_size"), PRESETS[preset.value], strict=True):
+                # A preset on the command line beats figures in the file; figures beside it beat the preset.
+                if key not in values or values[key].rank < preset.rank:
+                    values[key] = replace(preset, value=figure, source=source)
+        plain = self._plain("worker", values)
+        renamed = {key: plain.pop(key) for key in ("drain_timeout", "lease", "age_limit") if key in plain}
+        return WorkerSettings(**plain, **{f"{key}_seconds": value for key, value in renamed.items()})
+
+    # --- indexes ----------------------------------------------------------------------------------------------------
+
+    def _indexes(self) -> dict[str, IndexSettings]:
+        tables = self.file.get("indexes", {})
+        if not isinstance(tables, dict):
+            self.wrong(self.at("indexes"), "", f"indexes must be tables, found {_kind(tables)}", "write [indexes.NAME]")
+            return {}
+        found = {}
+        for name, table in tables.items():
+            source = self.at("indexes", name)
+            reason = index_name_problem(name)
+            if reason:
+                self.wrong(source, f"indexes.{name}", f"OpenSearch cannot name an index so: {reason}")
+            base = re.sub(r"-\d{6,}$", "", name)
+            if base != name and base in tables:
+                self.wrong(source, f"indexes.{name}", f"is the name of a generation of {base}", "choose another name")
+            if not isinstance(table, dict):
+                self.wrong(
+                    source, f"indexes.{name}", f"must be a table, found {_kind(table)}", f"write [indexes.{name}]"
+                )
+                continue
+            found[name] = self._index(name, table)
+        return found
+
+    def _index(self, name: str, table: Mapping[str, Any]) -> IndexSettings:
+        where = f"indexes.{name}"
+        for key in table:
+            if key not in _INDEX_KEYS:
+                self.wrong(self.at("indexes", name, key), where, f"unknown key {key!r}", did_you_mean(key, _INDEX_KEYS))
+        document, document_path = self._document(name, table)
+        readers: Mapping[str, Callable[[Any], Any]] = {
+            "key": _names,
+            "routing": _text,
+            "pipeline": _text,
+            "verify_ignore": _strings,
+        }
+        values = {
+            key: self._value(("indexes", name), where, table, key, read)
+            for key, read in readers.items()
+            if key in table
+        }
+        index_key: tuple[str, ...] = values.get("key") or ()
+        return IndexSettings(
+            name=name,
+            document=document,
+            document_path=document_path,
+            mapping=self._mapping(name, table),
+            key=index_key,
+            routing=values.get("routing"),
+            pipeline=values.get("pipeline"),
+            verify_ignore=values.get("verify_ignore") or (),
+            watches=self._watches(name, table, index_key),
+        )
+
+    def _value(
+        self, place: tuple[str | int, ...], where: str, table: Mapping[str, Any], key: str, read: Callable[[Any], Any]
+    ) -> Any:
+        """Read one value of a table, or note why not and return None."""
+        try:
+            return read(table[key])
+        except _Wrong as wrong:
+            self.wrong(self.at(*place, key), where, f"{key}: {wrong.what}", wrong.fix)
+            return None
+
+    def _document(self, name: str, table: Mapping[str, Any]) -> tuple[str, Path | None]:
+        """Return the SQL of a document and the file it stands in, if it stands in one."""
+        where = f"indexes.{name}"
+        if "document" not in table:
+            if _mistyped(table, _INDEX_KEYS, "document"):
+                return "", None
+            fix = 'name a file with a query that returns document_id and document: document = "products.sql"'
+            self.wrong(self.at("indexes", name), where, "no document", fix)
+            return "", None
+        given = self._value(("indexes", name), where, table, "document", _text)
+        if given is None:
+            return "", None
+        source = self.at("indexes", name, "document")
+        is_path = given.strip().lower().endswith(".sql") and "\n" not in given.strip()
+        if not is_path and re.search(r"\s", given.strip()):
+            return _query(given), None
+        path = self.base / Path(given.strip()).expanduser()
+        text = self._read_text(path, source, where, "document")
+        if text is not None and not _query(re.sub(r"--[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)):
+            self.wrong(source, where, f"document: {path} holds no query")
+        return _query(text or ""), path
+
+    def _mapping(self, name: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return settings and mappings, from a JSON file or an inline table."""
+        if "mapping" not in table:
+            return {}
+        where = f"indexes.{name}"
+        source = self.at("indexes", name, "mapping")
+        mapping = table["mapping"]
+        if isinstance(mapping, str):
+            path = self.base / Path(mapping).expanduser()
+            text = self._read_text(path, source, where, "mapping")
+            if text is None:
+                return {}
+            try:
+                mapping = json.loads(text, object_pairs_hook=_no_twice, parse_constant=_no_constant)
+            except json.JSONDecodeError as error:
+                self.wrong(
+                    source,
+                    where,
+                    f"mapping: {path} line {error.lineno} column {error.colno}: {_decapitalised(error.msg)}",
+                )
+                return {}
+            except _Wrong as wrong:
+                self.wrong(source, where, f"mapping: {path}: {wrong.what}", wrong.fix)
+                return {}
+            except RecursionError:
+                self.wrong(source, where, f"mapping: {path} is nested too deeply")
+                return {}
+        if not isinstance(mapping, dict):
+            self.wrong(
+                source, where, f"mapping: must be a JSON object with settings and mappings, found {_kind(mapping)}"
+            )
+            return {}
+        return self._checked_mapping(mapping, source, where)
+
+    def _checked_mapping(self, mapping: dict[str, Any], source: str, where: str) -> Mapping[str, Any]:
+        for key, value in mapping.items():
+            if key in {"settings", "mappings"}:
+                if not isinstance(value, dict):
+                    self.wrong(source, where, f"mapping: {key} must be an object, found {_kind(value)}")
+            elif key == "aliases":
+                self.wrong(source, where, "mapping: aliases are idxctl's to set", "take aliases out")
+            elif key in {"properties", "dynamic"}:
+                self.wrong(source, where, f"mapping: {key!r} at the top", f'put it inside "mappings": {{"{key}": ...}}')
+            else:
+                self.wrong(source, where, f"mapping: unknown key {key!r}", did_you_mean(key, ("settings", "mappings")))
+        try:
+            json.dumps(mapping, allow_nan=False)
+        except (TypeError, ValueError):
+            self.wrong(source, where, "mapping: holds a date, a time or a number that JSON does not have")
+        return mapping
+
+    def _read_text(self, path: Path, source: str, where: str, key: str) -> str | None:
+        try:
+            return path.read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            self.wrong(
+                source,
+                where,
+                f"{key}: cannot read {path}: {_why(error)}",
+                "paths start at the directory of the configuration file",
+            )
+            return None
+
+    def _watches(self, name: str, table: Mapping[str, Any], index_key: tuple[str, ...]) -> tuple[WatchSettings, ...]:
+        watches = table.get("watch", [])
+        if not isinstance(watches, list) or not all(isinstance(watch, dict) for watch in watches):
+            self.wrong(
+                self.at("indexes", name, "watch"),
+                f"indexes.{name}",
+                "watch must be a list of tables",
+                f"write [[indexes.{name}.watch]] with two brackets",
+            )
+            return ()
+        return tuple(self._watch(name, position, watch, index_key) for position, watch in enumerate(watches))
+
+    def _watch(self, name: str, position: int, table: Mapping[str, Any], index_key: tuple[str, ...]) -> WatchSettings:
+        where = f"indexes.{name}.watch {position + 1}"
+        place = ("indexes", name, "watch", position)
+        for key in table:
+            if key not in _WATCH_KEYS:
+                self.wrong(self.at(*place, key), where, f"unknown key {key!r}", did_you_mean(key, _WATCH_KEYS))
+        values = {key: self._value(place, where, table, key, read) for key, read in _WATCH_KEYS.items() if key in table}
+        for what, fix, key in _watch_rules(table, values, index_key):
+            self.wrong(self.at(*place, key) if key else self.at(*place), where, what, fix)
+        given = {key: value for key, value in values.items() if value is not None}
+        return WatchSettings(**{"table": "", **given}, position=position, line=self.lines.get(place))
+
+
+def _watch_rules(
+    table: Mapping[str, Any], values: Mapping[str, Any], index_key: tuple[str, ...]
+) -> list[tuple[str, str, str]]:
+    """Return what is wrong with a watch as a whole: the sentence, the fix and the key it is about."""
+    found: list[tuple[str, str, str]] = []
+    ways = [key for key in ("key", "key_sql", "keys") if key in table]
+    if "table" not in table and not _mistyped(table, _WATCH_KEYS, "table"):
+        found.append(("no table", 'name the table whose changes count: table = "products"', ""))
+    if not ways and not any(_mistyped(table, _WATCH_KEYS, way) for way in ("key", "key_sql", "keys")):
+        found.append(("none of key, key_sql and keys", 'say how a row leads to its documents: key = "product_id"', ""))
+    elif len(ways) > 1:
+        found.append((f"{' and '.join(ways)} together", "keep one of them", ways[1]))
+    if values.get("deferred") and "keys" not in table:
+        found.append(
+            (
+                "deferred without keys",
+                'only a lookup (keys) can be deferred; for a low priority write priority = "low"',
+                "deferred",
+            )
+        )
+    if "at" in table and "keys" in table:
+        found.append(("at together with keys", "a column of times needs key or key_sql", "at"))
+    key = values.get("key") or ()
+    if key and len(key) != max(len(index_key), 1):
+        found.append(_key_length(key, index_key))
+    twice = sorted(set(key) & set(values.get("ignore") or ()))
+    if twice:
+        found.append(
+            (f"ignore names the key {', '.join(twice)}", "a changed key is always a change: take it out", "ignore")
+        )
+    return found
+
+
+def _mistyped(table: Mapping[str, Any], known: Iterable[str], wanted: str) -> bool:
+    """Whether one of the unknown keys was meant to be *wanted*; it is reported already."""
+    names = list(known)
+    return any(key not in names and nearest(key, names) == wanted for key in table)
+
+
+def _key_length(key: tuple[str, ...], index_key: tuple[str, ...]) -> tuple[str, str, str]:
+    if not index_key:
+        fix = f"set key = [{', '.join(json.dumps(name) for name in key)}] on the index too, or use key_sql"
+        return (f"key names {len(key)} columns, but the index has no key of its own", fix, "key")
+    wanted = f"{len(index_key)} ({', '.join(index_key)})"
+    return (f"key names {len(key)}, the key of the index has {wanted}", "name as many, in the same order", "key")
+
+
+def index_name_problem(name: str) -> str | None:
+    """Return why OpenSearch would refuse *name*, or None. 240 bytes leave room for a generation's number."""
+    forbidden = sorted({character for character in name if character in ' \\/*?"<>|,#:' or ord(character) < 32})
+    if not name or name in {".", ".."}:
+        return "it needs a name"
+    if name != name.lower():
+        return "it must be lower case"
+    if forbidden:
+        return f"it must not contain {' '.join(repr(character) for character in forbidden)}"
+    if name[0] in "-_+.":
+        return f"it must not begin with {name[0]!r}"
+    if len(name.encode()) > 240:
+        return "it must not be longer than 240 bytes"
+    return None
+
+
+def _query(text: str) -> str:
+    """Return the query without the semicolon that ends it: it is going to stand in brackets."""
+    return text.strip().rstrip(";").rstrip()
+
+
+def _without_user(url: SplitResult) -> str:
+    host = url.netloc.rpartition("@")[2]
+    return f"{url.scheme}://{host}{url.path.rstrip('/')}"
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return _decapitalised(error.strerror or type(error).__name__)
+    return "it is not UTF-8 text"
+
+
+def _decapitalised(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
+
+
+def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _Wrong(f"the key {twice!r} stands twice in one object", "keep one of them")
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise _Wrong(f"{name} is not JSON")
+
+
+# --- line numbers ----------------------------------------------------------------------------------------------------
+
+_HEADER = re.compile(r"\s*(\[\[?)\s*(.+?)\s*\]\]?\s*(?:#.*)?$")
+_ASSIGNMENT = re.compile(
+    r"\s*((?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|\"[^\"]*\"|'[^']*'))*)\s*=\s*(.*)$"
+)
+_KEY_PART = re.compile(r"\"([^\"]*)\"|'([^']*)'|([A-Za-z0-9_-]+)")
+
+
+def line_numbers(text: str) -> dict[tuple[str | int, ...], int]:
+    """
+    Find the line of every key and table header of a TOML text that is known to parse.
+
+    A scan by line, for messages only: a key inside an inline table is found by the line its table begins on.
+    """
+    lines: dict[tuple[str | int, ...], int] = {}
+    implied: dict[tuple[str | int, ...], int] = {}  # tables that only the header of a deeper one brings about
+    counts: dict[tuple[str | int, ...], int] = {}
+    here: tuple[str | int, ...] = ()
+    quote: str | None = None  # inside a string of several lines
+    for number, line in enumerate(text.splitlines(), 1):
+        if quote:
+            if quote in line:
+                quote = None
+            continue
+        header, assignment = _HEADER.match(line), _ASSIGNMENT.match(line)
+        if header and not assignment:
+            here = _table(header.group(1) == "[[", _key_parts(header.group(2)), counts)
+            lines.setdefault(here, number)
+            for length in range(1, len(here)):
+                implied.setdefault(here[:length], number)
+        elif assignment:
+            path = (*here, *_key_parts(assignment.group(1)))
+            for length in range(len(here) + 1, len(path) + 1):
+                lines.setdefault(path[:length], number)
+            quote = _opened(assignment.group(2))
+    return {**implied, **lines}
+
+
+def _key_parts(text: str) -> tuple[str, ...]:
+    return tuple(next(part for part in match.groups() if part is not None) for match in _KEY_PART.finditer(text))
+
+
+def _table(is_array: bool, parts: tuple[str, ...], counts: dict[tuple[str | int, ...], int]) -> tuple[str | int, ...]:
+    """Return the path of a header, with the number of the element where it leads through arrays of tables."""
+    path: tuple[str | int, ...] = ()
+    for position, part in enumerate(parts):
+        path = (*path, part)
+        last = position == len(parts) - 1
+        if is_array and last:
+            counts[path] = counts.get(path, -1) + 1
+        if path in counts:
+            path = (*path, counts[path])
+    return path
+
+
+def _opened(value: str) -> str | None:
+    """Return the quotes of a string of several lines that begins in *value* and does not end in it."""
+    for quotes in ('"""', "'''"):
+        if value.lstrip().startswith(quotes) and value.count(quotes) == 1:
+            return quotes
+    return None
+
+
+# --- showing it ------------------------------------------------------------------------------------------------------
+
+
+def listing(settings: Settings) -> list[tuple[str, Any, str]]:
+    """Return every setting as (name, value, source), for people; secrets are stars."""
+    rows: list[tuple[str, Any, str]] = []
+
+    def add(name: str, value: Any, source: str | None = None) -> None:
+        rows.append(
+            (name, "***" if isinstance(value, Secret) else value, source or settings.sources.get(name, "default"))
+        )
+
+    add("database.url", settings.database.url)
+    add("database.schema", settings.database.schema)
+    for section, values in (("opensearch", settings.opensearch), ("worker", settings.worker)):
+        for item in fields(values):
+            name = "url" if item.name == "urls" else item.name.removesuffix("_seconds")
+            value = getattr(values, item.name)
+            if item.name.endswith("_seconds"):
+                value = timedelta(seconds=value)
+            add(f"{section}.{name}", str(value) if isinstance(value, Path) else value)
+    add("dlq.adopt_index", settings.adopt_index)
+    for index in settings.indexes.values():
+        place = str(settings.path or "")
+        add(f"indexes.{index.name}.document", str(index.document_path) if index.document_path else "inline SQL", place)
+        add(f"indexes.{index.name}.watches", [watch.table for watch in index.watches], place)
+    return rows

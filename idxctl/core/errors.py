@@ -1,0 +1,134 @@
+"""
+The errors a caller may meet, each with the exit status the command line ends with.
+
+IdxctlError                 1  the command failed
+├── UsageError              2  an argument that cannot be meant
+├── PartlyDone              3  some of it was done, some not
+├── ConfigError             4  the configuration, or what it names, is wrong
+│   ├── SchemaError         4  idxctl's tables are missing, older or newer than this program
+│   └── DocumentError       4  a document query, mapping or watch that cannot work
+├── Unreachable             5  a server does not answer
+│   ├── PostgresUnreachable
+│   └── OpenSearchUnreachable
+├── Locked                  6  another run holds what this one needs
+├── CheckFailed             7  a check says no
+├── WaitTimeout             8  what was waited for did not happen in time
+└── Refused                 1  a server answered, and said no
+    ├── PostgresRefused     (with the SQLSTATE)
+    └── OpenSearchRefused   (with the HTTP status and error type)
+
+Messages name the thing, the state found and the state wanted; `hint` is the way out. Neither ever carries a DSN, a
+password or a document.
+"""
+
+from __future__ import annotations
+
+
+class IdxctlError(Exception):
+    """Anything idxctl can explain. ``hint`` tells the reader what to do next."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UsageError(IdxctlError):
+    """An argument that cannot be meant."""
+
+    exit_status = 2
+
+
+class PartlyDone(IdxctlError):  # noqa: N818 - it is an outcome
+    """Some of the work was done and some was not."""
+
+    exit_status = 3
+
+
+class ConfigError(IdxctlError):
+    """The configuration, or something that it names, is wrong."""
+
+    exit_status = 4
+
+
+class SchemaError(ConfigError):
+    """The tables of idxctl are missing, older or newer than this program."""
+
+
+class DocumentError(ConfigError):
+    """A document query, mapping or watch that cannot work."""
+
+
+class Unreachable(IdxctlError):  # noqa: N818 - reads as the state it is
+    """A server does not answer."""
+
+    exit_status = 5
+
+
+class PostgresUnreachable(Unreachable):
+    """PostgreSQL does not answer, or turned the connection away."""
+
+
+class OpenSearchUnreachable(Unreachable):
+    """OpenSearch does not answer; what a request under way has done is unknown."""
+
+
+class Locked(IdxctlError):  # noqa: N818 - reads as the state it is
+    """Another run holds what this one needs."""
+
+    exit_status = 6
+
+
+class CheckFailed(IdxctlError):  # noqa: N818 - it is an outcome
+    """A check was made and says no."""
+
+    exit_status = 7
+
+
+class WaitTimeout(IdxctlError):  # noqa: N818 - it is an outcome
+    """What was waited for did not happen in time."""
+
+    exit_status = 8
+
+
+class Refused(IdxctlError):  # noqa: N818 - reads as the state it is
+    """A server answered, and said no."""
+
+
+class PostgresRefused(Refused):
+    """PostgreSQL refused a statement. ``sqlstate`` is its five-character code, ``detail`` the server's own message."""
+
+    def __init__(self, message: str, *, sqlstate: str, detail: str = "", hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.sqlstate = sqlstate
+        self.detail = detail
+
+
+class OpenSearchRefused(Refused):
+    """
+    OpenSearch answered a whole request with an error.
+
+    ``status`` is the HTTP status, ``error_type`` OpenSearch's own name for the error ("" where it gave none, as for
+    413), ``reason`` its sentence and ``body`` the parsed answer, if it was JSON.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        error_type: str = "",
+        reason: str = "",
+        body: object = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.status = status
+        self.error_type = error_type
+        self.reason = reason
+        self.body = body

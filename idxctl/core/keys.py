@@ -1,0 +1,75 @@
+"""
+Document ids: the text of a row's key, the same in SQL and in Python.
+
+One column: its text. Several: the text of each, with ``%`` and ``:`` percent-escaped, joined by ``:``. The reader joins on
+the columns, so the text must give the value back; types whose text does not are refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+# Base types whose text, cast back, is the same value whatever the session's settings. `date` is written by to_jsonb, which
+# is ISO whatever DateStyle says.
+PLAIN_TYPES = frozenset(
+    {"smallint", "integer", "bigint", "oid", "text", "character varying", "name", "uuid", "boolean", "date"}
+)
+
+# Those of them where equal values have one text, so that DISTINCT may look at the value itself.
+EXACT_TYPES = PLAIN_TYPES - {"text", "character varying", "name"}
+
+_WHY = {
+    "real": "a float's text is rounded",
+    "double precision": "a float's text is rounded",
+    "numeric": "1.0 and 1.00 are equal and have two texts",
+    "character": "char(n) pads with spaces that its text has not",
+    "citext": "equal values have several texts",
+    "bytea": "its text depends on bytea_output",
+    "json": "equal values have several texts",
+    "jsonb": "it is no scalar",
+}
+
+
+def refusal(type_name: str, *, is_enum: bool = False) -> str | None:
+    """Say why a key must not be of *type_name*, the base type's name without its modifier; None when it may."""
+    if is_enum or type_name in PLAIN_TYPES:
+        return None
+    bare = type_name.rpartition(".")[2].strip('"')
+    return _WHY.get(
+        bare, "its text depends on the session's settings" if "time" in bare else "its text may not give the value back"
+    )
+
+
+def document_id(parts: Sequence[object]) -> str:
+    """Return the id of the key *parts*, each in PostgreSQL's own text."""
+    if len(parts) == 1:
+        return str(parts[0])
+    return ":".join(str(part).replace("%", "%25").replace(":", "%3A") for part in parts)
+
+
+def key_parts(document_id: str, count: int) -> tuple[str, ...]:
+    """Return the texts of the *count* key columns; the inverse of `document_id`. Raises ValueError on another count."""
+    if count == 1:
+        return (document_id,)
+    parts = document_id.split(":")
+    if len(parts) != count:
+        raise ValueError(f"document id {document_id!r} has {len(parts)} parts, its index's key has {count}")
+    return tuple(part.replace("%3A", ":").replace("%25", "%") for part in parts)
+
+
+def document_id_sql(expressions: Sequence[str], types: Sequence[str]) -> str:
+    """
+    Return the SQL expression of the id of a key given by *expressions* of *types*; NULL when any part is.
+
+    COLLATE "C", or a column with a case-insensitive collation would make DISTINCT drop one of two ids.
+    """
+    texts = [_text_sql(each, of) for each, of in zip(expressions, types, strict=True)]
+    if len(texts) > 1:
+        texts = [f"pg_catalog.replace(pg_catalog.replace({each}, '%', '%25'), ':', '%3A')" for each in texts]
+    return "(" + " || ':' || ".join(texts) + ') COLLATE pg_catalog."C"'
+
+
+def _text_sql(expression: str, type_name: str) -> str:
+    if type_name == "date":
+        return f"(pg_catalog.to_jsonb({expression}) OPERATOR(pg_catalog.#>>) '{{}}')"
+    return f"({expression})::pg_catalog.text"

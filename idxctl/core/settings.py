@@ -1,0 +1,131 @@
+"""
+What the configuration says, as frozen data. `idxctl.core.config` reads it from file, environment and flags.
+
+Nothing here connects or reads; a `Secret` shows itself only when asked in so many words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+class Secret:
+    """A value that is never printed: its ``repr`` and ``str`` are stars."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value itself, for the one place that sends it."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    __str__ = __repr__
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """``[database]``. Without a url libpq's own ``PG*`` variables and defaults decide."""
+
+    url: Secret | None = None
+    schema: str | None = None  # where our tables live; None: the first schema of the search path
+
+
+@dataclass(frozen=True)
+class OpenSearchSettings:
+    """``[opensearch]``. At most one of basic auth, bearer token, API key and AWS signing."""
+
+    urls: tuple[str, ...] = ("http://localhost:9200",)  # without user info
+    username: str | None = None
+    password: Secret | None = None
+    bearer_token: Secret | None = None
+    api_key: Secret | None = None
+    aws_region: str | None = None
+    aws_service: str = "es"  # "aoss" for serverless
+    ca_file: Path | None = None
+    client_cert: Path | None = None
+    client_key: Path | None = None
+    verify: bool = True
+    compress: bool = False
+    request_timeout_seconds: float = 30.0
+
+
+@dataclass(frozen=True)
+class WatchSettings:
+    """One ``[[indexes.NAME.watch]]``: a table whose changes touch documents of the index."""
+
+    table: str  # as written in SQL, perhaps qualified and quoted
+    key: tuple[str, ...] = ()  # columns holding the document's key, as the catalog has them
+    key_sql: str | None = None  # an expression over the row, instead
+    keys: str | None = None  # a query over `changed` that returns the keys, instead; expanded after commit (C1)
+    ignore: tuple[str, ...] = ()
+    deferred: bool = False
+    priority: str = "normal"  # high, normal, low
+    at: str | None = None  # a column of times at which the document changes by itself
+    position: int = 0  # its place in the index's list, from 0
+    line: int | None = None  # in the file, when known
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """``[indexes.NAME]``: how a document is made, and which tables it is made from."""
+
+    name: str  # the alias that clients query
+    document: str  # the SQL text
+    document_path: Path | None = None
+    mapping: Mapping[str, Any] = field(default_factory=dict)  # {"settings": ..., "mappings": ...}
+    key: tuple[str, ...] = ()  # composite key columns; empty: the query returns document_id
+    routing: str | None = None  # an SQL expression over document_id
+    pipeline: str | None = None
+    verify_ignore: tuple[str, ...] = ()
+    watches: tuple[WatchSettings, ...] = ()
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """``[worker]``, the preset's figures unless named."""
+
+    workers: int = 5  # threads
+    queue_size: int = 1000  # the capacity at which the system counts as full
+    batch_size: int = 1000  # tasks of one claim, at most
+    batch_bytes: int = 8 * 1024 * 1024  # of one bulk body, about
+    max_attempts: int = 3
+    drain_timeout_seconds: float = 30.0
+    lease_seconds: float = 30.0
+    age_limit_seconds: float = 60.0  # how old bytes may be, counted from their token (T3)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The whole of it."""
+
+    database: DatabaseSettings = field(default_factory=DatabaseSettings)
+    opensearch: OpenSearchSettings = field(default_factory=OpenSearchSettings)
+    worker: WorkerSettings = field(default_factory=WorkerSettings)
+    indexes: Mapping[str, IndexSettings] = field(default_factory=dict)
+    adopt_index: str | None = None  # [dlq] adopt_index: where letters of an older table belong
+    path: Path | None = None  # the file it came from
+    sources: Mapping[str, str] = field(
+        default_factory=dict
+    )  # "database.url" -> "IDXCTL_DATABASE_URL", for `config show`
+
+
+PRESETS: Mapping[str, tuple[int, int]] = {  # workers, queue size
+    "low": (2, 100),
+    "medium": (5, 1_000),
+    "high": (10, 5_000),
+    "burst": (15, 10_000),
+}
