@@ -1,0 +1,1 @@
+"""PostgreSQL: connections, named statements, migrations, the audit."""

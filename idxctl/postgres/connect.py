@@ -1,0 +1,232 @@
+"""
+Connections to PostgreSQL, and the one place where the driver's errors become ours.
+
+A connection is in autocommit; a transaction is opened by `Connection.transaction`, READ COMMITTED in so many words (T1),
+with its settings by ``SET LOCAL`` alone. Nothing is prepared and no session state is kept, so that PgBouncer in
+transaction mode may stand in between.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import psycopg
+from psycopg import errors as pg
+from psycopg.conninfo import conninfo_to_dict
+
+from idxctl.core.errors import IdxctlError, PostgresRefused, PostgresUnreachable
+from idxctl.core.settings import DatabaseSettings
+from idxctl.postgres.named import Statement
+
+Row = tuple[Any, ...]
+CONNECT_TIMEOUT_SECONDS = 10
+
+
+class Connection:
+    """
+    One connection of idxctl: psycopg's, plus the schema of our tables and our errors.
+
+    ``raw`` is the driver's connection, for COPY and for callers that bring SQL of their own.
+    """
+
+    def __init__(self, raw: psycopg.Connection[Row], schema: str) -> None:
+        self.raw = raw
+        self.schema = schema
+
+    def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
+        """Run a named statement; a server's or the network's no is raised as ours."""
+        with translated(statement.name):
+            return self.raw.execute(statement.qualified(self.schema), parameters)
+
+    def execute(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
+        """Run SQL made with `psycopg.sql`, or without parameters as it stands."""
+        with translated("statement"):
+            return self.raw.execute(query, parameters)
+
+    @contextlib.contextmanager
+    def transaction(self, *, local: Mapping[str, str] | None = None, read_only: bool = False) -> Iterator[None]:
+        """
+        Open a READ COMMITTED transaction, whatever the server's default; roll back on an exception.
+
+        *local* are settings in force until its end.
+        """
+        with translated("transaction"):
+            begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + (" READ ONLY" if read_only else " READ WRITE")
+            self.raw.execute(begin.encode())
+            try:
+                for name, value in (local or {}).items():
+                    self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+                yield
+            except BaseException:
+                self.rollback()
+                raise
+            self.raw.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def savepoint(self, *, local: Mapping[str, str] | None = None) -> Iterator[None]:
+        """Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it."""
+        with translated("savepoint"), self.raw.transaction():
+            before = {name: self._setting(name) for name in local or {}}
+            for name, value in (local or {}).items():
+                self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+            yield
+            for name, value in before.items():
+                self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+
+    def _setting(self, name: str) -> str:
+        row = self.raw.execute("SELECT current_setting(%s)", (name,)).fetchone()
+        assert row is not None
+        return str(row[0])
+
+    def rollback(self) -> None:
+        """Leave a transaction that failed; a connection that is gone has left it already."""
+        with contextlib.suppress(psycopg.Error):
+            self.raw.execute(b"ROLLBACK")
+
+    @property
+    def alive(self) -> bool:
+        """Whether the connection can be used, also in the middle of a transaction; not in an abandoned COPY."""
+        status = psycopg.pq.TransactionStatus
+        return not self.raw.closed and self.raw.info.transaction_status in {status.IDLE, status.INTRANS, status.INERROR}
+
+    def close(self) -> None:
+        """Close it; an open transaction is rolled back by the server."""
+        self.raw.close()
+
+    def __enter__(self) -> Connection:  # noqa: PYI034 - Self is 3.11's
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> Connection:
+    """
+    Connect, and find the schema of our tables: the configured one, otherwise the first of the search path.
+
+    Raises `PostgresUnreachable` when the server does not answer or turns us away, `PostgresRefused` for the rest.
+    """
+    conninfo = settings.url.reveal() if settings.url else ""
+    target = describe(settings)
+    try:
+        given = conninfo_to_dict(conninfo)
+        options: dict[str, Any] = {
+            "application_name": given.get("application_name", application_name),
+            "connect_timeout": given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
+        }
+        raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
+    except psycopg.OperationalError as error:
+        raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
+    except psycopg.ProgrammingError as error:
+        raise PostgresUnreachable(
+            "the PostgreSQL connection string cannot be read",
+            hint="IDXCTL_DATABASE_URL or [database] url: postgresql://user@host:5432/name, or host=... dbname=...",
+        ) from error
+    with translated("connect"):
+        schema = settings.schema or _current_schema(raw)
+    return Connection(raw, schema)
+
+
+def _current_schema(raw: psycopg.Connection[Row]) -> str:
+    row = raw.execute("SELECT current_schema()").fetchone()
+    if row is None or row[0] is None:
+        raw.close()
+        raise PostgresRefused(
+            "no schema to put idxctl's tables in: the search path names none that exists",
+            sqlstate="3F000",
+            hint="set [database] schema in idxctl.toml",
+        )
+    return str(row[0])
+
+
+def describe(settings: DatabaseSettings) -> str:
+    """Name the server for people: user, host, port and database, never a password."""
+    try:
+        parts = conninfo_to_dict(settings.url.reveal() if settings.url else "")
+    except psycopg.ProgrammingError:
+        return "PostgreSQL"
+    where = f"{parts.get('host') or 'the default host'}:{parts.get('port') or 5432}"
+    name = parts.get("dbname")
+    return f"PostgreSQL at {where}" + (f", database {name}" if name else "")
+
+
+class Pool:
+    """A connection for each thread that asks, made when it first asks and made anew when it broke."""
+
+    def __init__(self, settings: DatabaseSettings, *, application_name: str = "idxctl") -> None:
+        self._make: Callable[[], Connection] = lambda: connect(settings, application_name=application_name)
+        self._local = threading.local()
+        self._all: set[Connection] = set()
+        self._lock = threading.Lock()
+
+    def mine(self) -> Connection:
+        """Return this thread's connection."""
+        mine: Connection | None = getattr(self._local, "connection", None)
+        if mine is not None and mine.alive:
+            return mine
+        if mine is not None:
+            mine.close()
+        made = self._make()
+        self._local.connection = made
+        with self._lock:
+            if mine is not None:
+                self._all.discard(mine)
+            self._all.add(made)
+        return made
+
+    def close(self) -> None:
+        """Close every connection of every thread."""
+        with self._lock:
+            for connection in self._all:
+                connection.close()
+            self._all.clear()
+
+
+@contextlib.contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn the driver's errors into ours; *doing* names the statement in them."""
+    try:
+        yield
+    except IdxctlError:
+        raise
+    except (pg.OperationalError, psycopg.InterfaceError) as error:
+        if _server_said(error):
+            raise _refused(doing, error) from error
+        raise PostgresUnreachable(f"lost the connection to PostgreSQL ({doing}): {_reason(error)}") from error
+    except psycopg.Error as error:
+        raise _refused(doing, error) from error
+
+
+def _server_said(error: psycopg.Error) -> bool:
+    """Whether the connection still stands: classes 57P (shutdown) and 08 (connection) are an outage."""
+    state = error.sqlstate or ""
+    return bool(state) and not state.startswith(("57P", "08"))
+
+
+def _refused(doing: str, error: psycopg.Error) -> PostgresRefused:
+    detail = error.diag.message_primary or str(error)
+    hint = error.diag.message_hint
+    if error.sqlstate == "42501":
+        hint = hint or "idxctl grants prints the rights each role needs"
+    return PostgresRefused(
+        f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or "XX000", detail=detail, hint=hint
+    )
+
+
+def _reason(error: psycopg.Error) -> str:
+    """Return the server's or libpq's sentence in one line; neither of them quotes a password."""
+    text = error.diag.message_primary or str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "Multiple connection attempts" not in line]
+    return lines[0] if lines else type(error).__name__
+
+
+def _connect_hint(error: psycopg.Error) -> str:
+    text = str(error)
+    if "password" in text or "authentication" in text:
+        return "check the user and password: IDXCTL_DATABASE_URL, [database] url, PGPASSWORD or ~/.pgpass"
+    if "does not exist" in text:
+        return "check the database and user names in IDXCTL_DATABASE_URL or [database] url"
+    return "is it running, and is IDXCTL_DATABASE_URL (or [database] url, or PGHOST and PGPORT) right?"
