@@ -1,0 +1,122 @@
+"""Bulk bodies: lines around ready-made documents, and the answer by item."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from idxctl.opensearch.client import Client
+
+_DELETE = b'{"delete":'
+
+
+@dataclass(frozen=True)
+class Body:
+    """Lines of a bulk body, and the documents they write, in their order."""
+
+    ids: list[str]
+    text: bytes
+
+    def halves(self) -> tuple[Body, Body]:
+        """Cut it in two; a delete is one line, any other item two."""
+        middle = len(self.ids) // 2
+        place = 0
+        for _ in range(middle):
+            lines = 1 if self.text.startswith(_DELETE, place) else 2
+            for _ in range(lines):
+                place = self.text.index(b"\n", place) + 1
+        return Body(self.ids[:middle], self.text[:place]), Body(self.ids[middle:], self.text[place:])
+
+    def without(self, ids: set[str]) -> Body:
+        """Return it without the items of some documents."""
+        if len(self.ids) == 1:
+            return Body([], b"") if self.ids[0] in ids else self
+        if not ids.intersection(self.ids):
+            return self
+        first, second = self.halves()
+        return join([first.without(ids), second.without(ids)])
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bulk said of one item that has an error."""
+
+    document_id: str
+    status: int
+    error_type: str
+    reason: str
+
+
+def deletes(ids: Sequence[str], token: int, routings: Mapping[str, bytes]) -> Body:
+    """
+    Return the lines that delete documents unless something newer than *token* is there; *routings* are JSON, by id.
+
+    ``external_gte`` and not ``external``: the same token may reach a document twice, after an unknown outcome.
+    """
+    lines = []
+    for one in ids:
+        route = b',"routing":' + routings[one] if one in routings else b""
+        lines.append(
+            b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"%b}}\n' % (orjson.dumps(one), token, route)
+        )
+    return Body(list(ids), b"".join(lines))
+
+
+def join(bodies: Sequence[Body]) -> Body:
+    """Return one body of several."""
+    if len(bodies) == 1:
+        return bodies[0]
+    return Body([one for body in bodies for one in body.ids], b"".join([body.text for body in bodies]))
+
+
+def gather(pieces: Iterable[Body], *, max_bytes: int) -> Iterator[Body]:
+    """Join *pieces* into bodies of about *max_bytes*, each of one piece at least; empty ones are left out."""
+    run: list[Body] = []
+    size = 0
+    for piece in pieces:
+        if not piece.ids:
+            continue
+        if run and size + len(piece.text) > max_bytes:
+            yield join(run)
+            run, size = [], 0
+        run.append(piece)
+        size += len(piece.text)
+    if run:
+        yield join(run)
+
+
+def send(client: Client, index: str, body: Body, *, pipeline: str | None = None) -> list[Answer]:
+    """
+    Write *body* to the concrete *index* (T6) in one request; returns the items with an error.
+
+    Raises what the client raises for the whole request. The index stands in the address and not in the lines: the same
+    bytes serve every generation of one shape.
+    """
+    answer = client.bulk(index, body.text, pipeline=pipeline)
+    if not answer.get("errors"):
+        return []
+    found = [_answer(one, result) for one, result in zip(body.ids, answer["items"], strict=True)]
+    return [one for one in found if one is not None]
+
+
+def _answer(document_id: str, result: dict[str, dict[str, object]]) -> Answer | None:
+    (fields,) = result.values()
+    error = fields.get("error")
+    if not isinstance(error, dict):
+        return None  # 200, 201, and 404 of a delete that found nothing
+    status = int(str(fields.get("status", 0)))
+    return Answer(document_id, status, str(error.get("type", "unknown")), reason_of(error))
+
+
+def reason_of(error: dict[str, object]) -> str:
+    """Return an error's sentence with those of its causes, outermost first: the cause names the field's value."""
+    sentences: list[str] = []
+    cause: object = error
+    while isinstance(cause, dict) and len(sentences) < 4:
+        reason = str(cause.get("reason", ""))
+        if reason and not any(reason in said for said in sentences):
+            sentences.append(reason)
+        cause = cause.get("caused_by")
+    return ": ".join(sentences)
