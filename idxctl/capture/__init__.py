@@ -1,0 +1,1 @@
+"""Capture: from watches to triggers."""

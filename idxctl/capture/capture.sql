@@ -1,0 +1,213 @@
+-- name: tables_present
+-- Whether the tables that capture writes are there.
+SELECT to_regclass(%(queue)s) IS NOT NULL AND to_regclass(%(watches)s) IS NOT NULL
+
+-- name: search_path
+-- The schemas that names resolve in, in this session; the session's own temporary one is no place for shared names.
+SELECT coalesce(array_agg(s), '{}') FROM unnest(current_schemas(false)) s WHERE s NOT LIKE 'pg\_temp%%'
+
+-- name: resolve
+-- The table a name means here, if any.
+SELECT to_regclass(%(name)s)::oid
+
+-- name: table_names
+-- Tables somebody could mean, for "did you mean".
+SELECT c.relname, n.nspname, pg_table_is_visible(c.oid)
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_%%'
+ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname, c.relname
+LIMIT %(most)s
+
+-- name: table
+-- One table: what it is, whose, and whether something feeds it that our triggers would not see.
+SELECT n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relispartition, c.relowner::regrole::text,
+       pg_has_role(c.relowner, 'USAGE'),
+       has_table_privilege(c.oid, 'TRIGGER'),
+       EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid),
+       (SELECT p.inhparent::regclass::text FROM pg_inherits p WHERE p.inhrelid = c.oid ORDER BY p.inhseqno LIMIT 1),
+       n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\_toast%%'
+FROM pg_class c
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.oid = %(oid)s
+
+-- name: columns
+-- Its columns, in order: name, type, the type below a domain, enum or not, made outside pg_catalog or not.
+WITH RECURSIVE base AS (
+    SELECT a.attnum, a.attname, a.atttypid, a.atttypid AS type, false AS refuses_null
+    FROM pg_attribute a
+    WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.attnum, b.attname, b.atttypid, t.typbasetype, b.refuses_null OR t.typnotnull
+    FROM base b
+    JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd'
+)
+SELECT b.attname, format_type(b.atttypid, NULL), format_type(t.oid, NULL), t.typtype = 'e',
+       t.typtype = 'b' AND t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0, b.refuses_null
+FROM base b
+JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'
+ORDER BY b.attnum
+
+-- name: primary_key
+-- The columns of its primary key, in the key's order.
+SELECT a.attname
+FROM pg_index i
+JOIN unnest(i.indkey::smallint[]) WITH ORDINALITY AS k(attnum, place) ON k.place <= i.indnkeyatts
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.attnum
+WHERE i.indrelid = %(oid)s AND i.indisprimary
+ORDER BY k.place
+
+-- name: members
+-- C2: the table and all below it, partitions and children, the nearest first.
+WITH RECURSIVE tree AS (
+    SELECT %(oid)s::oid AS oid, 0 AS depth
+    UNION ALL
+    SELECT i.inhrelid, t.depth + 1
+    FROM tree t
+    JOIN pg_inherits i ON i.inhparent = t.oid AND NOT i.inhdetachpending
+)
+SELECT c.oid::bigint, n.nspname, c.relname, c.relkind::text, min(t.depth), c.relowner::regrole::text,
+       pg_has_role(c.relowner, 'USAGE'), has_table_privilege(c.oid, 'TRIGGER'),
+       EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid)
+FROM tree t
+JOIN pg_class c ON c.oid = t.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+GROUP BY c.oid, n.nspname, c.relname
+ORDER BY min(t.depth), n.nspname, c.relname
+
+-- name: view_columns
+-- C1: which columns of the view `changed` a query over it reads, by the dependencies of its rewrite rule, and whether it
+-- takes whole rows, which leave no trace there.
+SELECT coalesce((SELECT array_agg(DISTINCT a.attname)
+                 FROM pg_depend d
+                 JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+                 WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                   AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(changed)s AND d.refobjsubid > 0), '{}'),
+       r.ev_action::text LIKE '%%:varattno 0 %%',
+       EXISTS (SELECT FROM pg_depend d
+               WHERE d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+                 AND d.refclassid = 'pg_class'::regclass AND d.refobjid = %(changed)s)
+FROM pg_rewrite r
+WHERE r.ev_class = %(query)s
+
+-- name: view_tables
+-- The tables a view reads, those below other views too.
+WITH RECURSIVE reads AS (
+    SELECT %(query)s::oid AS oid
+    UNION
+    SELECT d.refobjid
+    FROM reads v
+    JOIN pg_rewrite r ON r.ev_class = v.oid
+    JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_class'::regclass
+)
+SELECT c.oid::bigint, n.nspname, c.relname
+FROM reads
+JOIN pg_class c ON c.oid = reads.oid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind IN ('r', 'p', 'f', 'm') AND c.relpersistence <> 't'
+
+-- name: view_functions
+-- Whether a view calls functions or operators that somebody made; built-in ones leave no dependency.
+SELECT EXISTS (SELECT FROM pg_rewrite r
+               JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
+               WHERE r.ev_class = %(query)s AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))
+
+-- name: watches
+-- Watches in force, in their order.
+SELECT id, index_name, position, table_schema, table_name, definition, fingerprint, at_watermark, installed_at
+FROM opensearch_indexing_watches
+WHERE removed_at IS NULL
+ORDER BY index_name, position
+
+-- name: watch
+-- One watch by its number, removed ones too: tasks may name them.
+SELECT id, index_name, position, table_schema, table_name, definition, fingerprint, at_watermark, installed_at
+FROM opensearch_indexing_watches
+WHERE id = %(id)s
+
+-- name: add_watch
+-- A watch as configured now. Its row never changes: tasks name it.
+INSERT INTO opensearch_indexing_watches
+    (index_name, position, table_schema, table_name, definition, fingerprint, at_watermark)
+VALUES (%(index)s, %(position)s, %(schema)s, %(table)s, %(definition)s, %(fingerprint)s, coalesce(%(watermark)s, CASE WHEN %(at)s THEN now() END))
+RETURNING id, at_watermark
+
+-- name: end_watches
+-- They are kept, since tasks in the queue may name them.
+UPDATE opensearch_indexing_watches SET removed_at = clock_timestamp() WHERE id = ANY(%(ids)s) AND removed_at IS NULL
+
+-- name: place_watches
+-- Move watches in their index's list; twice, by way of places that nothing holds, since two may change places.
+UPDATE opensearch_indexing_watches w SET position = n.position
+FROM unnest(%(ids)s::bigint[], %(positions)s::integer[]) AS n(id, position)
+WHERE w.id = n.id
+
+-- name: lock
+-- One installation at a time, whichever host it runs on.
+SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing capture ' || %(schema)s, 0))
+
+-- name: functions
+-- Our trigger functions as they are.
+SELECT p.oid::bigint, p.proname, p.prosrc, coalesce(obj_description(p.oid, 'pg_proc'), ''), p.prosecdef,
+       p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE')
+FROM pg_proc p
+WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
+  AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype
+
+-- name: triggers
+-- Every trigger of those functions, except the copies that a row trigger has on partitions.
+SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text, t.tgtype,
+       t.tgoldtable IS NOT NULL, t.tgnewtable IS NOT NULL, t.tgargs, coalesce(obj_description(t.oid, 'pg_trigger'), ''),
+       pg_has_role(c.relowner, 'USAGE'), c.relowner::regrole::text,
+       EXISTS (WITH RECURSIVE copies AS (
+                   SELECT k.oid, k.tgenabled FROM pg_trigger k WHERE k.tgparentid = t.oid
+                   UNION ALL
+                   SELECT k.oid, k.tgenabled FROM copies p JOIN pg_trigger k ON k.tgparentid = p.oid
+               )
+               SELECT FROM copies WHERE tgenabled IN ('D', 'R'))
+FROM pg_trigger t
+JOIN pg_proc p ON p.oid = t.tgfoid
+JOIN pg_class c ON c.oid = t.tgrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
+  AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype
+  AND t.tgparentid = 0
+ORDER BY n.nspname, c.relname, t.tgname
+
+-- name: holders
+-- Who keeps a table from being locked for a change of its triggers.
+SELECT l.pid, coalesce(a.usename, '?'), coalesce(a.application_name, ''), coalesce(a.state, '?'),
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8
+FROM pg_locks l
+LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.relation = %(oid)s AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+  AND l.granted AND l.pid <> pg_backend_pid()
+  AND (%(exclusive)s OR l.mode NOT IN ('AccessShareLock', 'RowShareLock'))
+ORDER BY a.xact_start
+LIMIT 5
+
+-- name: open_tasks
+-- Tasks of indexes, waiting.
+SELECT count(*) FROM opensearch_indexing_queue WHERE index_name = ANY(%(indexes)s)
+
+-- name: purge_tasks
+-- Tasks that nobody will claim any more.
+DELETE FROM opensearch_indexing_queue WHERE index_name = ANY(%(indexes)s)
+
+-- name: audit
+-- Who did it, and what.
+INSERT INTO opensearch_indexing_audit (actor, action, subject, detail) VALUES (%(actor)s, %(action)s, %(subject)s, %(detail)s)
+
+-- name: queue_owner
+-- Whose rights the trigger functions should have (C5).
+SELECT c.relowner::regrole::text FROM pg_class c WHERE c.oid = to_regclass(%(queue)s)
+
+-- name: next_watch
+-- A number for a watch that a script will insert.
+SELECT nextval(pg_get_serial_sequence(%(watches)s, 'id'))
+
+-- name: current_types
+-- The types that a table's columns have now.
+SELECT a.attname, format_type(a.atttypid, NULL)
+FROM pg_attribute a
+WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY(%(columns)s)

@@ -1,0 +1,481 @@
+"""
+From the watches as configured to definitions that can be installed, every one checked against the catalog.
+
+All problems are found before any is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from idxctl.capture import catalog, probe
+from idxctl.capture.catalog import SQL, Column, Member, Table, label, quoted
+from idxctl.capture.watches import PRIORITIES, Definition
+from idxctl.core.errors import DocumentError, PostgresRefused
+from idxctl.core.nearest import nearest
+from idxctl.core.settings import IndexSettings, WatchSettings
+from idxctl.postgres.connect import Connection
+
+_NAMES_SEARCHED = 10_000
+_TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
+_KINDS = {
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "c": "a type",
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong with one watch: what, which of its settings, and the way out."""
+
+    index: str
+    watch: WatchSettings
+    what: str
+    setting: str = "table"
+    hint: str = ""
+
+    def text(self, path: Path | None) -> str:
+        """Say it on two lines: what is wrong, and where it is written."""
+        value = getattr(self.watch, self.setting)
+        shown = (
+            value[0]
+            if self.setting == "key" and len(value) == 1
+            else list(value)
+            if isinstance(value, tuple)
+            else value
+        )
+        where = path.name if path else "idxctl.toml"
+        line = f", line {self.watch.line}" if self.watch.line else ""
+        written = " ".join(json.dumps(shown, ensure_ascii=False).split())
+        return (
+            f"{self.what}\nwatch {self.watch.position + 1} of index {self.index} in {where}{line}: "
+            f"{self.setting} = {written if len(written) < 100 else written[:97] + '...'}"
+        )
+
+
+class InvalidWatches(DocumentError):  # noqa: N818 - reads as the state it is
+    """Watches that cannot be installed; ``problems`` holds every reason."""
+
+    def __init__(self, problems: Sequence[Problem], path: Path | None = None) -> None:
+        self.problems = tuple(problems)
+        if len(problems) == 1:
+            super().__init__(problems[0].text(path), hint=problems[0].hint or None)
+            return
+        lines = [f"{len(problems)} problems with watches"]
+        for problem in problems:
+            lines.append(problem.text(path))
+            lines += [f"  {problem.hint}"] if problem.hint else []
+        super().__init__("\n".join(lines), hint="mend them and run idxctl config validate")
+
+
+@dataclass(frozen=True)
+class PlannedWatch:
+    """A watch that can be installed."""
+
+    index: str
+    position: int
+    definition: Definition
+    line: int | None = None
+
+
+@dataclass(frozen=True)
+class PlannedTable:
+    """A watched table with its partitions or children (C2)."""
+
+    table: Table
+    members: tuple[Member, ...]
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Schema and name."""
+        return (self.table.schema, self.table.name)
+
+
+@dataclass(frozen=True)
+class CapturePlan:
+    """All watches of a configuration, ready to install."""
+
+    watches: tuple[PlannedWatch, ...]
+    tables: tuple[PlannedTable, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass
+class Survey:
+    """What came of looking at a configuration: a plan of what can be installed, and what cannot."""
+
+    watches: list[PlannedWatch] = field(default_factory=list)
+    tables: dict[tuple[str, str], PlannedTable] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def plan(self) -> CapturePlan:
+        """The plan of the watches that are in order."""
+        tables = tuple(self.tables[key] for key in sorted(self.tables))
+        return CapturePlan(tuple(self.watches), tables, tuple(dict.fromkeys(self.warnings)))
+
+
+def plan(conn: Connection, indexes: Mapping[str, IndexSettings], *, path: Path | None = None) -> CapturePlan:
+    """
+    Check every watch against the catalog and return what to install; nothing is changed.
+
+    Raises `InvalidWatches` with all problems at once. *path* is the configuration file, for the messages.
+    """
+    found = survey(conn, indexes)
+    if found.problems:
+        raise InvalidWatches(found.problems, path)
+    return found.plan
+
+
+def survey(conn: Connection, indexes: Mapping[str, IndexSettings]) -> Survey:
+    """Look at every watch; problems are collected, not raised."""
+    found = Survey()
+    path = catalog.search_path(conn)
+    for index in indexes.values():
+        for watch in index.watches:
+            looked = _Look(conn, index, watch, path)
+            definition = looked.definition()
+            found.problems += looked.problems
+            if definition is None or looked.table is None:
+                continue
+            found.watches.append(PlannedWatch(index.name, watch.position, definition, watch.line))
+            if definition.table not in found.tables:
+                found.tables[definition.table] = PlannedTable(looked.table, looked.members)
+                found.warnings += looked.warnings
+    found.problems += _shared_members(found, indexes)
+    found.warnings += _uncovered(found)
+    return found
+
+
+def _shared_members(found: Survey, indexes: Mapping[str, IndexSettings]) -> Iterator[Problem]:
+    """A child of two watched tables would need two triggers of one name."""
+    owners: dict[int, PlannedTable] = {}
+    for planned in found.tables.values():
+        for member in planned.members:
+            other = owners.setdefault(member.oid, planned)
+            if other is planned:
+                continue
+            one = next(w for w in found.watches if w.definition.table == planned.key)
+            yield Problem(
+                one.index,
+                indexes[one.index].watches[one.position],
+                f"table {member.name} is a child of {planned.table.label} and of {other.table.label}, and both are watched",
+                hint="watch a table they all inherit from, or keep one of the two",
+            )
+
+
+def _uncovered(found: Survey) -> Iterator[str]:
+    """C1: a table on the join path of a lookup whose own changes nobody watches moves documents unseen."""
+    for index in dict.fromkeys(watch.index for watch in found.watches):
+        mine = [watch for watch in found.watches if watch.index == index]
+        covered = {(m.schema, m.name) for w in mine for m in found.tables[w.definition.table].members}
+        for watch in mine:
+            for schema, name in watch.definition.reads:
+                if (schema, name) not in covered:
+                    yield (
+                        f"watch {watch.position + 1} of index {index} reads table {label(schema, name)}, "
+                        "which no watch of this index covers: a change there alone is not captured"
+                    )
+
+
+class _Look:
+    """One watch, looked at."""
+
+    def __init__(self, conn: Connection, index: IndexSettings, watch: WatchSettings, path: tuple[str, ...]) -> None:
+        self.conn = conn
+        self.index = index
+        self.watch = watch
+        self.path = path
+        self.table: Table | None = None
+        self.members: tuple[Member, ...] = ()
+        self.problems: list[Problem] = []
+        self.warnings: list[str] = []
+
+    def definition(self) -> Definition | None:
+        """Return the definition; None when there are problems."""
+        self.table = self._table()
+        if self.table is None:
+            return None
+        made = Definition(
+            table_schema=self.table.schema,
+            table_name=self.table.name,
+            priority=self.watch.priority,
+            deferred=self.watch.deferred,
+            at=self.watch.at,
+        )
+        self._check_settings(self.table)
+        made = self._with_key(self.table, made)
+        made = self._with_ignore(self.table, made)
+        return None if self.problems else made
+
+    def _wrong(self, what: str, setting: str = "table", hint: str = "") -> None:
+        self.problems.append(Problem(self.index.name, self.watch, what, setting, hint))
+
+    # The table --------------------------------------------------------------------------------------------------------
+    def _table(self) -> Table | None:
+        oid = self._resolved()
+        table = catalog.table(self.conn, oid) if oid is not None else None
+        if table is None:
+            return None
+        problem = self._unwatchable(table)
+        if problem is not None:
+            self._wrong(problem[0], hint=problem[1])
+            return None
+        self.members = catalog.members(self.conn, table.oid)
+        if table.subscribed or any(member.subscribed for member in self.members):
+            self._wrong(
+                f"table {table.label} is filled by a logical subscription, which fires no statement triggers",
+                hint="install idxctl where the changes are made, or read documents from the publisher",
+            )
+            return None
+        self.warnings += [
+            f"partition {member.name} of {table.label} is a foreign table: changes there are not captured"
+            for member in self.members
+            if member.kind == "f"
+        ]
+        if table.persistence == "u":
+            self.warnings.append(
+                f"table {table.label} is unlogged: a crash of the server empties it, and fires nothing"
+            )
+        return table
+
+    def _resolved(self) -> int | None:
+        try:
+            with catalog.thrown_away(self.conn):
+                row = self.conn.run(SQL["resolve"], name=self.watch.table).fetchone()
+        except PostgresRefused as error:
+            self._wrong(f"table name {self.watch.table!r} cannot be read: {error.detail}", hint=_NAME_HINT)
+            return None
+        if row is None or row[0] is None:
+            self._wrong(f"table {self.watch.table} does not exist", hint=self._nearest_table())
+            return None
+        return int(row[0])
+
+    def _nearest_table(self) -> str:
+        known: dict[str, str] = {}
+        for name, schema, visible in self.conn.run(SQL["table_names"], most=_NAMES_SEARCHED):
+            written = _as_written(name) if visible else f"{_as_written(schema)}.{_as_written(name)}"
+            known.setdefault(name, written)
+            known.setdefault(f"{schema}.{name}", f"{_as_written(schema)}.{_as_written(name)}")
+        near = nearest(self.watch.table.replace('"', ""), known)
+        return (
+            f"did you mean {known[near]}?" if near else "is the search path right? a table may be written schema.name"
+        )
+
+    def _unwatchable(self, table: Table) -> tuple[str, str] | None:
+        if table.kind not in {"r", "p"}:
+            way_out = {
+                "v": "watch the tables that it reads",
+                "m": "its refresh fires nothing: watch the tables it is made from, or use idxctl queue add after a refresh",
+                "f": "its changes are made elsewhere: install idxctl there",
+            }.get(table.kind, "watch a table")
+            return f"{table.label} is {_KINDS.get(table.kind, 'no table')}, which has no triggers of this kind", way_out
+        if table.system:
+            return f"{table.label} is a table of PostgreSQL itself, which has no triggers", "watch a table of your own"
+        if table.schema == self.conn.schema and table.name.startswith("opensearch_indexing_"):
+            return (
+                f"{table.label} is a table of idxctl itself: every change would make another",
+                "watch a table of your own",
+            )
+        if table.persistence == "t":
+            return f"{table.label} is a temporary table of this session", "watch a permanent table"
+        if table.parent is not None:
+            what = "a partition" if table.is_partition else "a child"
+            return (
+                f"{table.label} is {what} of {table.parent}: a statement on {table.parent} changes its rows unseen",
+                f"watch {table.parent}; its {'partitions' if table.is_partition else 'children'} are watched with it",
+            )
+        return None
+
+    # The rest of its settings -----------------------------------------------------------------------------------------
+    def _check_settings(self, table: Table) -> None:
+        if self.watch.priority not in PRIORITIES:
+            self._wrong(f"priority {self.watch.priority!r} is not known", "priority", f"one of {', '.join(PRIORITIES)}")
+        if self.watch.at is not None:
+            column = self._column(table, self.watch.at, "at")
+            if column is not None and column.base_type not in _TIMES:
+                self._wrong(
+                    f"column {column.name} of {table.label} is {column.type_name}, not a time",
+                    "at",
+                    "a timestamptz is best",
+                )
+            if self.watch.keys is not None:
+                self._wrong("at does not go with keys", "at", "use key or key_sql, or a function called on a schedule")
+
+    def _column(self, table: Table, name: str, setting: str) -> Column | None:
+        column = table.column(name)
+        if column is None:
+            near = nearest(name, [column.name for column in table.columns])
+            hint = (
+                f"did you mean {near}?"
+                if near
+                else f"its columns: {', '.join(column.name for column in table.columns)}"
+            )
+            self._wrong(f'column "{name}" does not exist in table {table.label}', setting, hint)
+        return column
+
+    @property
+    def _arity(self) -> int:
+        return max(len(self.index.key), 1)
+
+    def _with_key(self, table: Table, made: Definition) -> Definition:
+        given = [name for name in ("key", "key_sql", "keys") if getattr(self.watch, name)]
+        if len(given) != 1:
+            found = " and ".join(given) + " are given" if given else "none is given"
+            self._wrong(
+                f"a watch has one of key, key_sql and keys; {found}", given[0] if given else "table", 'e.g. key = "id"'
+            )
+            return made
+        return {"key": self._by_columns, "key_sql": self._by_expression, "keys": self._by_query}[given[0]](table, made)
+
+    def _by_columns(self, table: Table, made: Definition) -> Definition:
+        columns = [self._column(table, name, "key") for name in self.watch.key]
+        if len(columns) != self._arity:
+            self._wrong(
+                f"key has {len(columns)} columns, the key of index {self.index.name} has {self._arity}",
+                "key",
+                f"name as many, in the order of {', '.join(self.index.key)}" if self.index.key else "one column",
+            )
+        for column in columns:
+            self._check_type(
+                column, "key", f'key_sql = "{quoted(column.name) if column else ""}::bigint", say, if that is exact'
+            )
+        types = tuple(column.base_type for column in columns if column)
+        return replace(made, key=self.watch.key, key_types=types)
+
+    def _by_expression(self, table: Table, made: Definition) -> Definition:
+        assert self.watch.key_sql is not None
+        if self._arity != 1:
+            self._wrong(
+                f"key_sql gives one value, the key of index {self.index.name} has {self._arity}",
+                "key_sql",
+                "use key or keys",
+            )
+            return made
+        try:
+            looked = probe.expression(self.conn, table, self.watch.key_sql)
+        except PostgresRefused as error:
+            self._wrong(
+                f"PostgreSQL refuses key_sql over table {table.label}: {error.detail}", "key_sql", error.hint or ""
+            )
+            return made
+        if looked.reads:
+            others = ", ".join(name for _, name in looked.reads)
+            self._wrong(
+                f"key_sql reads {others}, and would do so inside the writer's transaction",
+                "key_sql",
+                "write it as a keys query (C1)",
+            )
+        self._check_ignored(looked.columns, "key_sql")
+        self._check_type(looked.type, "key_sql", "cast it to bigint, uuid or text, if that is exact")
+        return replace(
+            made,
+            key_sql=self.watch.key_sql,
+            key_types=(looked.type.base_type,),
+            key_expression=looked.text,
+            user_code=looked.user_code,
+            search_path=self.path if looked.user_code else (),
+        )
+
+    def _by_query(self, table: Table, made: Definition) -> Definition:
+        assert self.watch.keys is not None
+        try:
+            looked = probe.keys_query(self.conn, table, self.watch.keys)
+        except PostgresRefused as error:
+            self._wrong(
+                f"PostgreSQL refuses the keys query over table {table.label}: {error.detail}", "keys", error.hint or ""
+            )
+            return made
+        if not looked.reads_changed:
+            self._wrong(
+                "the keys query does not read changed, the rows that changed",
+                "keys",
+                'e.g. "SELECT l.id FROM listings l JOIN changed c ON l.category_id = c.id"',
+            )
+        if len(looked.outputs) != self._arity:
+            wanted = f"{self._arity} ({', '.join(self.index.key)})" if self.index.key else "1, the document's key"
+            self._wrong(
+                f"the keys query returns {len(looked.outputs)} columns, wanted {wanted}",
+                "keys",
+                "name the columns after SELECT",
+            )
+        for column in looked.outputs:
+            self._check_type(column, "keys", "cast it to bigint, uuid or text, if that is exact")
+        self._check_ignored(looked.columns, "keys")
+        used = [column for column in table.columns if column.name in looked.columns]
+        return replace(
+            made,
+            keys=self.watch.keys,
+            search_path=self.path,
+            key_types=tuple(column.base_type for column in looked.outputs),
+            columns=tuple(column.name for column in used),
+            types=tuple(column.type_name for column in used),
+            as_text=tuple(column.foreign for column in used),
+            by_stored_types=any(column.refuses_null for column in table.columns),
+            reads=looked.reads,
+        )
+
+    def _check_type(self, column: Column | None, setting: str, hint: str) -> None:
+        why = column.refusal if column else None
+        if column and why:
+            self._wrong(f"{setting} is {column.type_name}, which cannot be a document's id: {why}", setting, hint)
+
+    def _check_ignored(self, used: Sequence[str], setting: str) -> None:
+        both = [name for name in self.watch.ignore if name in used]
+        if both:
+            self._wrong(
+                f"{setting} reads {', '.join(both)}, which is ignored",
+                "ignore",
+                f"take {', '.join(both)} out of ignore",
+            )
+
+    def _with_ignore(self, table: Table, made: Definition) -> Definition:
+        """C4: what an UPDATE may change without being captured."""
+        if not self.watch.ignore:
+            return made
+        for name in self.watch.ignore:
+            self._column(table, name, "ignore")
+        if not table.primary_key:
+            self._wrong(
+                f"table {table.label} has no primary key, so old and new rows cannot be told apart",
+                "ignore",
+                "give it a primary key, or take ignore out",
+            )
+        fixed = {**dict.fromkeys(table.primary_key, "the primary key"), **dict.fromkeys(self.watch.key, "the key")}
+        fixed |= {self.watch.at: "at"} if self.watch.at else {}
+        for name in self.watch.ignore:
+            if name in fixed:
+                self._wrong(f"column {name} is {fixed[name]}, and is ignored", "ignore", f"take {name} out of ignore")
+        compared = tuple(column.name for column in table.columns if column.name not in self.watch.ignore)
+        by_name = {column.name: column for column in table.columns}
+        return replace(
+            made,
+            ignore=self.watch.ignore,
+            compared=compared,
+            table_columns=tuple(column.name for column in table.columns),
+            primary_key=table.primary_key,
+            matched_by=tuple(_matched_by(by_name[name]) for name in table.primary_key),
+        )
+
+
+_NAME_HINT = 'write it as in SQL: listings, shop.listings, shop."Place Notes"'
+
+
+def _matched_by(column: Column) -> str:
+    """Say how old and new values of a primary key column are matched; a collation may call different texts equal."""
+    if column.foreign:
+        return "image"
+    return "bytes" if column.base_type in {"text", "character varying", "character"} else "value"
+
+
+def _as_written(name: str) -> str:
+    """Return a name as it is written in SQL: quoted only where it must be."""
+    return name if name.isidentifier() and name == name.lower() else quoted(name)

@@ -1,0 +1,88 @@
+"""
+What PostgreSQL makes of a watch's SQL, found out with throwaway views: the columns a query reads, the types it returns, the
+objects its names mean. Nothing is run over a row, and all of it is undone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from idxctl.capture.catalog import SQL, Column, Table, columns, quoted, thrown_away
+from idxctl.postgres.connect import Connection
+
+_MARK = "opensearch_indexing_key"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """A `key_sql`, looked at."""
+
+    text: str  # every name in it resolved
+    type: Column
+    columns: tuple[str, ...]  # those of its row that it reads
+    reads: tuple[tuple[str, str], ...]  # tables other than its own
+    user_code: bool  # it calls functions or operators that are not PostgreSQL's own
+
+
+@dataclass(frozen=True)
+class KeysQuery:
+    """A `keys` query, looked at."""
+
+    outputs: tuple[Column, ...]
+    columns: tuple[str, ...]  # of `changed`
+    reads_changed: bool
+    reads: tuple[tuple[str, str], ...]  # other tables: schema and name
+
+
+def bare(query: str) -> str:
+    """Return a query that can stand in parentheses: no semicolon at its end."""
+    return query.strip().rstrip(";").rstrip()
+
+
+def expression(conn: Connection, table: Table, text: str) -> Expression:
+    """Look at an expression over a row of *table*; raises `PostgresRefused` with PostgreSQL's own sentence."""
+    with thrown_away(conn):
+        view = _view(conn, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}")
+        (of,) = columns(conn, view)
+        read, _, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
+        (user_code,) = conn.run(SQL["view_functions"], query=view).fetchone() or (False,)
+        reads = _tables(conn, view, but=table)
+        # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
+        conn.execute("SET LOCAL search_path = ''")
+        (definition,) = conn.execute("SELECT pg_catalog.pg_get_viewdef(%s::oid)", (view,)).fetchone() or ("",)
+    resolved = definition.strip().removeprefix("SELECT").rpartition(f" AS {_MARK}\n")[0].strip()
+    return Expression(resolved, of, tuple(read), reads, user_code)
+
+
+def keys_query(conn: Connection, table: Table, query: str) -> KeysQuery:
+    """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
+    with thrown_away(conn):
+        changed = _view(conn, "changed", f"SELECT * FROM {table.qualified}")
+        cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")
+        names = [quoted(f"k{place}") for place in range(len(cursor.description or ()))]
+        view = _view(conn, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")
+        found, whole, reads_changed = conn.run(SQL["view_columns"], changed=changed, query=view).fetchone() or (
+            (),
+            True,
+            True,
+        )
+        wanted = [column.name for column in table.columns if whole or column.name in found]
+        return KeysQuery(
+            columns(conn, view),
+            tuple(wanted or [column.name for column in table.columns[:1]]),
+            reads_changed,
+            _tables(conn, view, but=table),
+        )
+
+
+def _view(conn: Connection, name: str, query: str) -> int:
+    """Make a temporary view; one of this name shadows every table of that name."""
+    conn.execute(f"CREATE TEMPORARY VIEW {name} AS {query}".encode())
+    row = conn.execute("SELECT pg_catalog.to_regclass(%s)::oid", (f"pg_temp.{name}",)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _tables(conn: Connection, view: int, *, but: Table) -> tuple[tuple[str, str], ...]:
+    """Return the tables a view reads, other than the one it is about."""
+    return tuple((schema, name) for oid, schema, name in conn.run(SQL["view_tables"], query=view) if oid != but.oid)

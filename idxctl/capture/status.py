@@ -1,0 +1,149 @@
+"""Whether what is installed is what is configured, watch by watch, and what to do where it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from idxctl.capture.catalog import label, require_tables
+from idxctl.capture.changes import TriggerChanges, row_changes, tables_of, trigger_changes
+from idxctl.capture.plan import PlannedWatch, Problem, Survey, survey
+from idxctl.capture.watches import Definition, Watch, installed_watches
+from idxctl.core.settings import IndexSettings
+from idxctl.postgres.connect import Connection
+
+OK = "ok"
+NOT_INSTALLED = "not installed"
+OUTDATED = "outdated"
+MISSING = "missing"
+DISABLED = "disabled"
+NEW_PARTITION = "new partition"
+TABLE_GONE = "table dropped"
+INVALID = "invalid"
+NOT_CONFIGURED = "not configured"
+
+# The worst first: changes are being lost, then changes are captured by an older rule.
+_WORST = (TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, DISABLED, NEW_PARTITION, OUTDATED, NOT_CONFIGURED, OK)
+LOSING = frozenset({TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, DISABLED, NEW_PARTITION})
+
+
+@dataclass(frozen=True)
+class WatchStatus:
+    """One watch: how it stands, and every reason."""
+
+    index: str
+    watch: int  # counted from 1, as in the file
+    table: str
+    key: str  # how a row leads to its documents
+    state: str
+    detail: tuple[str, ...] = ()
+
+    @property
+    def losing(self) -> bool:
+        """Whether changes are lost as long as it stands so."""
+        return self.state in LOSING
+
+
+def status(conn: Connection, indexes: Mapping[str, IndexSettings]) -> list[WatchStatus]:
+    """
+    Compare configuration, stored watches and triggers; nothing is changed.
+
+    What PostgreSQL cannot tell anybody is not seen here either: ATTACH, DETACH and DROP of a partition, ALTER TYPE and
+    changes that were made while a trigger was disabled fired nothing.
+    """
+    require_tables(conn)
+    found, stored = survey(conn, indexes), installed_watches(conn)
+    rows = row_changes(stored, found.watches, indexes)
+    tables = tables_of(conn, stored)
+    todo = trigger_changes(conn, stored, tables)
+    there = {table.key for table in tables}
+    replaced = {(watch.index, watch.position) for watch in rows.ended}
+    new = [addition.watch for addition in rows.added]
+    shown = [_configured(each, todo, new, replaced) for each in found.watches]
+    shown += [_broken(problem, rows.ended) for problem in _first_each(found)]
+    shown += [_left_over(watch, watch.definition.table in there) for watch in stored if watch.index not in indexes]
+    places = {(index.name, watch.position) for index in indexes.values() for watch in index.watches}
+    gone = [watch for watch in rows.ended if (watch.index, watch.position) not in places]
+    shown += [_left_over(watch, watch.definition.table in there) for watch in gone]
+    return sorted(shown, key=lambda one: (one.index, one.watch))
+
+
+def _configured(
+    each: PlannedWatch, todo: TriggerChanges, new: Sequence[PlannedWatch], replaced: set[tuple[str, int]]
+) -> WatchStatus:
+    table = each.definition.table
+    reasons: list[tuple[str, str]] = []
+    if each in new:
+        changed = (each.index, each.position) in replaced
+        reasons.append((OUTDATED, "the configuration or the table changed since") if changed else (NOT_INSTALLED, ""))
+    if not any(state == NOT_INSTALLED for state, _ in reasons):
+        reasons += _of_triggers(table, todo)
+    worst = min((state for state, _ in reasons), key=_WORST.index, default=OK)
+    detail = tuple(dict.fromkeys(text for _, text in reasons if text))
+    return WatchStatus(each.index, each.position + 1, label(*table), _how(each.definition), worst, detail)
+
+
+def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str, str]]:
+    reasons: list[tuple[str, str]] = []
+    absent = [each for each in todo.missing if each.table == table and each.why == MISSING]
+    for oid in dict.fromkeys(each.member.oid for each in todo.missing if each.table == table):
+        mine = [each for each in todo.missing if each.table == table and each.member.oid == oid]
+        name = label(mine[0].member.schema, mine[0].member.name)
+        whole = mine[0].member.depth > 0 and sum(each in absent for each in mine) >= len(_STATEMENT_EVENTS)
+        if whole:
+            reasons.append((NEW_PARTITION, f"{name} has no triggers yet"))
+            continue
+        reasons += [(each.why, f"trigger {each.trigger.name} on {name} is {each.why}") for each in mine]
+    if table in todo.outdated:
+        reasons.append((OUTDATED, "the trigger function is not the one that belongs here"))
+    elif any(function.name for function in todo.functions if function.table == table):
+        reasons.append((MISSING, "the trigger function is missing"))
+    return reasons
+
+
+_STATEMENT_EVENTS = ("insert", "update", "delete", "truncate")
+
+
+def _first_each(found: Survey) -> list[Problem]:
+    """Return one problem a watch, the first."""
+    first: dict[tuple[str, int], Problem] = {}
+    for problem in found.problems:
+        first.setdefault((problem.index, problem.watch.position), problem)
+    taken = {(watch.index, watch.position) for watch in found.watches}
+    return [problem for place, problem in first.items() if place not in taken]
+
+
+def _broken(problem: Problem, ended: Sequence[Watch]) -> WatchStatus:
+    was_there = any(w.index == problem.index and w.position == problem.watch.position for w in ended)
+    state = TABLE_GONE if was_there and problem.setting == "table" else INVALID
+    watch = problem.watch
+    how = ", ".join(watch.key) or (f"({watch.key_sql})" if watch.key_sql else "lookup")
+    return WatchStatus(problem.index, watch.position + 1, watch.table, how, state, (problem.what,))
+
+
+def _left_over(watch: Watch, table_there: bool) -> WatchStatus:
+    one = watch.definition
+    state, why = (NOT_CONFIGURED, "installed, and not in this configuration") if table_there else (TABLE_GONE, "")
+    return WatchStatus(watch.index, watch.position + 1, label(*one.table), _how(one), state, (why,) if why else ())
+
+
+def _how(one: Definition) -> str:
+    how = ", ".join(one.key) or (f"({one.key_sql})" if one.key_sql else "lookup")
+    return f"{how}, deferred" if one.deferred else how
+
+
+def unwatched(conn: Connection) -> tuple[str, ...]:
+    """
+    Return the partitions and children of watched tables that have no triggers (C2), for workers and doctor.
+
+    It asks the catalog alone; the configuration is not needed.
+    """
+    stored = installed_watches(conn)
+    todo = trigger_changes(conn, stored, tables_of(conn, stored))
+    return tuple(
+        dict.fromkeys(
+            label(each.member.schema, each.member.name)
+            for each in todo.missing
+            if each.why == MISSING and each.member.depth
+        )
+    )
