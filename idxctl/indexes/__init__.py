@@ -1,0 +1,1 @@
+"""Indexes: definitions, generations, documents as bytes."""

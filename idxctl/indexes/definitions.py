@@ -1,0 +1,154 @@
+"""
+What a generation owns (G1): the document query, its key, mapping and settings, and all that rendering depends on.
+
+A definition is made once, from the configuration and the catalog, and stored with the generation. Workers, verify and
+explain use the stored one, never a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from psycopg import sql
+
+from idxctl.core import fingerprints, keys
+from idxctl.core.errors import DocumentError, PostgresRefused
+from idxctl.core.settings import IndexSettings
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.named import load
+
+SQL = load("idxctl.indexes", "indexes.sql")
+
+_RENDER_SETTINGS = ("TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output")
+# Managed indexes keep tombstones for longer than bytes may be under way: age limit 60 s + request timeout 30 s (T3).
+GC_DELETES = "5m"
+_ENUM = " (enum)"
+
+
+@dataclass(frozen=True)
+class Definition:
+    """How documents of one generation are made and indexed."""
+
+    document: str  # the query, without a trailing semicolon
+    key: tuple[str, ...]  # output columns that identify a document; ("document_id",) unless composite
+    key_types: tuple[str, ...]  # as format_type names them
+    document_type: str  # json or jsonb
+    mappings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    routing: str | None = None
+    pipeline: str | None = None
+    verify_ignore: tuple[str, ...] = ()
+    local: Mapping[str, str] = field(default_factory=dict)  # settings in force while it renders
+
+    @property
+    def composite(self) -> bool:
+        """Whether a document's id is made of several columns."""
+        return len(self.key) > 1
+
+    @property
+    def render_fingerprint(self) -> str:
+        """The same for definitions that render the same bytes."""
+        names = ("document", "key", "key_types", "document_type", "routing", "local")
+        return fingerprints.of_content({name: value for name, value in asdict(self).items() if name in names})
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for definitions that make the same index."""
+        return fingerprints.of_content(asdict(self))
+
+    def stored(self) -> dict[str, Any]:
+        """Return it as the database keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def restore(cls, stored: Mapping[str, Any]) -> Definition:
+        """Make it from what the database keeps; keys of a newer program are left out."""
+        known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
+        for name in ("key", "key_types", "verify_ignore"):
+            known[name] = tuple(known.get(name, ()))
+        return cls(**known)
+
+
+def define(conn: Connection, index: IndexSettings) -> Definition:
+    """
+    Make the definition of *index* as configured, checked against the database.
+
+    Raises `DocumentError` for a query that cannot run, lacks its columns or has a key that does not round-trip.
+    """
+    query = index.document.strip().rstrip(";").rstrip()
+    with conn.transaction(read_only=True):
+        local = dict(
+            zip(("search_path", *_RENDER_SETTINGS), conn.run(SQL["render_settings"]).fetchone() or (), strict=True)
+        )
+    with conn.transaction(local=local, read_only=True):
+        columns = _columns(conn, index, query)
+    key = index.key or ("document_id",)
+    _check_columns(index, columns, key)
+    document_type = columns["document"]
+    if document_type not in {"json", "jsonb"}:
+        raise DocumentError(
+            f"index {index.name}: column document of the document query is {document_type}, wanted jsonb (or json)",
+            hint="jsonb_build_object(...) or to_jsonb(row) makes one",
+        )
+    return Definition(
+        document=query,
+        key=tuple(key),
+        key_types=tuple(columns[name] for name in key),
+        document_type=document_type,
+        mappings=dict(index.mapping.get("mappings", {})),
+        settings=dict(index.mapping.get("settings", {})),
+        routing=index.routing,
+        pipeline=index.pipeline,
+        verify_ignore=index.verify_ignore,
+        local=local,
+    )
+
+
+def _columns(conn: Connection, index: IndexSettings, query: str) -> dict[str, str]:
+    """Return the query's output columns and their types."""
+    try:
+        cursor = conn.execute(f"SELECT * FROM (\n{query}\n) AS d LIMIT 0".encode())
+    except PostgresRefused as error:
+        where = f" ({index.document_path.name})" if index.document_path else ""
+        raise DocumentError(
+            f"index {index.name}: the document query{where} does not run: {error.detail} [{error.sqlstate}]",
+            hint=error.hint or "run it in psql; it must be one SELECT that returns document_id and document",
+        ) from error
+    described = cursor.description or []
+    names = [column.name for column in described]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise DocumentError(f"index {index.name}: the document query returns column {doubled[0]} twice")
+    types = conn.run(SQL["type_names"], oids=[column.type_code for column in described]).fetchall()
+    return dict(zip(names, (row[0] + (_ENUM if row[1] == "e" else "") for row in types), strict=True))
+
+
+def _check_columns(index: IndexSettings, columns: dict[str, str], key: tuple[str, ...]) -> None:
+    missing = [name for name in (*key, "document") if name not in columns]
+    if missing:
+        have = ", ".join(columns) or "none"
+        raise DocumentError(
+            f"index {index.name}: the document query returns no column {missing[0]} (it returns: {have})",
+            hint="SELECT l.id AS document_id, to_jsonb(l) AS document FROM ...",
+        )
+    for name in key:
+        type_name = columns[name].removesuffix(_ENUM)
+        why = keys.refusal(type_name, is_enum=columns[name].endswith(_ENUM))
+        columns[name] = type_name
+        if why is not None:
+            raise DocumentError(
+                f"index {index.name}: key column {name} of the document query is {type_name}; {why}, so it may not find its row again",
+                hint="a key may be " + ", ".join(sorted(keys.PLAIN_TYPES)) + " or an enum",
+            )
+
+
+def rows_of(definition: Definition) -> sql.Composed:
+    """Return the document query as a FROM item named d."""
+    return sql.SQL("(\n{}\n) AS d").format(sql.SQL(definition.document))
+
+
+def key_columns(definition: Definition) -> list[sql.Composable]:
+    """Return the key's columns as SQL, of FROM item d."""
+    return [sql.SQL("d.") + sql.Identifier(name) for name in definition.key]

@@ -1,0 +1,164 @@
+"""
+Generations: the numbered physical indexes behind an alias, and the barrier around their set (G2).
+
+    building → live → standby → retired → (index deleted)
+        └──────────────────────────↗
+
+Workers write to every generation that is not retired. A claim reads the set in its own statement while it holds the shared
+lock taken by an earlier one; whoever changes the set holds the exclusive lock, so no open claim is overlooked.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from psycopg.types.json import Jsonb
+
+from idxctl.indexes.definitions import SQL, Definition
+from idxctl.postgres.connect import Connection, Row
+
+ACTIVE = ("building", "live", "standby")
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One physical index and what it was made from."""
+
+    id: int
+    index: str  # the alias
+    number: int
+    name: str  # the physical index
+    state: str
+    definition: Definition
+    fingerprint: str
+    created_at: datetime
+    live_at: datetime | None
+    standby_until: datetime | None
+
+    @property
+    def active(self) -> bool:
+        """Whether workers write to it."""
+        return self.state in ACTIVE
+
+
+def _generation(row: Row) -> Generation:
+    ident, index, number, name, state, definition, *rest = row
+    return Generation(ident, index, number, name, state, Definition.restore(definition), *rest)
+
+
+def of_index(conn: Connection, index: str) -> list[Generation]:
+    """Return all generations of *index*, newest first."""
+    return [_generation(row) for row in conn.run(SQL["generations"], index=index)]
+
+
+def all_of_them(conn: Connection) -> list[Generation]:
+    """Return all generations of all indexes."""
+    return [_generation(row) for row in conn.run(SQL["generations"], index=None)]
+
+
+def live(conn: Connection, index: str) -> Generation | None:
+    """Return the live generation of *index*, if it has one."""
+    return next((one for one in of_index(conn, index) if one.state == "live"), None)
+
+
+def physical_name(index: str, number: int) -> str:
+    """Return the name OpenSearch's rollover would give: the alias and six digits."""
+    return f"{index}-{number:06d}"
+
+
+def next_number(conn: Connection, index: str) -> int:
+    """Return the next number never used for *index*."""
+    row = conn.run(SQL["next_number"], index=index).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def register(conn: Connection, index: str, number: int, definition: Definition) -> Generation:
+    """
+    Add a building generation; from the commit on, every claim writes to it too.
+
+    Call it in a transaction of its own: the exclusive lock is held to its end.
+    """
+    conn.run(SQL["lock_exclusive"], schema=conn.schema)
+    row = conn.run(
+        SQL["register"],
+        index=index,
+        number=number,
+        physical=physical_name(index, number),
+        definition=Jsonb(definition.stored()),
+        fingerprint=definition.fingerprint,
+    ).fetchone()
+    assert row is not None
+    (made,) = by_ids(conn, [row[0]])
+    return made
+
+
+def by_ids(conn: Connection, ids: list[int]) -> list[Generation]:
+    """Return generations by id, whatever their state."""
+    return [_generation(row) for row in conn.run(SQL["by_ids"], ids=ids)]
+
+
+def states(conn: Connection, ids: list[int]) -> dict[int, str]:
+    """Return the states of generations as the transaction sees them now."""
+    return dict(conn.run(SQL["states"], ids=ids).fetchall())
+
+
+def lock_set(conn: Connection, *, exclusive: bool = False) -> None:
+    """Hold the set of generations still until the transaction ends."""
+    conn.run(SQL["lock_exclusive" if exclusive else "lock_shared"], schema=conn.schema)
+
+
+def set_state(
+    conn: Connection, generation: int, state: str, *, expected: tuple[str, ...], keep: timedelta = timedelta(0)
+) -> bool:
+    """Move one generation to *state* if it is in an *expected* one; the caller holds the exclusive lock."""
+    row = conn.run(SQL["set_state"], id=generation, state=state, expected=list(expected), keep=keep).fetchone()
+    return row is not None
+
+
+def in_flight_with(conn: Connection, generation: int) -> int:
+    """Count the batches under way that will write to *generation*; the removal of one waits for none (G2)."""
+    row = conn.run(SQL["in_flight_with"], id=generation).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def mark_behind(conn: Connection, ids: list[int]) -> None:
+    """Note that generations which are not live missed a write."""
+    conn.run(SQL["behind"], ids=ids)
+
+
+def to_delete(conn: Connection, age_limit: timedelta) -> list[Generation]:
+    """Return retired generations whose last zombie must be gone (G3)."""
+    return [_generation(row) for row in conn.run(SQL["retired_undeleted"], age=age_limit)]
+
+
+def to_retire(conn: Connection) -> list[Generation]:
+    """Return standby generations whose keep period is over."""
+    return [_generation(row) for row in conn.run(SQL["standby_expired"])]
+
+
+def deleted(conn: Connection, generation: int) -> None:
+    """Note that the index of a retired generation is gone."""
+    conn.run(SQL["deleted"], id=generation)
+
+
+class Cache:
+    """Definitions by generation id. They never change once made; the *set* of generations is never taken from here (G2)."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, Generation] = {}
+        self._lock = threading.Lock()
+
+    def get(self, conn: Connection, ids: list[int]) -> list[Generation]:
+        """Return the generations of a claim, reading those not seen before; `state` may be an old one."""
+        with self._lock:
+            unknown = [one for one in ids if one not in self._known]
+        if unknown:
+            found = {one.id: one for one in by_ids(conn, unknown)}
+            with self._lock:
+                self._known.update(found)
+        with self._lock:
+            return [self._known[one] for one in ids if one in self._known]

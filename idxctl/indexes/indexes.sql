@@ -1,0 +1,83 @@
+-- name: render_settings
+-- All that the text of a document may depend on, as it is in this session.
+SELECT (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s),
+       current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'),
+       current_setting('extra_float_digits'), current_setting('bytea_output')
+
+-- name: type_names
+-- Types by number, in the order given.
+SELECT format_type(t.oid, NULL), t.typtype::text
+FROM unnest(%(oids)s::oid[]) WITH ORDINALITY AS wanted(oid, place)
+JOIN pg_type t ON t.oid = wanted.oid
+ORDER BY wanted.place
+
+-- name: lock_shared
+-- G2: claims and settles hold this while they rely on the set of generations.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+
+-- name: lock_exclusive
+-- G2: a change of the set waits for every open claim.
+SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+
+-- name: generations
+-- All generations of an index, newest first; of all indexes when none is named.
+SELECT id, index_name, number, physical_name, state, definition, fingerprint, created_at, live_at, standby_until
+FROM opensearch_indexing_generations
+WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
+ORDER BY index_name, number DESC
+
+-- name: by_ids
+-- Generations by id.
+SELECT id, index_name, number, physical_name, state, definition, fingerprint, created_at, live_at, standby_until
+FROM opensearch_indexing_generations
+WHERE id = ANY(%(ids)s)
+ORDER BY id
+
+-- name: states
+-- The states of generations as they are now.
+SELECT id, state FROM opensearch_indexing_generations WHERE id = ANY(%(ids)s)
+
+-- name: register
+-- A new generation; its number is one more than any ever used.
+INSERT INTO opensearch_indexing_generations (index_name, number, physical_name, state, definition, fingerprint)
+VALUES (%(index)s, %(number)s, %(physical)s, 'building', %(definition)s, %(fingerprint)s)
+RETURNING id
+
+-- name: next_number
+-- The number after the last one ever used for this index.
+SELECT coalesce(max(number), 0) + 1 FROM opensearch_indexing_generations WHERE index_name = %(index)s
+
+-- name: set_state
+-- One step of the generation's state machine; nothing is changed unless it was in the state expected.
+UPDATE opensearch_indexing_generations
+SET state = %(state)s,
+    live_at = CASE WHEN %(state)s = 'live' THEN clock_timestamp() ELSE live_at END,
+    retired_at = CASE WHEN %(state)s = 'retired' THEN clock_timestamp() ELSE retired_at END,
+    standby_until = CASE WHEN %(state)s = 'standby' THEN clock_timestamp() + %(keep)s::interval ELSE NULL END
+WHERE id = %(id)s AND state = ANY(%(expected)s)
+RETURNING id
+
+-- name: in_flight_with
+-- Batches under way that will write to this generation.
+SELECT count(*) FROM opensearch_indexing_inflight WHERE %(id)s = ANY(generations)
+
+-- name: retired_undeleted
+-- Retired generations whose index may still exist, once the last zombie must be gone (G3).
+SELECT id, index_name, number, physical_name, state, definition, fingerprint, created_at, live_at, standby_until
+FROM opensearch_indexing_generations
+WHERE state = 'retired' AND deleted_at IS NULL AND retired_at < clock_timestamp() - %(age)s::interval
+
+-- name: standby_expired
+-- Standby generations kept as long as was promised.
+SELECT id, index_name, number, physical_name, state, definition, fingerprint, created_at, live_at, standby_until
+FROM opensearch_indexing_generations
+WHERE state = 'standby' AND standby_until < clock_timestamp()
+
+-- name: deleted
+-- The index of a retired generation was seen gone.
+UPDATE opensearch_indexing_generations SET deleted_at = clock_timestamp() WHERE id = %(id)s AND state = 'retired'
+
+-- name: behind
+-- A generation that is not live missed a write: it must be verified before anybody relies on it.
+UPDATE opensearch_indexing_generations SET behind_since = coalesce(behind_since, clock_timestamp())
+WHERE id = ANY(%(ids)s) AND behind_since IS NULL

@@ -1,0 +1,370 @@
+"""
+Documents as bytes, rendered by Postgres and passed through untouched.
+
+Postgres writes the lines of a bulk body itself: an action line with the id and the token, then the document's text. They
+come by COPY in binary, dozens of documents a message once their size is known to be small, so that Python's share is a
+microsecond or two a document.
+
+Every read runs in a transaction of its own, READ COMMITTED, with the settings stored in the definition (G1) and
+``row_security = off``, so that a policy is an error and not "no row: delete" (C5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+from psycopg import sql
+
+from idxctl.core import keys
+from idxctl.core.errors import PostgresRefused
+from idxctl.indexes.definitions import Definition, key_columns, rows_of
+from idxctl.postgres.connect import Connection, translated
+
+_COPY_HEADER = b"PGCOPY\n\xff\r\n\x00"
+_HEADER_SIZE = 19
+_TRAILER = b"\xff\xff"
+# SQLSTATE classes that one row's values can cause; everything else is the query's or the server's.
+_VALUE_CLASSES = ("22", "21", "54", "P0")
+_GROUP = 64  # documents a message, where they are small ...
+_SMALL_BYTES = 32 * 1024  # ... on average
+_UNKNOWN = 100  # documents in a first read, when nothing is known of their size
+
+
+@dataclass(frozen=True)
+class Lines:
+    """
+    Some documents as text: with a token the lines of a bulk body, without one a line a document.
+
+    ``routings`` are JSON, one a document, where the index routes and there is no token.
+    """
+
+    ids: list[str]
+    text: bytes
+    routings: list[bytes] = field(default_factory=list)
+
+
+@dataclass
+class Read:
+    """What a read of some ids found. ``rest``: ids not yet read, since the bytes asked for were reached."""
+
+    found: list[Lines] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)  # of the documents found
+    doubled: set[str] = field(default_factory=set)  # ... more than once
+    failures: dict[str, PostgresRefused] = field(default_factory=dict)
+    rest: list[str] = field(default_factory=list)
+    size: int = 0
+
+
+class Sizes:
+    """How large documents are on average, by shape; what is read at once, and how, depends on it. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+
+    def note(self, definition: Definition, documents: int, size: int) -> None:
+        """Take *documents* of *size* bytes in all into account; old ones count less and less."""
+        if not documents:
+            return
+        with self._lock:
+            before, bytes_before = self._seen.get(definition.render_fingerprint, (0, 0))
+            if before > 100_000:
+                before, bytes_before = before // 2, bytes_before // 2
+            self._seen[definition.render_fingerprint] = (before + documents, bytes_before + size)
+
+    def average(self, definition: Definition) -> float | None:
+        """Return the average size of a document in bytes, if any was seen."""
+        documents, size = self._seen.get(definition.render_fingerprint, (0, 0))
+        return size / documents if documents else None
+
+    def group(self, definition: Definition) -> int:
+        """Return how many documents a message may carry: one while they may be large."""
+        average = self.average(definition)
+        return _GROUP if average is not None and average <= _SMALL_BYTES else 1
+
+    def at_once(self, definition: Definition, max_bytes: int) -> int:
+        """Return how many documents to read so that they come to about *max_bytes*."""
+        average = self.average(definition)
+        return _UNKNOWN if average is None else max(int(max_bytes / max(average, 1.0)), 1)
+
+
+def by_ids(
+    conn: Connection, definition: Definition, ids: Sequence[str], *, token: int | None, max_bytes: int, sizes: Sizes
+) -> Read:
+    """
+    Read the documents of *ids* as they are now; an id without a row is in none of the result's parts.
+
+    A document whose own values make the query fail is found by halving and returned in ``failures`` with its error; an
+    error that is not one document's raises. About *max_bytes* are held at the most, and one document.
+    """
+    at_once = sizes.at_once(definition, max_bytes)
+    read = _read_halving(conn, definition, list(ids[:at_once]), token, max_bytes, sizes)
+    read.rest.extend(ids[at_once:])
+    sizes.note(definition, len(read.ids), read.size)
+    return read
+
+
+def _read_halving(
+    conn: Connection, definition: Definition, ids: list[str], token: int | None, max_bytes: int, sizes: Sizes
+) -> Read:
+    try:
+        return _read(conn, definition, ids, token, max_bytes, sizes.group(definition))
+    except PostgresRefused as error:
+        if not is_of_values(error):
+            raise
+        if len(ids) == 1:
+            return Read(failures={ids[0]: error})
+    middle = len(ids) // 2
+    first = _read_halving(conn, definition, ids[:middle], token, max_bytes, sizes)
+    if first.rest or first.size >= max_bytes:
+        first.rest.extend(ids[middle:])
+        return first
+    second = _read_halving(conn, definition, ids[middle:], token, max_bytes, sizes)
+    return Read(
+        [*first.found, *second.found],
+        first.ids | second.ids,
+        first.doubled | second.doubled | (first.ids & second.ids),
+        {**first.failures, **second.failures},
+        second.rest,
+        first.size + second.size,
+    )
+
+
+def is_of_values(error: PostgresRefused) -> bool:
+    """Whether one row's values can be the cause, and not the query or the server."""
+    return error.sqlstate.startswith(_VALUE_CLASSES)
+
+
+def _read(
+    conn: Connection, definition: Definition, ids: list[str], token: int | None, max_bytes: int, group: int
+) -> Read:
+    """Read *ids* in one statement; over *max_bytes*, those not seen become ``rest``."""
+    read = Read()
+    condition = _wanted(definition, ids)
+    with contextlib.closing(stream(conn, definition, condition, token=token, group=group)) as messages:
+        for lines in messages:
+            read.doubled.update(_repeated(lines.ids, read.ids))
+            read.ids.update(lines.ids)
+            read.found.append(lines)
+            read.size += len(lines.text)
+            if read.size >= max_bytes and len(read.ids) < len(ids):
+                read.rest.extend(one for one in ids if one not in read.ids)
+                return read
+    return read
+
+
+def _repeated(ids: Sequence[str], seen: set[str]) -> set[str]:
+    """Return those of *ids* that are in *seen* or stand there twice."""
+    distinct = set(ids)
+    repeated = distinct & seen
+    if len(distinct) != len(ids):
+        repeated |= {one for one in distinct if ids.count(one) > 1}
+    return repeated
+
+
+def stream(
+    conn: Connection, definition: Definition, condition: sql.Composable, *, token: int | None = None, group: int = 1
+) -> Generator[Lines, None, None]:
+    """
+    Yield the documents for which *condition* holds, in no order, in one READ COMMITTED statement.
+
+    The transaction is open while the caller iterates: take what is needed and be done.
+    """
+    query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(_grouped(_lines(definition, condition, token), group))
+    paired = token is None and definition.routing is not None
+    # jit: compiling takes longer than a page of documents does.
+    local = {**definition.local, "row_security": "off", "jit": "off"}
+    with (
+        conn.transaction(local=local, read_only=True),
+        translated("read documents"),
+        conn.raw.cursor() as cursor,
+        cursor.copy(query) as copy,
+    ):
+        for message in copy:
+            row = bytes(message)
+            if row.startswith(_COPY_HEADER):
+                row = row[_HEADER_SIZE:]
+            if not row or row == _TRAILER:
+                continue
+            at = 6 + int.from_bytes(row[2:6], "big", signed=True)
+            if at < 6 or row[at : at + 4] == b"\xff\xff\xff\xff":  # NULL: the query says there is no such document
+                continue
+            names = orjson.loads(row[6:at])
+            if paired:
+                yield Lines([name for name, _ in names], row[at + 4 :], [orjson.dumps(way) for _, way in names])
+            else:
+                yield Lines(names, row[at + 4 :])
+
+
+def _lines(definition: Definition, condition: sql.Composable, token: int | None) -> sql.Composed:
+    """Return the query for two columns: the id as a JSON string, and the document's lines."""
+    ident = id_text(definition)
+    body: sql.Composable = sql.SQL("d.document::text")
+    if definition.document_type == "json":  # may hold raw line breaks between tokens; inside strings they are escaped
+        body = sql.SQL("translate(d.document::text, E'\\n\\r', '  ')")
+    name: sql.Composable = sql.SQL("to_json({})").format(ident)
+    routing = _routing_over(definition, ident) if definition.routing is not None else None
+    if token is None and routing is not None:
+        name = sql.SQL("json_build_array({}, ({})::text)").format(ident, routing)
+    if token is not None:
+        route: sql.Composable = sql.SQL("''")
+        if routing is not None:
+            route = sql.SQL("""coalesce(',"routing":' || to_json(({})::text)::text, '')""").format(routing)
+        # external_gte and not external: the same token may reach a document twice, after an unknown outcome.
+        body = sql.SQL(
+            """'{{"index":{{"_id":' || to_json({ident})::text || {version} || {routing} || E'}}}}\\n' || {body}"""
+        ).format(
+            ident=ident,
+            version=sql.Literal(f',"version":{token},"version_type":"external_gte"'),
+            routing=route,
+            body=body,
+        )
+    return sql.SQL("SELECT {name}::text AS k, {body} || E'\\n' AS t FROM {rows} WHERE {condition}").format(
+        name=name, body=body, rows=rows_of(definition), condition=condition
+    )
+
+
+def _grouped(lines: sql.Composed, group: int) -> sql.Composed:
+    """
+    Return *lines* with *group* rows in one.
+
+    The window keeps the planner from rendering a document twice, once to test it for NULL.
+    """
+    if group == 1:
+        return sql.SQL("SELECT '[' || k || ']', t FROM ({}) AS l").format(lines)
+    return sql.SQL(
+        "SELECT '[' || string_agg(k, ',') FILTER (WHERE t IS NOT NULL) || ']', string_agg(t, '') "
+        "FROM (SELECT k, t, (row_number() OVER () - 1) / {} AS g FROM ({}) AS l) AS n GROUP BY g"
+    ).format(sql.Literal(group), lines)
+
+
+def _routing_over(definition: Definition, ident: sql.Composable) -> sql.Composed:
+    """Return the routing expression over nothing but document_id (T7)."""
+    assert definition.routing is not None
+    typed = ident if definition.composite else sql.SQL("d.{}").format(sql.Identifier(definition.key[0]))
+    return sql.SQL("SELECT ({expression}) FROM (SELECT {ident} AS document_id) AS r").format(
+        expression=sql.SQL(definition.routing),
+        ident=typed,
+    )
+
+
+def routings(conn: Connection, definition: Definition, ids: Sequence[str]) -> dict[str, bytes]:
+    """Return the routing, as JSON, of ids that may have no row: deletes are routed as well (T7)."""
+    if definition.routing is None or not ids:
+        return {}
+    kind = sql.SQL("text") if definition.composite else sql.SQL(definition.key_types[0])
+    query = sql.SQL(
+        "SELECT id, to_json((SELECT ({expression}) FROM (SELECT id::{kind} AS document_id) AS r)::text)::text FROM unnest({ids}::text[]) AS id"
+    ).format(expression=sql.SQL(definition.routing), kind=kind, ids=sql.Literal(list(ids)))
+    try:
+        with conn.transaction(local=definition.local, read_only=True):
+            return {row[0]: row[1].encode() for row in conn.execute(query) if row[1] is not None}
+    except PostgresRefused as error:
+        if not is_of_values(error):
+            raise
+    if len(ids) == 1:  # an id that cannot be one of this key: no document has it, wherever it is looked for
+        return {}
+    middle = len(ids) // 2
+    return {**routings(conn, definition, ids[:middle]), **routings(conn, definition, ids[middle:])}
+
+
+def id_text(definition: Definition) -> sql.Composable:
+    """Return the document's id as text, an expression over d."""
+    columns = [column.as_string(None) for column in key_columns(definition)]
+    return sql.SQL(keys.document_id_sql(columns, definition.key_types))
+
+
+def _wanted(definition: Definition, ids: Sequence[str]) -> sql.Composable:
+    """
+    Return the condition that finds *ids* by the key's own columns and types, so that the key's index serves it.
+
+    A composite key's parts are compared column by column; a concatenation would miss the index.
+    """
+    if not definition.composite:
+        return sql.SQL("{} = ANY({}::text[]::{}[])").format(
+            key_columns(definition)[0],
+            sql.Literal(list(ids)),
+            sql.SQL(definition.key_types[0]),
+        )
+    width = len(definition.key)
+    parts = [keys.key_parts(one, width) for one in ids if one.count(":") == width - 1]
+    if not parts:  # no row has such an id
+        return sql.SQL("false")
+    columns = sql.SQL(", ").join(key_columns(definition))
+    arrays = sql.SQL(", ").join(
+        sql.SQL("{}::text[]::{}[]").format(sql.Literal([part[place] for part in parts]), sql.SQL(kind))
+        for place, kind in enumerate(definition.key_types)
+    )
+    return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(columns, arrays)
+
+
+def between(definition: Definition, after: Sequence[str] | None, upto: Sequence[str] | None) -> sql.Composable:
+    """Return the condition for keys after *after* (exclusive; None: from the first) up to *upto* (inclusive; None: to the last)."""
+    row = sql.SQL("({})").format(sql.SQL(", ").join(key_columns(definition)))
+    parts: list[sql.Composable] = []
+    if after is not None:
+        parts.append(sql.SQL("{} > {}").format(row, key_literal(definition, after)))
+    if upto is not None:
+        parts.append(sql.SQL("{} <= {}").format(row, key_literal(definition, upto)))
+    return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
+
+
+def key_literal(definition: Definition, values: Sequence[str]) -> sql.Composed:
+    """Return a key, given as the text of its parts, in the key's own types."""
+    return sql.SQL("({})").format(
+        sql.SQL(", ").join(
+            sql.SQL("{}::text::{}").format(sql.Literal(value), sql.SQL(kind))
+            for value, kind in zip(values, definition.key_types, strict=True)
+        )
+    )
+
+
+def next_boundary(
+    conn: Connection, definition: Definition, after: Sequence[str] | None, count: int
+) -> list[str] | None:
+    """
+    Return the key of the *count*-th document after *after*, as the text of its parts; None when fewer are left.
+
+    Reads keys alone: Postgres leaves the document out of a subquery that nobody asks it of.
+    """
+    names = key_columns(definition)
+    query = sql.SQL("SELECT {texts} FROM {rows} WHERE {condition} ORDER BY {names} OFFSET {skip} LIMIT 1").format(
+        texts=sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in names),
+        rows=rows_of(definition),
+        condition=between(definition, after, None),
+        names=sql.SQL(", ").join(names),
+        skip=sql.Literal(count - 1),
+    )
+    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+        row = conn.execute(query).fetchone()
+    return None if row is None else [str(part) for part in row]
+
+
+def ids_where(conn: Connection, definition: Definition, condition: sql.Composable) -> list[str]:
+    """Return the ids of the rows for which *condition* holds, without rendering a document."""
+    query = sql.SQL("SELECT {ident} FROM {rows} WHERE {condition}").format(
+        ident=id_text(definition), rows=rows_of(definition), condition=condition
+    )
+    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+        return [row[0] for row in conn.execute(query)]
+
+
+def existing(conn: Connection, definition: Definition, ids: Sequence[str]) -> list[str]:
+    """Return those of *ids* that have a document; an id that cannot be one of this key has none."""
+    query = sql.SQL("SELECT {ident} FROM {rows} WHERE {condition} AND d.document IS NOT NULL").format(
+        ident=id_text(definition), rows=rows_of(definition), condition=_wanted(definition, ids)
+    )
+    try:
+        with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+            return [row[0] for row in conn.execute(query)]
+    except PostgresRefused as error:
+        if not is_of_values(error):
+            raise
+        if len(ids) == 1:
+            return []
+        middle = len(ids) // 2
+        return [*existing(conn, definition, ids[:middle]), *existing(conn, definition, ids[middle:])]
