@@ -1,0 +1,176 @@
+"""
+Fan-outs: one task becomes many, after the commit of the change that made it.
+
+`keys` runs a watch's lookup query over the changed rows (C1), `sweep` enqueues every id that an index holds (C3), and
+`due` enqueues the documents that change with time alone. Each of them ends in tasks for documents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from psycopg import sql
+
+from idxctl.capture import lookups
+from idxctl.core.errors import OpenSearchRefused, PostgresRefused
+from idxctl.core.points import reach
+from idxctl.indexes import generations as generations_
+from idxctl.indexes.generations import Generation
+from idxctl.opensearch import aliases, scan
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection
+from idxctl.queue import SQL
+from idxctl.queue.claim import Batch, Task
+from idxctl.queue.enqueue import PRIORITIES
+from idxctl.queue.settle import end_lease, requeue_fan_outs
+
+_SWEEP_WAIT_SECONDS = 0.25
+_RETRY_WAIT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """What became of a batch of fan-outs. ``broken`` says why a lookup query cannot run."""
+
+    held: bool
+    enqueued: int = 0
+    waiting: int = 0
+    broken: str | None = None
+
+
+def expand(
+    conn: Connection,
+    client: Client,
+    batch: Batch,
+    generations: Sequence[Generation],
+    *,
+    bytes_gone_after_seconds: float,
+) -> Expanded:
+    """
+    Turn the fan-outs of *batch* into document tasks and end its lease.
+
+    Lookups are expanded in the settling transaction, so a crash leaves the fan-out or its tasks, never neither. A sweep
+    enqueues page by page; killed in between it starts again, and its duplicates are merged when claimed.
+    """
+    swept, waiting = 0, []
+    reach("expand.before")
+    for task in batch.tasks:
+        if task.document_id == "sweep":
+            waited_for = _before(batch, task)
+            if _others(conn, batch, waited_for, bytes_gone_after_seconds):
+                waiting.append(replace(task, payload={**task.payload, "before": waited_for}))
+            else:
+                swept += _sweep(conn, client, batch, task, generations)
+    found, broken, failed = 0, None, []
+    with conn.transaction():
+        # First of all: a lease that was lost means that others have the tasks, and nothing is to be written.
+        if not end_lease(conn, batch):
+            return Expanded(held=False)
+        for task in batch.tasks:
+            if task.document_id == "keys":
+                count, problem = _keys(conn, batch, task)
+                found += count
+                if problem is not None:
+                    broken = problem
+                    failed.append(task)
+        requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why="waits for batches in flight")
+        requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or "")
+        reach("expand.moved")
+    return Expanded(True, swept + found, len(waiting), broken)
+
+
+def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, str | None]:
+    """C1: run the lookup now, with a snapshot taken after the claim, and enqueue what it finds, in a savepoint."""
+    row = conn.run(SQL["watch"], id=task.payload["watch"]).fetchone()
+    if row is None:
+        return 0, f"watch {task.payload['watch']} is not known any more"
+    definition: dict[str, Any] = row[0]
+    priority = -1 if definition.get("deferred") else task.priority
+    problem = ""
+    for by_stored_types in (False, True):  # the watched table may be gone or renamed since
+        insert = sql.SQL(
+            "INSERT INTO {schema}.opensearch_indexing_queue (index_name, document_id, priority, enqueued_at, origin) "
+            "SELECT {index}, found.id, {priority}, {enqueued_at}, 'lookup' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
+        ).format(
+            schema=sql.Identifier(conn.schema),
+            index=sql.Literal(batch.index),
+            priority=sql.Literal(priority),
+            enqueued_at=sql.Literal(task.enqueued_at),
+            query=lookups.expansion(definition, task.payload["rows"], by_stored_types=by_stored_types),
+        )
+        try:
+            with conn.savepoint(local=lookups.local_settings(definition)):
+                return conn.execute(insert).rowcount, None
+        except PostgresRefused as error:
+            problem = f"the keys query over {row[1]}.{row[2]} does not run: {error.detail} [{error.sqlstate}]"
+            if error.sqlstate not in {"42P01", "42704", "3F000"}:
+                break
+    return 0, problem
+
+
+def _before(batch: Batch, task: Task) -> int:
+    """Return the token below which batches may hold what the TRUNCATE removed: that of the sweep's first claim."""
+    return int(task.payload.get("before", batch.token))
+
+
+def _others(conn: Connection, batch: Batch, before: int, gone_after: float) -> bool:
+    """C3: whether a batch claimed earlier may still be writing: neither settled nor past the age of its bytes."""
+    rows = conn.run(SQL["other_batches"], index=batch.index, token=before).fetchall()
+    return any(float(age) < gone_after for _, age in rows)
+
+
+def _sweep(conn: Connection, client: Client, batch: Batch, task: Task, generations: Sequence[Generation]) -> int:
+    """C3: enqueue every id that the active generations hold, once they have been refreshed."""
+    count = 0
+    for generation in generations:
+        try:
+            count += _sweep_one(conn, client, batch.index, task, generation)
+        except OpenSearchRefused as error:
+            if error.status != 404 or generations_.states(conn, [generation.id]).get(generation.id) != "retired":
+                raise  # G3: that a generation retired meanwhile is gone means nothing
+    return count
+
+
+def _sweep_one(conn: Connection, client: Client, index: str, task: Task, generation: Generation) -> int:
+    count = 0
+    aliases.refresh(client, generation.name)
+    for page in scan.ids(client, generation.name):
+        count += conn.run(
+            SQL["enqueue_expanded"],
+            index=index,
+            ids=page,
+            priority=PRIORITIES["low"],
+            enqueued_at=task.enqueued_at,
+            origin="sweep",
+        ).rowcount
+        reach("expand.swept_page")
+    return count
+
+
+def due(conn: Connection) -> int:
+    """
+    Enqueue the documents whose `at` column has been passed since the watermark; returns how many tasks.
+
+    One transaction; watches that another worker looks at are skipped. A row that is committed with a time already past
+    is captured by its own trigger, so the watermark need not wait for open transactions.
+    """
+    count = 0
+    with conn.transaction():
+        for watch_id, index, definition, schema, table, watermark in conn.run(SQL["at_watches"]).fetchall():
+            now = conn.execute(b"SELECT clock_timestamp()").fetchone()
+            assert now is not None
+            insert = sql.SQL(
+                "INSERT INTO {ours}.opensearch_indexing_queue (index_name, document_id, priority, origin) "
+                "SELECT {index}, found.id, {priority}, 'at' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
+            ).format(
+                ours=sql.Identifier(conn.schema),
+                index=sql.Literal(index),
+                priority=sql.Literal(PRIORITIES[definition.get("priority", "normal")]),
+                query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
+            )
+            with conn.savepoint(local=lookups.local_settings(definition)):
+                count += conn.execute(insert).rowcount
+            conn.run(SQL["move_watermark"], id=watch_id, upto=now[0])
+    return count

@@ -1,0 +1,49 @@
+"""Pauses: indexes that nobody claims from, by an operator's word or because OpenSearch blocks them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from idxctl.postgres.connect import Connection
+from idxctl.queue import SQL
+
+
+@dataclass(frozen=True)
+class Pause:
+    """One pause. ``probe_at`` is when a blocked index is tried again; None waits for an operator."""
+
+    index: str
+    cause: str  # operator, blocked
+    reason: str
+    by: str
+    paused_at: datetime
+    probe_at: datetime | None
+    probes: int
+
+
+def block(conn: Connection, index: str, *, reason: str, by: str, probe_after_seconds: float) -> None:
+    """Pause *index* because its writes are refused; claims try it again after *probe_after_seconds*."""
+    conn.run(SQL["pause"], index=index, cause="blocked", reason=reason, by=by, probe_after=probe_after_seconds)
+
+
+def unblock(conn: Connection, index: str) -> str | None:
+    """End a block after a write went through; returns the reason it had, None when there was none."""
+    row = conn.run(SQL["resume"], index=index, cause="blocked").fetchone()
+    return None if row is None else str(row[0])
+
+
+def pause(conn: Connection, index: str, *, reason: str, by: str) -> None:
+    """Stop claims from *index* until somebody resumes it."""
+    conn.run(SQL["pause"], index=index, cause="operator", reason=reason, by=by, probe_after=None)
+
+
+def resume(conn: Connection, index: str) -> bool:
+    """End an operator's pause and a block; False when there was neither."""
+    ended = [conn.run(SQL["resume"], index=index, cause=cause).fetchone() for cause in ("operator", "blocked")]
+    return any(row is not None for row in ended)
+
+
+def pauses(conn: Connection) -> list[Pause]:
+    """Return what is paused now."""
+    return [Pause(*row) for row in conn.run(SQL["pauses"])]

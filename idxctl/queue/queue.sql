@@ -1,0 +1,271 @@
+-- name: enqueue
+-- Tasks for documents, one a distinct id.
+INSERT INTO opensearch_indexing_queue (index_name, document_id, action, priority, available_at, origin)
+SELECT %(index)s, id, %(action)s, %(priority)s, coalesce(%(available_at)s::timestamptz, clock_timestamp()), %(origin)s
+FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS id) AS wanted
+WHERE id IS NOT NULL AND id <> ''
+
+-- name: heads
+-- The oldest due task of each index and priority that may be claimed: a generation is there, nothing pauses it.
+SELECT open.index_name, p.priority, head.available_at, open.probing
+FROM (
+    SELECT DISTINCT g.index_name,
+           EXISTS (SELECT FROM opensearch_indexing_pauses b WHERE b.index_name = g.index_name AND b.cause = 'blocked') AS probing
+    FROM opensearch_indexing_generations g
+    WHERE g.state <> 'retired'
+      AND (%(indexes)s::text[] IS NULL OR g.index_name = ANY(%(indexes)s))
+      AND NOT EXISTS (
+          SELECT FROM opensearch_indexing_pauses s
+          WHERE s.index_name = g.index_name AND (s.probe_at IS NULL OR s.probe_at > statement_timestamp()))
+) AS open
+CROSS JOIN (VALUES (1), (0), (-1)) AS p (priority)
+LEFT JOIN unnest(%(floor_indexes)s::text[], %(floor_priorities)s::int[], %(floors)s::timestamptz[]) AS f (index_name, priority, floor)
+       ON f.index_name = open.index_name AND f.priority = p.priority
+CROSS JOIN LATERAL (
+    SELECT q.available_at
+    FROM opensearch_indexing_queue q
+    WHERE q.index_name = open.index_name AND q.priority = p.priority::smallint
+      AND q.available_at >= coalesce(f.floor, '-infinity') AND q.available_at <= statement_timestamp()
+    ORDER BY q.available_at, q.id
+    LIMIT 1
+) AS head
+ORDER BY p.priority DESC, head.available_at
+
+-- name: claim
+-- T1: the token is drawn by the statement that takes the tasks. G2: the set of generations is read here, never remembered;
+-- the shared lock was taken by an earlier statement. A batch holds documents or fan-outs, and tasks of one split group.
+-- SKIP LOCKED: another claimer's tasks are not waited for. The rows are found again by ctid: they are locked and never updated.
+WITH due AS MATERIALIZED (
+    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group
+    FROM opensearch_indexing_queue q
+    WHERE q.index_name = %(index)s AND q.priority = %(priority)s::smallint
+      AND q.available_at >= coalesce(%(floor)s::timestamptz, '-infinity') AND q.available_at <= statement_timestamp()
+      AND EXISTS (
+          SELECT FROM opensearch_indexing_generations g WHERE g.index_name = %(index)s AND g.state <> 'retired')
+      AND NOT EXISTS (
+          SELECT FROM opensearch_indexing_pauses s
+          WHERE s.index_name = %(index)s AND (s.probe_at IS NULL OR s.probe_at > statement_timestamp()))
+    ORDER BY q.available_at, q.id
+    LIMIT %(limit)s
+    FOR UPDATE OF q SKIP LOCKED
+), head AS (
+    SELECT fan_out, split_group FROM due ORDER BY available_at, id LIMIT 1
+), taken AS (
+    DELETE FROM opensearch_indexing_queue q
+    WHERE q.ctid = ANY(ARRAY(
+        SELECT due.place FROM due, head
+        WHERE due.fan_out = head.fan_out AND due.split_group IS NOT DISTINCT FROM head.split_group))
+    RETURNING q.*
+), merged AS (
+    SELECT coalesce(document_id, kind) AS document_id,
+           max(action) FILTER (WHERE action IS NOT NULL) AS action,
+           max(priority) AS priority, max(attempts) AS attempts, min(enqueued_at) AS enqueued_at,
+           (array_agg(origin ORDER BY id))[1] AS origin,
+           coalesce((array_agg(last_error ORDER BY id) FILTER (WHERE last_error IS NOT NULL))[1], '') AS last_error,
+           coalesce((array_agg(payload ORDER BY id) FILTER (WHERE payload IS NOT NULL))[1], '{}') AS payload,
+           max(available_at) AS available_at,
+           min(kind) AS kind
+    FROM taken
+    GROUP BY document_id, kind, CASE WHEN kind <> 'document' THEN id END
+)
+INSERT INTO opensearch_indexing_inflight (
+    token, index_name, kind, worker, lease_until, generations,
+    document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads)
+SELECT nextval('opensearch_indexing_token'), %(index)s, (SELECT CASE WHEN fan_out THEN 'fan_out' ELSE 'document' END FROM head),
+       %(worker)s, clock_timestamp() + %(lease)s::interval,
+       ARRAY(SELECT g.id FROM opensearch_indexing_generations g WHERE g.index_name = %(index)s AND g.state <> 'retired' ORDER BY g.id),
+       array_agg(document_id), array_agg(action), array_agg(priority), array_agg(attempts), array_agg(enqueued_at),
+       array_agg(origin), array_agg(last_error), array_agg(payload || jsonb_build_object('kind', kind))
+FROM merged
+HAVING count(*) > 0
+RETURNING token, kind, generations, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads,
+          coalesce((SELECT min(due.available_at) FROM due, head  -- left behind: of the other kind, or another split group
+                    WHERE due.fan_out <> head.fan_out OR due.split_group IS DISTINCT FROM head.split_group),
+                   (SELECT max(available_at) FROM merged)),
+          (SELECT count(*) FROM due), clock_timestamp()
+
+-- name: renew
+-- A lease still held is held for longer; returns those that are.
+UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(lease)s::interval
+WHERE token = ANY(%(tokens)s)
+RETURNING token
+
+-- name: settle_done
+-- All went well: the lease ends, and letters of these documents older than the token go (T5).
+WITH settled AS (
+    DELETE FROM opensearch_indexing_inflight WHERE token = %(token)s RETURNING token
+), healed AS (
+    DELETE FROM opensearch_indexing_dlq d
+    USING settled
+    WHERE d.index_name = %(index)s AND d.document_id = ANY(%(ids)s) AND d.token < settled.token
+    RETURNING d.id
+)
+SELECT (SELECT count(*) FROM settled), (SELECT count(*) FROM healed)
+
+-- name: end_lease
+-- The batch ends here; no row: the lease was lost, and others have the tasks.
+DELETE FROM opensearch_indexing_inflight WHERE token = %(token)s RETURNING token
+
+-- name: heal
+-- T5: a success clears only letters older than its token. Locked in order, so that two settles cannot wait in a ring.
+DELETE FROM opensearch_indexing_dlq d
+WHERE d.id IN (
+    SELECT id FROM opensearch_indexing_dlq
+    WHERE index_name = %(index)s AND document_id = ANY(%(ids)s) AND token < %(token)s
+    ORDER BY id FOR UPDATE)
+
+-- name: requeue
+-- Tasks put back, with what is known of them, each after its delay in seconds.
+INSERT INTO opensearch_indexing_queue (
+    index_name, document_id, kind, action, priority, attempts, available_at, enqueued_at, last_error, origin, split_group, payload)
+SELECT %(index)s, t.document_id, 'document', t.action, t.priority, t.attempts,
+       clock_timestamp() + t.delay * interval '1 second', t.enqueued_at, nullif(t.last_error, ''), t.origin, t.split_group,
+       nullif(t.payload - 'kind', '{}')
+FROM unnest(%(document_ids)s::text[], %(actions)s::text[], %(priorities)s::smallint[], %(attempts)s::int[], %(delays)s::float8[],
+            %(enqueued_at)s::timestamptz[], %(last_errors)s::text[], %(origins)s::text[], %(split_groups)s::bigint[], %(payloads)s::jsonb[])
+     AS t (document_id, action, priority, attempts, delay, enqueued_at, last_error, origin, split_group, payload)
+
+-- name: bury
+-- Dead letters; one an index, document and action. T5: the greater token stays.
+INSERT INTO opensearch_indexing_dlq AS d (
+    id, index_name, document_id, action, attempts, last_error, error_type, fingerprint, token, retryable, retries,
+    not_before, origin, history, data, created_at, last_attempt_at)
+SELECT coalesce((t.payload->'letter'->>'id')::bigint, nextval('opensearch_indexing_dlq_id_seq')),
+       %(index)s, t.document_id, t.action, t.attempts, t.last_error, t.error_type, t.fingerprint, %(token)s, t.retryable,
+       coalesce((t.payload->'letter'->>'retries')::int, 0),
+       clock_timestamp() + t.wait * interval '1 second', t.origin,
+       coalesce(t.payload->'letter'->'history', '[]'), t.payload->'letter'->'data',
+       coalesce((t.payload->'letter'->>'created_at')::timestamptz, clock_timestamp()), clock_timestamp()
+FROM unnest(%(document_ids)s::text[], %(actions)s::text[], %(attempts)s::int[], %(last_errors)s::text[], %(error_types)s::text[],
+            %(fingerprints)s::text[], %(retryable)s::boolean[], %(waits)s::float8[], %(origins)s::text[], %(payloads)s::jsonb[])
+     AS t (document_id, action, attempts, last_error, error_type, fingerprint, retryable, wait, origin, payload)
+ORDER BY t.document_id, t.action
+ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
+    attempts = excluded.attempts, last_error = excluded.last_error, error_type = excluded.error_type,
+    fingerprint = excluded.fingerprint, token = excluded.token, retryable = excluded.retryable,
+    retries = greatest(d.retries, excluded.retries), not_before = excluded.not_before, origin = excluded.origin,
+    created_at = least(d.created_at, excluded.created_at), last_attempt_at = excluded.last_attempt_at
+WHERE d.token <= excluded.token
+
+-- name: blame
+-- Documents that a generation refused while it was not live.
+INSERT INTO opensearch_indexing_generation_failures AS f (generation, document_id, action, token, error_type, fingerprint, last_error)
+SELECT t.generation, t.document_id, t.action, %(token)s, t.error_type, t.fingerprint, t.last_error
+FROM unnest(%(generations)s::bigint[], %(document_ids)s::text[], %(actions)s::text[], %(error_types)s::text[], %(fingerprints)s::text[], %(last_errors)s::text[])
+     AS t (generation, document_id, action, error_type, fingerprint, last_error)
+ORDER BY t.generation, t.document_id
+ON CONFLICT (generation, document_id) DO UPDATE SET
+    action = excluded.action, token = excluded.token, error_type = excluded.error_type, fingerprint = excluded.fingerprint,
+    last_error = excluded.last_error, failed_at = clock_timestamp()
+WHERE f.token <= excluded.token
+
+-- name: absolve
+-- Documents that a generation has taken after all.
+DELETE FROM opensearch_indexing_generation_failures f
+WHERE f.generation = ANY(%(generations)s) AND f.document_id = ANY(%(ids)s) AND f.token < %(token)s
+
+-- name: any_blamed
+-- Whether any of these generations has refused a document.
+SELECT EXISTS (SELECT FROM opensearch_indexing_generation_failures WHERE generation = ANY(%(generations)s))
+
+-- name: take_lapsed
+-- Batches whose lease has lapsed, or whose worker is known to be gone.
+DELETE FROM opensearch_indexing_inflight
+WHERE token IN (
+    SELECT token FROM opensearch_indexing_inflight
+    WHERE lease_until < clock_timestamp() OR worker = ANY(%(gone)s)
+    ORDER BY token LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+RETURNING token, index_name, kind, worker, claimed_at, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
+
+-- name: requeue_fan_outs
+-- Fan-out tasks put back as they were.
+INSERT INTO opensearch_indexing_queue (index_name, kind, priority, attempts, available_at, enqueued_at, last_error, origin, payload)
+SELECT %(index)s, t.payload->>'kind', t.priority, t.attempts, clock_timestamp() + t.delay * interval '1 second', t.enqueued_at,
+       nullif(t.last_error, ''), t.origin, t.payload - 'kind'
+FROM unnest(%(priorities)s::smallint[], %(attempts)s::int[], %(delays)s::float8[], %(enqueued_at)s::timestamptz[],
+            %(last_errors)s::text[], %(origins)s::text[], %(payloads)s::jsonb[])
+     AS t (priority, attempts, delay, enqueued_at, last_error, origin, payload)
+
+-- name: next_split_group
+-- A number no two groups share: any token will do.
+SELECT nextval('opensearch_indexing_token')
+
+-- name: token_state
+-- T4: the last token drawn, and whether a version lies in a gap that a jump left.
+SELECT (SELECT last_value FROM opensearch_indexing_token),
+       EXISTS (SELECT FROM opensearch_indexing_token_jumps WHERE %(version)s > jumped_from AND %(version)s < jumped_to)
+
+-- name: advance_token
+-- T4: move the sequence past a version that this database did not draw.
+SELECT opensearch_indexing_advance_token(%(past)s, %(why)s)
+
+-- name: token_lag
+-- How far the sequence lies behind the wall clock, in seconds.
+SELECT extract(epoch FROM clock_timestamp()) - last_value / 1000000.0 FROM opensearch_indexing_token
+
+-- name: watch
+-- What a fan-out task needs to know of its watch, also of one that was replaced since.
+SELECT definition, table_schema, table_name FROM opensearch_indexing_watches WHERE id = %(id)s
+
+-- name: enqueue_expanded
+-- Tasks for the keys that a lookup found; they are as old as the change.
+INSERT INTO opensearch_indexing_queue (index_name, document_id, priority, enqueued_at, origin)
+SELECT %(index)s, id, %(priority)s, %(enqueued_at)s, %(origin)s
+FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS id) AS found
+WHERE id IS NOT NULL
+
+-- name: other_batches
+-- Batches of an index in flight apart from this one, and how long each has at most before its bytes are too old.
+SELECT token, extract(epoch FROM clock_timestamp() - claimed_at) FROM opensearch_indexing_inflight
+WHERE index_name = %(index)s AND kind = 'document' AND token < %(token)s
+
+-- name: at_watches
+-- Watches whose documents change with time alone, each for one worker at a time.
+SELECT id, index_name, definition, table_schema, table_name, at_watermark
+FROM opensearch_indexing_watches
+WHERE removed_at IS NULL AND definition->>'at' IS NOT NULL AND at_watermark < clock_timestamp() - interval '500 ms'
+ORDER BY id
+FOR UPDATE SKIP LOCKED
+
+-- name: move_watermark
+-- Rows up to here have been enqueued.
+UPDATE opensearch_indexing_watches SET at_watermark = %(upto)s WHERE id = %(id)s
+
+-- name: pause
+-- An index that nobody claims from, with the reason; a blocked one is probed at a time set here.
+INSERT INTO opensearch_indexing_pauses AS p (index_name, cause, reason, paused_by, probe_at)
+VALUES (%(index)s, %(cause)s, %(reason)s, %(by)s, clock_timestamp() + %(probe_after)s * interval '1 second')
+ON CONFLICT (index_name, cause) DO UPDATE SET
+    reason = excluded.reason, probes = p.probes + 1,
+    probe_at = clock_timestamp() + %(probe_after)s * interval '1 second'
+
+-- name: resume
+-- Claims go on.
+DELETE FROM opensearch_indexing_pauses WHERE index_name = %(index)s AND cause = %(cause)s RETURNING reason
+
+-- name: pauses
+-- What is paused now.
+SELECT index_name, cause, reason, paused_by, paused_at, probe_at, probes FROM opensearch_indexing_pauses ORDER BY index_name, cause
+
+-- name: open_tasks
+-- What may still change a document of the index: tasks due or backing off, fan-outs and batches in flight, all of them enqueued before a time.
+SELECT (SELECT count(*) FROM opensearch_indexing_queue q
+        WHERE q.index_name = %(index)s AND (q.available_at <= statement_timestamp() OR q.attempts > 0 OR q.last_error IS NOT NULL)
+          AND q.enqueued_at <= %(before)s)
+     + (SELECT coalesce(sum(cardinality(f.document_ids)), 0) FROM opensearch_indexing_inflight f
+        WHERE f.index_name = %(index)s AND (SELECT min(e) FROM unnest(f.enqueued_at) e) <= %(before)s)
+
+-- name: remaining
+-- What --until-empty waits for: claimable, retried later or in flight; and what a pause or a missing generation keeps.
+SELECT coalesce(sum(n) FILTER (WHERE claimable), 0)::bigint,
+       coalesce(sum(n) FILTER (WHERE NOT claimable), 0)::bigint,
+       (SELECT count(*) FROM opensearch_indexing_inflight f WHERE %(indexes)s::text[] IS NULL OR f.index_name = ANY(%(indexes)s))
+FROM (
+    SELECT q.index_name, count(*) AS n,
+           EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = q.index_name AND g.state <> 'retired')
+           AND NOT EXISTS (SELECT FROM opensearch_indexing_pauses s WHERE s.index_name = q.index_name AND s.cause = 'operator') AS claimable
+    FROM opensearch_indexing_queue q
+    WHERE (%(indexes)s::text[] IS NULL OR q.index_name = ANY(%(indexes)s))
+      AND (q.available_at <= statement_timestamp() OR q.attempts > 0 OR q.last_error IS NOT NULL)
+    GROUP BY q.index_name
+) AS waiting

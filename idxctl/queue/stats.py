@@ -1,0 +1,104 @@
+"""The queue for people: what waits, what is under way, and why it does not move."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from idxctl.postgres import audit
+from idxctl.postgres.connect import Connection, Row
+from idxctl.postgres.named import load
+
+SQL = load("idxctl.queue", "stats.sql")
+
+
+@dataclass(frozen=True)
+class IndexStats:
+    """One index's share of the queue. ``queue_size`` counts due document tasks of high and normal priority."""
+
+    index: str
+    queued: int
+    due: int
+    queue_size: int
+    later: int  # enqueued for a later moment
+    fan_outs: int
+    in_flight: int
+    oldest_age_seconds: float | None
+    dead: int
+    indexable: bool  # it has an active generation
+    pauses: list[Mapping[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    """The whole queue. ``queue_size`` is what the capacity of workers and library is measured against."""
+
+    queued: int
+    in_flight: int
+    oldest_age_seconds: float | None
+    queue_size: int
+    dead: int
+    by_index: list[IndexStats]
+
+
+@dataclass(frozen=True)
+class QueuedTask:
+    """One task that waits."""
+
+    id: int
+    index: str
+    document_id: str | None
+    kind: str
+    action: str
+    priority: int
+    attempts: int
+    available_at: datetime
+    enqueued_at: datetime
+    origin: str
+    last_error: str | None
+
+
+def stats(conn: Connection, *, index: str | None = None) -> QueueStats:
+    """Return what waits and what is under way, of one index or all; documents in flight are counted one by one."""
+    rows = [_index(row) for row in conn.run(SQL["by_index"], index=index)]
+    ages = [row.oldest_age_seconds for row in rows if row.oldest_age_seconds is not None]
+    return QueueStats(
+        queued=sum(row.queued for row in rows),
+        in_flight=sum(row.in_flight for row in rows),
+        oldest_age_seconds=max(ages, default=None),
+        queue_size=sum(row.queue_size for row in rows),
+        dead=sum(row.dead for row in rows),
+        by_index=rows,
+    )
+
+
+def _index(row: Row) -> IndexStats:
+    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses = row
+    return IndexStats(name, queued, due, size, later, fan_outs, int(in_flight), oldest, dead, indexable, pauses or [])
+
+
+def tasks(conn: Connection, *, index: str | None = None, limit: int) -> list[QueuedTask]:
+    """Return up to *limit* waiting tasks, in the order they are claimed."""
+    return [QueuedTask(*row) for row in conn.run(SQL["list"], index=index, limit=limit)]
+
+
+def count(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:
+    """Count the tasks that `cancel` would take away."""
+    row = conn.run(SQL["count_matching"], index=index, ids=_list(ids), documents=_list(documents)).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def cancel(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:
+    """Take waiting tasks out of the queue, with an audit row; returns how many."""
+    with conn.transaction():
+        gone = conn.run(SQL["cancel"], index=index, ids=_list(ids), documents=_list(documents)).rowcount
+        if gone:
+            audit.record(conn, action="queue cancel", subject=index or "all", detail={"tasks": gone})
+    return gone
+
+
+def _list(values: Sequence[Any] | None) -> list[Any] | None:
+    return None if values is None else list(values)
