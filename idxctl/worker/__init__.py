@@ -1,0 +1,1 @@
+"""Workers: claim, read, write, settle."""

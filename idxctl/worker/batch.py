@@ -1,0 +1,278 @@
+"""
+One batch, step by step: read each document now, write it to every generation, sort the answers.
+
+The claim comes before and the settle after; each step is a function of its own, so that a test can hold the protocol
+between any two of them. Nothing here remembers the set of generations: it is the one the claim read (G2).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from idxctl.core import fingerprints
+from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
+from idxctl.core.points import reach
+from idxctl.indexes import render
+from idxctl.indexes.definitions import Definition
+from idxctl.indexes.generations import Generation
+from idxctl.opensearch import bulk
+from idxctl.opensearch.bulk import Body
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection
+from idxctl.queue import tokens
+from idxctl.queue.claim import Batch, Task
+from idxctl.queue.settle import MISSED, Failure, Outcomes
+from idxctl.worker import outcomes
+from idxctl.worker.outcomes import DONE, Kind, Verdict
+
+_DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query returns this id more than once")
+_TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
+_AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
+_PAUSES = frozenset({Kind.BLOCKED, Kind.GONE})  # the index's trouble
+_REFUSALS = frozenset({Kind.PERMANENT, Kind.DOUBTFUL})  # the document's
+_GREATEST_VERSION = 2**62  # beyond it the sequence could not be moved past a foreign version
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What bounds a batch while it is under way; ``sizes`` is what it has learnt of the documents."""
+
+    batch_bytes: int = 8 * 1024 * 1024
+    age_limit_seconds: float = 60.0
+    sizes: render.Sizes = field(default_factory=render.Sizes)
+
+
+@dataclass
+class Written:
+    """
+    What has become of each document in each generation, filled while a batch is under way.
+
+    ``verdicts`` has the failures; ``answered`` counts all documents that were answered for, by generation.
+    """
+
+    verdicts: dict[tuple[str, int], Verdict] = field(default_factory=dict)
+    answered: dict[int, int] = field(default_factory=dict)
+
+    def note(self, ids: Collection[str], generations: Iterable[Generation], verdict: Verdict) -> None:
+        """Give all of *ids* the same verdict in all of *generations*."""
+        for generation in generations:
+            self.count(generation, len(ids))
+            for one in ids:
+                self.verdicts[one, generation.id] = verdict
+
+    def count(self, generation: Generation, documents: int) -> None:
+        """Count documents answered for by *generation*."""
+        self.answered[generation.id] = self.answered.get(generation.id, 0) + documents
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A batch's outcomes, and what they say about the index and the cluster."""
+
+    outcomes: Outcomes
+    blocked: str | None = None  # why the index must be paused
+    unreachable: str | None = None  # why a whole request failed, for the breaker
+    jumped_past: int | None = None  # a version this database did not draw (T4)
+    superseded: int = 0
+
+
+def too_old(batch: Batch, limits: Limits) -> bool:
+    """Tell whether bytes read under this token may no longer be sent; counted from the token, not the lease (T3)."""
+    return time.monotonic() - batch.born > limits.age_limit_seconds
+
+
+def read_and_write(
+    conn: Connection, client: Client, batch: Batch, generations: Sequence[Generation], limits: Limits
+) -> Written:
+    """
+    Read the batch's documents, once for each shape among *generations*, and send each shape to its generations.
+
+    The read is a statement of its own, after the claim's commit (T1). Whole-request and read failures become verdicts;
+    only Postgres being unreachable raises.
+    """
+    written = Written()
+    ids = [task.document_id for task in batch.tasks]
+    for sharing in _shapes(generations):
+        definition = sharing[0].definition
+        rest = ids
+        while rest:
+            reach("read.before")
+            try:
+                read = render.by_ids(
+                    conn, definition, rest, token=batch.token, max_bytes=limits.batch_bytes, sizes=limits.sizes
+                )
+                body = _body(conn, batch, definition, rest, read)
+            except PostgresRefused as error:
+                written.note(rest, sharing, Verdict(_read_kind(error), f"sql_{error.sqlstate}", error.detail))
+                break
+            reach("read.done")
+            for one, cause in read.failures.items():
+                written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
+            written.note(read.doubled, sharing, _DOUBLED)
+            for generation in sharing:
+                for part in bulk.gather(body, max_bytes=limits.batch_bytes):
+                    send(client, batch, generation, part, limits, written)
+            rest = read.rest
+    return written
+
+
+def _body(
+    conn: Connection, batch: Batch, definition: Definition, asked: Sequence[str], read: render.Read
+) -> list[Body]:
+    """Return the lines of what was read; an id that was asked for and has no row is a delete."""
+    known = read.ids | read.failures.keys() | set(read.rest)
+    gone = [one for one in asked if one not in known]
+    body = [Body(lines.ids, lines.text) for lines in read.found]
+    if read.doubled:
+        body = [one.without(read.doubled) for one in body]
+    if gone:
+        body.append(bulk.deletes(gone, batch.token, render.routings(conn, definition, gone)))
+    return body
+
+
+def _shapes(generations: Sequence[Generation]) -> list[list[Generation]]:
+    """Group generations that render the same bytes."""
+    groups: dict[str, list[Generation]] = {}
+    for generation in generations:
+        groups.setdefault(generation.definition.render_fingerprint, []).append(generation)
+    return list(groups.values())
+
+
+def _read_kind(error: PostgresRefused) -> Kind:
+    """Sort a read that failed for all: 40, 53, 55, 57 and 58 pass by themselves, the rest is the query (or a policy)."""
+    return Kind.TRANSIENT if error.sqlstate[:2] in {"40", "53", "55", "57", "58", "XX"} else Kind.BLOCKED
+
+
+def send(client: Client, batch: Batch, generation: Generation, body: Body, limits: Limits, written: Written) -> None:
+    """Send one body; what is too large, or spoiled by one item, is halved until the culprit is alone."""
+    reach("send.before")
+    if too_old(batch, limits):
+        written.note(body.ids, [generation], _TOO_OLD)
+        return
+    try:
+        answers = bulk.send(client, generation.name, body, pipeline=generation.definition.pipeline)
+    except (OpenSearchRefused, OpenSearchUnreachable) as error:
+        verdict = outcomes.of_request(error)
+        if verdict.kind is Kind.SPLIT and len(body.ids) > 1:
+            for half in body.halves():
+                send(client, batch, generation, half, limits, written)
+        elif verdict.kind is Kind.SPLIT:
+            written.note(body.ids, [generation], Verdict(Kind.PERMANENT, verdict.error_type, verdict.reason))
+        else:
+            written.note(body.ids, [generation], verdict)
+        return
+    reach("send.done")
+    written.count(generation, len(body.ids))
+    for answer in answers:
+        verdict = outcomes.of_item(answer.status, answer.error_type, answer.reason)
+        written.verdicts[answer.document_id, generation.id] = verdict
+
+
+@dataclass
+class _Sorting:
+    """The lists that sorting fills."""
+
+    done: list[Task] = field(default_factory=list)
+    again: list[tuple[Task, float, str]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
+    blamed: list[Failure] = field(default_factory=list)
+    missed: list[Failure] = field(default_factory=list)
+    blocked: str | None = None
+    unreachable: str | None = None
+    superseded: int = 0
+
+
+def sort(
+    conn: Connection, batch: Batch, generations: Sequence[Generation], written: Written, states: Mapping[int, str]
+) -> Sorted:
+    """
+    Turn verdicts into the outcome of each task.
+
+    *states* are the generations' states as they are now: one that was retired meanwhile is left out (G3), and one that is
+    not live never holds the live one up.
+    """
+    foreign = _foreign_versions(conn, written)
+    lists = _Sorting()
+    writable = [one for one in generations if states.get(one.id, "retired") != "retired"]
+    for one in writable:  # done is what nobody complained of: so everybody must have been heard
+        if written.answered.get(one.id, 0) < len(batch.tasks):  # more: an id such as 007 also finds document 7
+            raise AssertionError(
+                f"{written.answered.get(one.id, 0)} of {len(batch.tasks)} documents answered by {one.name}"
+            )
+    for task in batch.tasks:
+        troubles = []
+        for generation in writable:
+            verdict = written.verdicts.get((task.document_id, generation.id), DONE)
+            if verdict.kind is Kind.SUPERSEDED:
+                lists.superseded += 1
+                verdict = _conflict(verdict, foreign)
+            if verdict.kind is not Kind.DONE:
+                troubles.append((generation, verdict))
+        if troubles:
+            _place(lists, task, troubles, states)
+        else:
+            lists.done.append(task)
+    result = Outcomes(lists.done, lists.again, lists.failed, lists.blamed, lists.missed)
+    within = [one for one in foreign if one < _GREATEST_VERSION]
+    return Sorted(result, lists.blocked, lists.unreachable, max(within, default=None), lists.superseded)
+
+
+def _conflict(verdict: Verdict, foreign: set[int]) -> Verdict:
+    """T4: a conflict is success only if this database drew the version that stands there."""
+    version = outcomes.current_version(verdict.reason)
+    if version not in foreign:
+        return DONE
+    if version is not None and version >= _GREATEST_VERSION:
+        return Verdict(Kind.PERMANENT, verdict.error_type, verdict.reason)
+    return Verdict(Kind.TRANSIENT, "foreign_version", verdict.reason)
+
+
+def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict]], states: Mapping[int, str]) -> None:
+    """Put a task where its troubles send it: a letter, the queue again, or done with a note against a generation."""
+    living = [(one, verdict) for one, verdict in troubles if states[one.id] == "live"]
+    others = [(one, verdict) for one, verdict in troubles if states[one.id] != "live"]
+    again = [verdict for _, verdict in troubles if verdict.kind is Kind.TRANSIENT]
+    for verdict in again:
+        if verdict.whole:
+            lists.unreachable = lists.unreachable or verdict.reason
+    for generation, verdict in living:
+        if verdict.kind in _PAUSES:
+            again.append(verdict)
+            lists.blocked = lists.blocked or f"{generation.name}: {verdict.error_type}: {verdict.reason}"
+    dead = [(one, verdict) for one, verdict in living if verdict.kind in _REFUSALS]
+    lists.failed += [_failure(task, verdict, one) for one, verdict in dead]
+    lists.blamed += [_failure(task, verdict, one) for one, verdict in others if verdict.kind in _REFUSALS]
+    # A letter's retry writes to all; until then the others have missed what passes by itself as well.
+    missable = {*_PAUSES, Kind.TRANSIENT} if dead else _PAUSES
+    lists.missed += [_missed(task, verdict, one) for one, verdict in others if verdict.kind in missable]
+    if dead:
+        return
+    if again:
+        wait = 0.0 if again[0].error_type in _AT_ONCE else 1.0
+        lists.again.append((task, wait, f"{again[0].error_type}: {again[0].reason}"))
+    else:
+        lists.done.append(task)
+
+
+def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:
+    """Return the note that a generation which is not live holds an older document, or none, for a cause of its own."""
+    return Failure(
+        task, MISSED, "", f"{verdict.error_type}: {verdict.reason}", permanent=False, generation=generation.id
+    )
+
+
+def _failure(task: Task, verdict: Verdict, generation: Generation) -> Failure:
+    group = fingerprints.of_error(verdict.error_type, verdict.reason)
+    return Failure(task, verdict.error_type, group, verdict.reason, verdict.kind is Kind.PERMANENT, generation.id)
+
+
+def _foreign_versions(conn: Connection, written: Written) -> set[int]:
+    """T4: return the versions named by conflicts that this database did not draw, and move the sequence past them."""
+    named = {outcomes.current_version(one.reason) for one in written.verdicts.values() if one.kind is Kind.SUPERSEDED}
+    foreign = {one for one in named if one is not None and tokens.origin_of(conn, one) is not tokens.Origin.OURS}
+    within = [one for one in foreign if one < _GREATEST_VERSION]
+    if within:
+        tokens.advance(conn, max(within), "OpenSearch holds a version that this sequence did not draw")
+    return foreign
