@@ -1,0 +1,1 @@
+"""Rebuild: a whole index without downtime."""

@@ -1,0 +1,324 @@
+"""
+Backfill: every document of an index into a new generation, by ranges of keys.
+
+Each chunk is a row: its token is drawn and committed before it is read (T2), it is read in one short statement, and it is
+done once OpenSearch has answered for it. P readers take chunks side by side; so could readers of other processes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+
+import orjson
+
+from idxctl.core import backoff, fingerprints
+from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
+from idxctl.core.points import reach
+from idxctl.indexes import render
+from idxctl.indexes.generations import Generation
+from idxctl.opensearch import bulk
+from idxctl.opensearch.bulk import Body
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection, Pool
+from idxctl.postgres.named import Statement
+from idxctl.queue import SQL as QUEUE
+from idxctl.queue.claim import Batch
+from idxctl.rebuild import preflight
+from idxctl.rebuild.preflight import SQL
+from idxctl.worker import batch as steps
+from idxctl.worker.batch import Limits, Written
+from idxctl.worker.outcomes import Kind, Verdict
+
+_FIRST_CHUNK = 500  # documents
+_LARGEST_CHUNK = 5_000
+_CHUNK_BYTES = 5 * 1024 * 1024  # aimed at
+_AHEAD = 16  # chunks planned before they are read
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """A range of keys and the token it is written under."""
+
+    number: int
+    after: Sequence[str] | None
+    upto: Sequence[str] | None
+    token: int
+    born: float
+
+
+@dataclass
+class Progress:
+    """How far a backfill has come; read by whoever shows it."""
+
+    documents: int = 0
+    failed: int = 0
+    size: int = 0  # bytes of documents
+    waiting: str | None = None  # why nothing moves, while an outage lasts
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def add(self, documents: int, failed: int, size: int) -> None:
+        """Count a chunk that is done."""
+        with self.lock:
+            self.documents += documents
+            self.failed += failed
+            self.size += size
+            self.waiting = None
+
+
+class Backfill:
+    """One run's backfill: a planner and P readers, as threads of this process."""
+
+    def __init__(
+        self, pool: Pool, client: Client, generation: Generation, run: int, owner: str, *, limits: Limits, readers: int
+    ) -> None:
+        self.progress = Progress()
+        self._pool = pool
+        self._client = client
+        self._generation = generation
+        self._run = run
+        self._owner = owner
+        self._limits = limits
+        self._readers = readers
+        self._stop = threading.Event()
+        self._room = threading.Semaphore(_AHEAD)
+        self._ready = threading.Condition()
+        self._planned = 0
+        self._all_planned = False
+        self._error: BaseException | None = None
+
+    def run(self, *, tick: Callable[[], None]) -> None:
+        """Read and write every chunk; *tick* is called about twice a second. Raises what stopped a thread."""
+        threads = [
+            threading.Thread(target=self._guarded, args=(act,), name=name, daemon=True) for act, name in self._acts()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            while any(thread.is_alive() for thread in threads):
+                for thread in threads:
+                    thread.join(timeout=0.5 / len(threads))
+                tick()
+        except BaseException:
+            self._halt()
+            for thread in threads:
+                thread.join(timeout=5)
+            raise
+        if self._error is not None:
+            raise self._error
+        tick()
+
+    def _acts(self) -> Iterator[tuple[Callable[[], None], str]]:
+        yield self._plan, "planner"
+        for number in range(self._readers):
+            yield self._read, f"reader-{number}"
+
+    def _halt(self) -> None:
+        self._stop.set()
+        self._room.release()
+        with self._ready:
+            self._ready.notify_all()
+
+    def _guarded(self, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except BaseException as error:  # noqa: BLE001 - raised again by run(), in the thread that waits
+            self._error = self._error or error
+            self._halt()
+
+    # --- planning ---------------------------------------------------------------------------------------------------
+
+    def _plan(self) -> None:
+        """Walk the keys and write chunks as rows, a few ahead of the readers; the last one is open to the end."""
+        after: list[str] | None = None
+        number = 0
+        while not self._stop.is_set():
+            self._room.acquire()
+            upto = render.next_boundary(self._pool.mine(), self._generation.definition, after, self._chunk_size())
+            conn = self._pool.mine()
+            conn.run(SQL["add_chunk"], run=self._run, number=number, after=after, upto=upto)
+            conn.run(
+                SQL["planned"],
+                run=self._run,
+                upto=None if upto is None else orjson.dumps(upto).decode(),
+                all=upto is None,
+            )
+            number += 1
+            with self._ready:
+                self._planned = number
+                self._all_planned = upto is None
+                self._ready.notify_all()
+            if upto is None:
+                return
+            after = upto
+
+    def _chunk_size(self) -> int:
+        """Aim at a body of a few megabytes, by the size of the documents seen so far."""
+        seen, size = self.progress.documents, self.progress.size
+        if not seen or not size:
+            return _FIRST_CHUNK
+        return max(min(_CHUNK_BYTES * seen // size, _LARGEST_CHUNK), 1)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        while not self._stop.is_set():
+            chunk = self._take()
+            if chunk is None:
+                with self._ready:
+                    if self._all_planned:
+                        return
+                    self._ready.wait(timeout=0.5)
+                continue
+            self._room.release()
+            self._carry(chunk)
+
+    def _take(self) -> Chunk | None:
+        return self._drawn(SQL["take_chunk"], run=self._run, owner=self._owner)
+
+    def _drawn(self, statement: Statement, **parameters: object) -> Chunk | None:
+        """T2: draw a token in a transaction that commits the chunk's row, durably, before anything is read."""
+        conn = self._pool.mine()
+        reach("chunk.before")
+        born = time.monotonic()  # before the draw: bytes may seem older than they are, never younger (T3)
+        with conn.transaction():
+            conn.run(SQL["durable"])
+            row = conn.run(statement, **parameters).fetchone()
+        reach("chunk.committed")
+        if row is None:
+            return None
+        number, after, upto, token = row
+        return Chunk(number, after, upto, token, born)
+
+    def _carry(self, chunk: Chunk) -> None:
+        """Bring one chunk into the index, however often an outage or its age makes that start again."""
+        failed = 0
+        while not self._stop.is_set():
+            try:
+                again = self._attempt(chunk)
+            except PostgresUnreachable as error:
+                again = error.message
+            if again is None:
+                return
+            self.progress.waiting = again
+            self._stop.wait(backoff.before_probe(failed))
+            failed += 1
+            try:
+                retaken = self._drawn(SQL["retake_chunk"], run=self._run, number=chunk.number, owner=self._owner)
+            except PostgresUnreachable:
+                continue
+            if retaken is None:
+                raise IdxctlError("this reindex was taken over or cancelled by another run")
+            chunk = retaken
+
+    def _attempt(self, chunk: Chunk) -> str | None:
+        """Read and write a chunk once; returns why it must be read again, None when it is done."""
+        now = datetime.now(timezone.utc)
+        batch = Batch(chunk.token, self._generation.index, "document", (self._generation.id,), (), now, chunk.born)
+        written = Written()
+        documents = size = 0
+        for body in bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.batch_bytes):
+            steps.send(self._client, batch, self._generation, body, self._limits, written)
+            documents += len(body.ids)
+            size += len(body.text)
+            if verdict := self._cannot_go_on(written):
+                return verdict
+        if again := self._judge(written):
+            return again
+        conn = self._pool.mine()
+        failed = self._blame(conn, chunk, written)
+        conn.run(
+            SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=documents, failed=failed
+        )
+        reach("chunk.done")
+        self._limits.sizes.note(self._generation.definition, documents, size)
+        self.progress.add(max(documents - failed, 0), failed, size)
+        return None
+
+    def _pieces(self, chunk: Chunk, written: Written) -> Iterator[Body]:
+        """Yield the documents of a chunk as bulk lines; an id that comes twice is a broken query."""
+        seen: set[str] = set()
+        count = 0
+        for lines in self._read_chunk(chunk, written):
+            repeated = seen.intersection(lines.ids)
+            seen.update(lines.ids)
+            count += len(lines.ids)
+            if len(seen) != count:
+                twice = repeated or {one for one, times in Counter(lines.ids).items() if times > 1}
+                raise preflight.duplicate(self._generation.index, min(twice))
+            yield Body(lines.ids, lines.text)
+
+    def _read_chunk(self, chunk: Chunk, written: Written) -> Iterator[render.Lines]:
+        """Read a chunk in one statement; a row whose values break the query becomes a verdict and stops nothing (P3)."""
+        conn, generation = self._pool.mine(), self._generation
+        definition, sizes = generation.definition, self._limits.sizes
+        condition = render.between(definition, chunk.after, chunk.upto)
+        yielded: set[str] = set()
+        try:
+            for lines in render.stream(conn, definition, condition, token=chunk.token, group=sizes.group(definition)):
+                yielded.update(lines.ids)
+                yield lines
+        except PostgresRefused as error:
+            if not render.is_of_values(error):
+                raise
+        else:
+            return
+        rest = [one for one in render.ids_where(conn, definition, condition) if one not in yielded]
+        while rest:
+            read = render.by_ids(
+                conn, definition, rest, token=chunk.token, max_bytes=self._limits.batch_bytes, sizes=sizes
+            )
+            for one, cause in read.failures.items():
+                written.note([one], [generation], Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
+            yield from read.found
+            rest = read.rest
+
+    @staticmethod
+    def _cannot_go_on(written: Written) -> str | None:
+        """Return why the rest of the chunk need not be sent: the server is away, or the bytes are too old."""
+        for verdict in written.verdicts.values():
+            if verdict.kind is Kind.TRANSIENT:
+                return f"{verdict.error_type}: {verdict.reason}"
+        return None
+
+    def _judge(self, written: Written) -> str | None:
+        """Raise for what no waiting mends; return why to try again."""
+        for verdict in written.verdicts.values():
+            if verdict.kind in (Kind.BLOCKED, Kind.GONE):
+                raise OpenSearchRefused(
+                    f"OpenSearch refuses writes to {self._generation.name}: {verdict.error_type}: {verdict.reason}",
+                    status=403,
+                    error_type=verdict.error_type,
+                    reason=verdict.reason,
+                )
+        return self._cannot_go_on(written)
+
+    def _blame(self, conn: Connection, chunk: Chunk, written: Written) -> int:
+        """Note the documents that the generation refused; they become dead letters at the swap."""
+        refused = {
+            name: verdict
+            for (name, _), verdict in written.verdicts.items()
+            if verdict.kind in (Kind.PERMANENT, Kind.DOUBTFUL)
+        }
+        if refused:
+            blame(conn, self._generation, chunk.token, refused)
+        return len(refused)
+
+
+def blame(conn: Connection, generation: Generation, token: int, refused: dict[str, Verdict]) -> None:
+    """Record documents that *generation* refused under *token*."""
+    names = sorted(refused)
+    conn.run(
+        QUEUE["blame"],
+        token=token,
+        generations=[generation.id] * len(names),
+        document_ids=names,
+        actions=["index"] * len(names),
+        error_types=[refused[name].error_type for name in names],
+        fingerprints=[fingerprints.of_error(refused[name].error_type, refused[name].reason) for name in names],
+        last_errors=[refused[name].reason for name in names],
+    )

@@ -1,0 +1,173 @@
+"""
+What must hold before anything is built: a query that can be read by key, ids that are unique and there, an alias that is
+ours to move.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg import sql
+
+from idxctl.core.errors import ConfigError, DocumentError
+from idxctl.core.settings import IndexSettings
+from idxctl.indexes import generations
+from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
+from idxctl.indexes.generations import Generation
+from idxctl.opensearch import aliases
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.named import load
+
+SQL = load("idxctl.rebuild", "rebuild.sql")
+
+_LARGE = 10_000  # rows from which a read that misses the index is an error and not a warning
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a reindex is about to do."""
+
+    index: str
+    number: int
+    name: str  # the physical index it makes
+    definition: Definition
+    rows: int  # the planner's estimate
+    live: Generation | None
+    replaces_index: bool  # a concrete index bears the alias's name today
+    foreign: str | None  # an index not ours that the alias stands on
+    changed: bool  # the definition differs from the live generation's
+    warnings: tuple[str, ...] = ()
+
+
+def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: bool = False) -> Plan:
+    """Check everything and change nothing; raises what `reindex` would stumble over."""
+    definition = define(conn, index)
+    rows, warnings = check_query(conn, index.name, definition)
+    check_ids(conn, index, definition)
+    known = generations.of_index(conn, index.name)
+    live = next((one for one in known if one.state == "live"), None)
+    replaces, foreign = _alias(client, index.name, known, take_alias=take_alias)
+    number = generations.next_number(conn, index.name)
+    while aliases.exists(client, generations.physical_name(index.name, number)):  # left there by somebody; not ours
+        number += 1
+    if conn.run(SQL["watched"], index=index.name).fetchone() is None:
+        warnings.append(f"index {index.name}: no watch is installed, so changes are not captured; idxctl watch install")
+    changed = live is None or live.fingerprint != definition.fingerprint
+    name = generations.physical_name(index.name, number)
+    return Plan(index.name, number, name, definition, rows, live, replaces, foreign, changed, tuple(warnings))
+
+
+def check_query(conn: Connection, index: str, definition: Definition) -> tuple[int, list[str]]:
+    """
+    Return the planner's estimate of the rows, and warnings; a read by key that misses every index is an error on a
+    large table.
+    """
+    local = {**definition.local, "row_security": "off"}
+    with conn.transaction(local=local, read_only=True):
+        whole = _explain(conn, sql.SQL("SELECT 1 FROM {}").format(rows_of(definition)))
+    with conn.transaction(local={**local, "enable_seqscan": "off", "enable_bitmapscan": "on"}, read_only=True):
+        by_key = _explain(conn, _sample(definition))
+        sizes = {node["Relation Name"]: _size(conn, node) for node in _nodes(by_key) if _misses(node)}
+    warnings = []
+    for table, size in sorted(sizes.items()):
+        message = f"index {index}: reading documents by key scans the whole of {table} (about {size:,} rows)"
+        hint = _index_hint(definition)
+        if size >= _LARGE:
+            raise DocumentError(message, hint=hint)
+        warnings.append(f"{message}; {hint}")
+    return int(whole["Plan Rows"]), warnings
+
+
+def _sample(definition: Definition) -> sql.Composed:
+    """Return the read of one document by its key, with values that any type takes: NULL."""
+    condition = sql.SQL(" AND ").join(
+        sql.SQL("{} = ANY(ARRAY[NULL, NULL]::{}[])").format(column, sql.SQL(kind))
+        for column, kind in zip(key_columns(definition), definition.key_types, strict=True)
+    )
+    return sql.SQL("SELECT d.document FROM {} WHERE {}").format(rows_of(definition), condition)
+
+
+def _explain(conn: Connection, query: sql.Composable) -> dict[str, Any]:
+    row = conn.execute(sql.SQL("EXPLAIN (FORMAT JSON, VERBOSE) {}").format(query)).fetchone()
+    assert row is not None
+    plans = row[0] if isinstance(row[0], list) else json.loads(row[0])
+    top: dict[str, Any] = plans[0]["Plan"]
+    return top
+
+
+def _nodes(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _misses(node: Mapping[str, Any]) -> bool:
+    """Whether a node reads a whole table although sequential scans are off: no index serves it."""
+    whole_index = node.get("Node Type") in {"Index Scan", "Index Only Scan"} and "Index Cond" not in node
+    return "Relation Name" in node and (node.get("Node Type") == "Seq Scan" or whole_index)
+
+
+def _size(conn: Connection, node: Mapping[str, Any]) -> int:
+    table = sql.Identifier(node.get("Schema", "public"), node["Relation Name"]).as_string(None)
+    row = conn.execute(
+        "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)", (table,)
+    ).fetchone()
+    return int(row[0]) if row else 0
+
+
+def _index_hint(definition: Definition) -> str:
+    if definition.composite:
+        return (
+            "an index on the key's columns ("
+            + ", ".join(definition.key)
+            + ") makes it a look-up, and one on each column that joins a child table"
+        )
+    return (
+        "return the key column itself as document_id, without a cast (l.id AS document_id), "
+        "or index the expression; child tables need an index on the column that joins them"
+    )
+
+
+def check_ids(conn: Connection, index: IndexSettings, definition: Definition) -> None:
+    """A document without an id could never be indexed, and none would notice."""
+    missing = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(column) for column in key_columns(definition))
+    query = sql.SQL("SELECT 1 FROM {} WHERE {} LIMIT 1").format(rows_of(definition), missing)
+    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+        found = conn.execute(query).fetchone()
+    if found is not None:
+        raise DocumentError(
+            f"index {index.name}: the document query returns a row whose {' or '.join(definition.key)} is NULL",
+            hint="every document needs an id: add WHERE ... IS NOT NULL, or mend the rows",
+        )
+
+
+def _alias(client: Client, alias: str, known: list[Generation], *, take_alias: bool) -> tuple[bool, str | None]:
+    """Return whether a concrete index bears the alias's name, and the foreign index it stands on, if any."""
+    behind = aliases.targets(client, alias)
+    ours = {one.name for one in known}
+    foreign = [name for name in behind if name not in ours]
+    if not behind:
+        return aliases.is_index(client, alias), None
+    if len(behind) > 1:
+        raise ConfigError(
+            f"alias {alias} stands on {len(behind)} indexes ({', '.join(behind)}); wanted is one",
+            hint="take the others off it, or choose another name for [indexes.NAME]",
+        )
+    if foreign and not take_alias:
+        raise ConfigError(
+            f"alias {alias} stands on {foreign[0]}, which idxctl did not make for this database",
+            hint="idxctl reindex --take-alias moves it and leaves that index as it is; or choose another name for [indexes.NAME]",
+        )
+    return False, foreign[0] if foreign else None
+
+
+def duplicate(index: str, document_id: str) -> DocumentError:
+    """Return the error for an id that the document query returns more than once."""
+    return DocumentError(
+        f"index {index}: the document query returns document_id {document_id} more than once",
+        hint="a join that multiplies rows? aggregate child tables in a subquery, one row a document",
+    )

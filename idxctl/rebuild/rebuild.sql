@@ -1,0 +1,108 @@
+-- name: open_run
+-- The unfinished run of an index, if there is one.
+SELECT id, index_name, generation, previous, phase, intent, owner, started_at,
+       extract(epoch FROM clock_timestamp() - seen_at)
+FROM opensearch_indexing_reindex_runs
+WHERE index_name = %(index)s AND finished_at IS NULL
+
+-- name: start_run
+-- A run; the unique index on open runs keeps a second one out.
+INSERT INTO opensearch_indexing_reindex_runs (index_name, previous, phase, options, intent, owner)
+VALUES (%(index)s, %(previous)s, 'planned', %(options)s, %(intent)s, %(owner)s)
+ON CONFLICT (index_name) WHERE finished_at IS NULL DO NOTHING
+RETURNING id
+
+-- name: advance_run
+-- The run's next phase.
+UPDATE opensearch_indexing_reindex_runs
+SET phase = %(phase)s, generation = coalesce(%(generation)s, generation), intent = coalesce(%(intent)s, intent),
+    seen_at = clock_timestamp()
+WHERE id = %(id)s AND finished_at IS NULL
+RETURNING id
+
+-- name: beat_run
+-- The run is alive, and how far it has come.
+UPDATE opensearch_indexing_reindex_runs
+SET seen_at = clock_timestamp(), documents = %(documents)s, failed = %(failed)s
+WHERE id = %(id)s AND finished_at IS NULL
+RETURNING id
+
+-- name: finish_run
+-- The run has ended.
+UPDATE opensearch_indexing_reindex_runs
+SET phase = %(phase)s, error = %(error)s, documents = coalesce(%(documents)s, documents), failed = coalesce(%(failed)s, failed),
+    finished_at = clock_timestamp(), seen_at = clock_timestamp()
+WHERE id = %(id)s AND finished_at IS NULL
+RETURNING id
+
+-- name: add_chunk
+-- A range of keys to be read.
+INSERT INTO opensearch_indexing_reindex_chunks (run, number, after_key, upto_key)
+VALUES (%(run)s, %(number)s, %(after)s, %(upto)s)
+
+-- name: planned
+-- How far chunks have been planned.
+UPDATE opensearch_indexing_reindex_runs SET planned_until = %(upto)s, planned_all = %(all)s WHERE id = %(run)s
+
+-- name: take_chunk
+-- T2: the token is drawn with a row that the same commit makes durable, before the chunk is read.
+UPDATE opensearch_indexing_reindex_chunks c
+SET token = nextval('opensearch_indexing_token'), owner = %(owner)s, lease_until = clock_timestamp() + interval '2 minutes'
+WHERE c.run = %(run)s AND c.number = (
+    SELECT number FROM opensearch_indexing_reindex_chunks
+    WHERE run = %(run)s AND done_at IS NULL AND (owner IS NULL OR lease_until < clock_timestamp())
+    ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED)
+RETURNING c.number, c.after_key, c.upto_key, c.token
+
+-- name: retake_chunk
+-- The same chunk under a new token: what was read under the old one is too old, or its outcome is unknown (T3).
+UPDATE opensearch_indexing_reindex_chunks
+SET token = nextval('opensearch_indexing_token'), lease_until = clock_timestamp() + interval '2 minutes'
+WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s AND done_at IS NULL
+RETURNING number, after_key, upto_key, token
+
+-- name: chunk_done
+-- A chunk is in the index.
+UPDATE opensearch_indexing_reindex_chunks SET done_at = clock_timestamp(), documents = %(documents)s, failed = %(failed)s
+WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s
+
+-- name: chunks
+-- The ranges of a run, in order.
+SELECT after_key, upto_key FROM opensearch_indexing_reindex_chunks WHERE run = %(run)s ORDER BY number
+
+-- name: generation_failures
+-- Documents that a generation has refused and not taken since; a write it missed is no refusal.
+SELECT document_id, error_type, last_error, fingerprint FROM opensearch_indexing_generation_failures
+WHERE generation = %(generation)s AND error_type <> 'missed_write'
+
+-- name: failures_to_letters
+-- What the new live generation has refused becomes dead letters; the greater token stays (T5).
+INSERT INTO opensearch_indexing_dlq AS d (
+    index_name, document_id, action, attempts, last_error, error_type, fingerprint, token, retryable, origin, created_at, last_attempt_at)
+SELECT %(index)s, f.document_id, f.action, 1, f.last_error, f.error_type, f.fingerprint, f.token, false, 'reindex', f.failed_at, f.failed_at
+FROM opensearch_indexing_generation_failures f
+WHERE f.generation = %(generation)s AND f.error_type <> 'missed_write'
+ORDER BY f.document_id, f.action
+ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
+    attempts = excluded.attempts, last_error = excluded.last_error, error_type = excluded.error_type,
+    fingerprint = excluded.fingerprint, token = excluded.token, retryable = excluded.retryable, last_attempt_at = excluded.last_attempt_at
+WHERE d.token < excluded.token
+
+-- name: missed_to_tasks
+-- What the new live generation missed while it was not live is written again (P1).
+INSERT INTO opensearch_indexing_queue (index_name, document_id, action, last_error, origin)
+SELECT %(index)s, f.document_id, f.action, f.last_error, 'reindex'
+FROM opensearch_indexing_generation_failures f
+WHERE f.generation = %(generation)s AND f.error_type = 'missed_write'
+
+-- name: drop_failures
+-- They are letters or tasks now.
+DELETE FROM opensearch_indexing_generation_failures WHERE generation = %(generation)s
+
+-- name: durable
+-- T2: whatever the server's default.
+SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local')
+
+-- name: watched
+-- Whether anything captures changes for an index.
+SELECT 1 FROM opensearch_indexing_watches WHERE index_name = %(index)s AND removed_at IS NULL LIMIT 1

@@ -1,0 +1,459 @@
+"""
+A reindex from plan to swap: one state machine, each phase recorded before the next begins.
+
+    planned → created → backfill → catch_up → check → restore → swap → done
+       any of them → failed (and its generation retired)
+
+Reads never see a half-built index: the alias moves last, in one call, after every document has been compared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
+from idxctl.core.points import reach
+from idxctl.core.settings import IndexSettings, Settings
+from idxctl.indexes import generations, retire
+from idxctl.indexes.definitions import GC_DELETES
+from idxctl.indexes.generations import Generation
+from idxctl.indexes.render import Sizes
+from idxctl.opensearch import aliases, scan
+from idxctl.opensearch.client import Client
+from idxctl.postgres import audit
+from idxctl.postgres.connect import Connection, Pool
+from idxctl.queue import SQL as QUEUE
+from idxctl.queue import pause
+from idxctl.queue.enqueue import enqueue
+from idxctl.rebuild import swap
+from idxctl.rebuild.backfill import Backfill
+from idxctl.rebuild.preflight import SQL, Plan
+from idxctl.verify import compare
+from idxctl.verify.compare import Compared
+from idxctl.worker import janitor
+from idxctl.worker.batch import Limits
+from idxctl.worker.pool import Options as WorkerOptions
+from idxctl.worker.pool import Worker
+
+_DEAD_AFTER_SECONDS = 30.0  # a run not heard of for longer has died
+_ROUNDS = 5  # of comparing again what differed
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a reindex runs."""
+
+    readers: int = 3
+    keep: timedelta = timedelta(days=1)
+    take_alias: bool = False
+    max_failed: int | None = None  # documents; None: ten, or one in a hundred
+
+
+@dataclass(frozen=True)
+class Reindexed:
+    """What a reindex did. The names are those of ``-o json``."""
+
+    index: str
+    generation: str | None
+    documents: int
+    failed: int
+    seconds: float
+    swapped: bool
+    previous: str | None = None
+    standby_until: datetime | None = None
+    dry_run: bool = False
+
+
+@dataclass
+class Steps:
+    """What a reindex tells whoever watches. Each is called from the thread that called `reindex`."""
+
+    begin: Callable[[str, int | None], None] = lambda _step, _total: None  # a step and its total, if known
+    move: Callable[[int, str], None] = lambda _done, _note: None
+    end: Callable[[str], None] = lambda _summary: None
+
+
+def reindex(
+    pool: Pool, client: Client, settings: Settings, index: IndexSettings, plan: Plan, options: Options, steps: Steps
+) -> Reindexed:
+    """
+    Build a new generation of *index* as *plan* says and put it into service.
+
+    Raises `Locked` while another run of this index lives, and `IdxctlError` when the new generation is not fit for
+    service; the old one then stays, and the new one is retired. Ctrl-C ends a run the same way.
+    """
+    return _Run(pool, client, settings, index, plan, options, steps).go()
+
+
+class _Run:
+    """One run, while it lasts."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        client: Client,
+        settings: Settings,
+        index: IndexSettings,
+        plan: Plan,
+        options: Options,
+        steps: Steps,
+    ) -> None:
+        self.pool = pool
+        self.client = client
+        self.settings = settings
+        self.index = index
+        self.plan = plan
+        self.options = options
+        self.steps = steps
+        self.owner = janitor.new_id()
+        self.started = time.monotonic()
+        self.documents = 0
+        self.failed = 0
+        self.sizes = Sizes()
+        self.id = 0
+        self.generation: Generation | None = None
+
+    @property
+    def conn(self) -> Connection:
+        return self.pool.mine()
+
+    def go(self) -> Reindexed:
+        """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
+        age = timedelta(seconds=self.settings.worker.age_limit_seconds)
+        retire.sweep_up(self.conn, self.client, age_limit=age)
+        self._start()
+        try:
+            self._create()
+            with self._alive():
+                self._backfill()
+                self._catch_up()
+                self._check()
+                self._restore()
+                return self._swap()
+        except BaseException as error:
+            self._give_up(error)
+            raise
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def _start(self) -> None:
+        """Record the run, after ending one that died; a living one keeps us out."""
+        found = self.conn.run(SQL["open_run"], index=self.plan.index).fetchone()
+        if found is not None:
+            run, _, generation, _, phase, intent, owner, started_at, silent = found
+            if float(silent) < _DEAD_AFTER_SECONDS:
+                raise Locked(
+                    f"a reindex of {self.plan.index} is under way: phase {phase}, run by {owner} since {started_at:%H:%M:%S}",
+                    hint="wait for it; a run that died is noticed after half a minute",
+                )
+            known = generations.by_ids(self.conn, [generation]) if generation else []
+            if swap.resolve(self.conn, self.client, run, intent, known[0] if known else None) == "done":
+                raise IdxctlError(
+                    f"the last reindex of {self.plan.index} died after its swap; that is recorded now, and {known[0].name} is live",
+                    hint="run idxctl reindex again if you still want another one",
+                )
+        for one in generations.of_index(self.conn, self.plan.index):
+            if one.state == "building":  # of a run that has ended: nobody will finish it
+                retire.retire(self.conn, one.id)
+        row = self.conn.run(
+            SQL["start_run"],
+            index=self.plan.index,
+            previous=self.plan.live.id if self.plan.live else None,
+            options=Jsonb({"readers": self.options.readers}),
+            intent=Jsonb({"create": self.plan.name}),
+            owner=self.owner,
+        ).fetchone()
+        if row is None:
+            raise Locked(f"another reindex of {self.plan.index} has just begun", hint="wait for it")
+        self.id = int(row[0])
+        audit.record(self.conn, action="reindex", subject=self.plan.index, detail={"generation": self.plan.name})
+        reach("reindex.started")
+
+    def _create(self) -> None:
+        """Create the index as it is best filled, then let workers know of it (G2); the order matters to them."""
+        settings = _flat(self.plan.definition.settings)
+        building = {**settings, "refresh_interval": "-1", "number_of_replicas": 0}
+        building.setdefault("gc_deletes", GC_DELETES)
+        try:
+            aliases.create(
+                self.client, self.plan.name, settings={"index": building}, mappings=self.plan.definition.mappings
+            )
+        except OpenSearchRefused as error:
+            if error.status != 400:
+                raise
+            raise DocumentError(
+                f"index {self.plan.index}: OpenSearch refuses the mapping or settings: {error.reason or error.message}",
+                hint="see [indexes." + self.plan.index + "] mapping in idxctl.toml; nothing was changed",
+            ) from error
+        reach("reindex.created")
+        with self.conn.transaction():
+            self.generation = generations.register(self.conn, self.plan.index, self.plan.number, self.plan.definition)
+            self._advance("created", generation=self.generation.id)
+        reach("reindex.registered")
+
+    def _backfill(self) -> None:
+        assert self.generation is not None
+        self._advance("backfill")
+        self.steps.begin("backfill", self.plan.rows)
+        worker = self.settings.worker
+        limits = Limits(worker.batch_bytes, worker.age_limit_seconds, self.sizes)
+        fill = Backfill(
+            self.pool, self.client, self.generation, self.id, self.owner, limits=limits, readers=self.options.readers
+        )
+
+        def tick() -> None:
+            done = fill.progress
+            self.documents, self.failed = done.documents, done.failed
+            self.steps.move(done.documents, done.waiting or (f"{done.failed:,} refused" if done.failed else ""))
+
+        fill.run(tick=tick)
+        self.steps.end(f"{self.documents:,} documents" + (f", {self.failed:,} refused" if self.failed else ""))
+        reach("reindex.filled")
+
+    def _catch_up(self) -> None:
+        """Wait until the queue has passed all that was enqueued until now; without a live worker, work it off ourselves."""
+        self._advance("catch_up")
+        before = self._now()
+        waiting = self._open_tasks(before)
+        self.steps.begin("catch up", waiting)
+        self._wait_until_passed(before, waiting)
+        self.steps.end(f"{waiting:,} changes" if waiting else "nothing had changed")
+
+    def _check(self) -> None:
+        """Compare every document with its row; what differs is compared again once the queue has passed it."""
+        assert self.generation is not None
+        self._advance("check")
+        aliases.refresh(self.client, self.generation.name)
+        self.steps.begin("check", self.documents)
+        compared = self._compare_all()
+        for _ in range(_ROUNDS):
+            refused = self._refused()
+            doubtful = [one for one in compared.differing if one not in refused]
+            if not doubtful:
+                break
+            before = self._now()
+            if _ > 0:  # still different once the queue had passed it: not lag, so write it again
+                enqueue(self.conn, index=self.plan.index, ids=doubtful, origin="verify")
+                before = self._now()
+            self._wait_until_passed(before, 0)
+            again = compare.compare_ids(self.conn, self.client, self.generation, doubtful, sizes=self.sizes)
+            compared = Compared(compared.checked, again.missing, again.stale, again.orphans)
+        refused = self._refused()
+        drift = [one for one in compared.differing if one not in refused]
+        if drift:
+            self._refuse_drift(compared, drift)
+        self.failed = len(refused)
+        self.documents = max(compared.checked - len(refused), 0)
+        self._judge_failures(compared.checked)
+        self.steps.end(f"{self.documents:,} documents equal" + (f", {self.failed:,} refused" if self.failed else ""))
+        reach("reindex.checked")
+
+    def _compare_all(self) -> Compared:
+        assert self.generation is not None
+        generation, total = self.generation, Compared()
+
+        def compare_chunk(keys: tuple[list[str] | None, list[str] | None]) -> Compared:
+            found = Compared()
+            for page in compare.compare_range(self.conn, self.client, generation, *keys, sizes=self.sizes):
+                found.add(page)
+            return found
+
+        chunks = self.conn.run(SQL["chunks"], run=self.id).fetchall()
+        with ThreadPoolExecutor(min(self.options.readers, 4), "check") as threads:
+            for part in threads.map(compare_chunk, [(after, upto) for after, upto in chunks]):
+                total.add(part)
+                self.steps.move(total.checked, "")
+        held = scan.count(self.client, self.generation.name)
+        if held != total.checked - len(total.missing):  # rows that came or went meanwhile, or orphans
+            for ids in compare.orphans(self.conn, self.client, self.generation):
+                total.orphans.extend(ids)
+        return total
+
+    def _refuse_drift(self, compared: Compared, drift: list[str]) -> None:
+        kinds = f"{len(compared.missing)} missing, {len(compared.stale)} stale, {len(compared.orphans)} without a row"
+        fields = sorted({name for names in compared.stale.values() for name in names})
+        example = f"for example {drift[0]}" + (f", in {', '.join(fields[:5])}" if drift[0] in compared.stale else "")
+        raise IdxctlError(
+            f"{len(drift):,} documents of the new generation still differ from their rows ({kinds}), {example}; nothing was swapped",
+            hint="does every table the document reads have a watch, and does the document hold something that changes by itself, such as now()?",
+        )
+
+    def _judge_failures(self, checked: int) -> None:
+        allowed = self.options.max_failed if self.options.max_failed is not None else max(10, checked // 100)
+        if self.failed and (self.failed > allowed or self.failed == checked):
+            row = self.conn.run(
+                SQL["generation_failures"], generation=self.generation.id if self.generation else 0
+            ).fetchone()
+            example = f"; {row[0]}: {row[2]}" if row else ""
+            raise IdxctlError(
+                f"{self.failed:,} of {checked:,} documents were refused (at most {allowed:,} may be), nothing was swapped{example}",
+                hint="mend the rows or the mapping, or allow it: idxctl reindex --max-failed N",
+            )
+
+    def _restore(self) -> None:
+        """Give the index the settings it is to live with, and wait until its shards are there."""
+        assert self.generation is not None
+        self._advance("restore")
+        settings = _flat(self.plan.definition.settings)
+        aliases.put_settings(
+            self.client,
+            self.generation.name,
+            {
+                "refresh_interval": settings.get("refresh_interval"),
+                "number_of_replicas": settings.get("number_of_replicas", 1),
+            },
+        )
+        aliases.refresh(self.client, self.generation.name)
+        if aliases.wait_for_health(self.client, self.generation.name) == "red":
+            raise IdxctlError(
+                f"a primary shard of {self.generation.name} is not there; nothing was swapped",
+                hint="look at _cluster/allocation/explain, then run idxctl reindex again",
+            )
+
+    def _swap(self) -> Reindexed:
+        assert self.generation is not None
+        self.steps.begin("swap", None)
+        old = self.plan.live
+        swap.swap(
+            self.conn, self.client, self.id, new=self.generation, old=old, foreign=self.plan.foreign,
+            replace_index=self.plan.replaces_index, keep=self.options.keep,
+        )  # fmt: skip
+        for one in generations.of_index(self.conn, self.plan.index):
+            if one.state == "standby" and (old is None or one.id != old.id):
+                retire.retire(self.conn, one.id)  # one standby is kept: the last
+        until = next(
+            (one.standby_until for one in generations.of_index(self.conn, self.plan.index) if old and one.id == old.id),
+            None,
+        )
+        self.steps.end("done" + (f", {old.number:06d} kept as standby and current" if old else ""))
+        return replace(self._result(swapped=True), previous=old.name if old else None, standby_until=until)
+
+    def _result(self, *, swapped: bool) -> Reindexed:
+        name = self.generation.name if self.generation else None
+        return Reindexed(
+            self.plan.index, name, self.documents, self.failed, round(time.monotonic() - self.started, 3), swapped
+        )
+
+    # --- waiting ----------------------------------------------------------------------------------------------------
+
+    def _wait_until_passed(self, before: datetime, total: int) -> None:
+        """
+        Return once every task enqueued before *before* is settled, fan-outs and batches in flight included.
+
+        While no worker serves the index, one of our own does; others may die, or come, at any time.
+        """
+        with ExitStack() as ours:
+            draining = False
+            while left := self._open_tasks(before):
+                if not draining and not janitor.alive(self.conn, index=self.plan.index):
+                    ours.enter_context(self._worker())
+                    draining = True
+                self.steps.move(max(total - left, 0), self._why_it_waits())
+                time.sleep(_POLL_SECONDS)
+
+    @contextmanager
+    def _worker(self) -> Iterator[None]:
+        """Run a worker for this index."""
+        shared = self.settings.worker
+        options = WorkerOptions(
+            workers=2, batch_size=shared.batch_size, batch_bytes=shared.batch_bytes, max_attempts=shared.max_attempts,
+            lease_seconds=shared.lease_seconds, age_limit_seconds=shared.age_limit_seconds, indexes=(self.plan.index,),
+        )  # fmt: skip
+        worker = Worker(self.pool, self.client, options)
+        thread = threading.Thread(target=worker.run, name="drain", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            worker.stop()
+            thread.join(timeout=30)
+
+    def _why_it_waits(self) -> str:
+        held = [one for one in pause.pauses(self.conn) if one.index == self.plan.index]
+        return f"{self.plan.index} is paused: {held[0].reason}" if held else ""
+
+    def _open_tasks(self, before: datetime) -> int:
+        row = self.conn.run(QUEUE["open_tasks"], index=self.plan.index, before=before).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def _refused(self) -> set[str]:
+        assert self.generation is not None
+        return {row[0] for row in self.conn.run(SQL["generation_failures"], generation=self.generation.id)}
+
+    def _now(self) -> datetime:
+        row = self.conn.execute(b"SELECT clock_timestamp()").fetchone()
+        assert row is not None
+        now: datetime = row[0]
+        return now
+
+    # --- the run's row ----------------------------------------------------------------------------------------------
+
+    def _advance(self, phase: str, *, generation: int | None = None) -> None:
+        if (
+            self.conn.run(SQL["advance_run"], id=self.id, phase=phase, generation=generation, intent=None).fetchone()
+            is None
+        ):
+            raise IdxctlError(f"the reindex of {self.plan.index} was taken over or cancelled by another run")
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        """Keep the run's row fresh, from a thread of its own: a long step must not look like a dead run."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(2.0):
+                try:
+                    self.pool.mine().run(SQL["beat_run"], id=self.id, documents=self.documents, failed=self.failed)
+                except IdxctlError:
+                    continue  # Postgres is away; whoever needs it says so
+
+        thread = threading.Thread(target=beat, name="beat", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(timeout=5)
+
+    def _give_up(self, error: BaseException) -> None:
+        """Retire what was being built; if a server is away, the next run finds the row and does it."""
+        why = str(error) if isinstance(error, IdxctlError) else type(error).__name__
+        phase = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        try:
+            row = self.conn.run(SQL["open_run"], index=self.plan.index).fetchone()
+            if row is None or row[0] != self.id or (row[4] == "swap" and self._swapped()):
+                return
+            if self.generation is not None:
+                retire.retire(self.conn, self.generation.id)
+            elif row[2] is None:
+                aliases.delete(self.client, self.plan.name)
+            self.conn.run(
+                SQL["finish_run"], id=self.id, phase=phase, error=why, documents=self.documents, failed=self.failed
+            )
+        except IdxctlError:
+            return
+
+    def _swapped(self) -> bool:
+        """G4: the alias decides whether the swap was made."""
+        return self.generation is not None and self.generation.name in aliases.targets(self.client, self.plan.index)
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return index settings without their optional ``index.`` prefix."""
+    inner = settings.get("index")
+    flat = {
+        **{name: value for name, value in settings.items() if name != "index"},
+        **(inner if isinstance(inner, dict) else {}),
+    }
+    return {name.removeprefix("index."): value for name, value in flat.items()}

@@ -1,0 +1,1 @@
+"""Verify: documents against their rows."""

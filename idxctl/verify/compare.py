@@ -1,0 +1,163 @@
+"""
+Compare documents with their rows, by pages, in bounded memory.
+
+A page is a range of keys: the rows of the generation's own document query on one side, a realtime ``_mget`` of the same ids
+on the other. Equal bytes are equal; the rest is parsed and compared field by field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from idxctl.indexes import render
+from idxctl.indexes.generations import Generation
+from idxctl.indexes.render import Lines, Sizes
+from idxctl.opensearch import scan
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection
+
+_PAGE_BYTES = 8 * 1024 * 1024
+_PAGE_DOCUMENTS = 2000
+
+
+@dataclass
+class Compared:
+    """What a comparison found: ids by kind of difference, and for stale ones the fields that differ."""
+
+    checked: int = 0
+    missing: list[str] = field(default_factory=list)
+    stale: dict[str, list[str]] = field(default_factory=dict)
+    orphans: list[str] = field(default_factory=list)
+
+    @property
+    def differing(self) -> list[str]:
+        """All ids that do not agree."""
+        return [*self.missing, *self.stale, *self.orphans]
+
+    def add(self, other: Compared) -> None:
+        """Take in what another page found."""
+        self.checked += other.checked
+        self.missing.extend(other.missing)
+        self.stale.update(other.stale)
+        self.orphans.extend(other.orphans)
+
+
+def compare_range(
+    conn: Connection,
+    client: Client,
+    generation: Generation,
+    after: Sequence[str] | None,
+    upto: Sequence[str] | None,
+    *,
+    sizes: Sizes,
+) -> Iterator[Compared]:
+    """Compare the documents of a range of keys, a page at a time: *after* exclusive, *upto* inclusive, None open."""
+    definition = generation.definition
+    condition = render.between(definition, after, upto)
+    for page in _pages(render.stream(conn, definition, condition, group=sizes.group(definition))):
+        sizes.note(definition, len(page.ids), len(page.text))
+        yield compare_page(client, generation, page)
+
+
+def _pages(pieces: Iterable[Lines]) -> Iterator[Lines]:
+    ids: list[str] = []
+    routings: list[bytes] = []
+    texts: list[bytes] = []
+    size = 0
+    for piece in pieces:
+        ids.extend(piece.ids)
+        routings.extend(piece.routings)
+        texts.append(piece.text)
+        size += len(piece.text)
+        if size >= _PAGE_BYTES or len(ids) >= _PAGE_DOCUMENTS:
+            yield Lines(ids, b"".join(texts), routings)
+            ids, routings, texts, size = [], [], [], 0
+    if ids:
+        yield Lines(ids, b"".join(texts), routings)
+
+
+def compare_page(client: Client, generation: Generation, page: Lines) -> Compared:
+    """Compare rendered documents, a line each, with what the generation's index holds now."""
+    compared = Compared(checked=len(page.ids))
+    rows = page.text.split(b"\n")
+    wanted = [orjson.dumps(one) for one in page.ids]
+    routed = dict(zip(wanted, page.routings or (), strict=False))
+    answer = scan.sources_text(client, generation.name, wanted, routings=routed)
+    ignore = generation.definition.verify_ignore
+    places: Sequence[int] = range(len(wanted)) if ignore else _unequal_bytes(answer, wanted, rows)
+    if not places:
+        return compared
+    held = {name: source for name, source, _ in scan.parse_sources(answer)}
+    for place in places:
+        name = page.ids[place]
+        source = held.get(name)
+        if source is None:
+            compared.missing.append(name)
+            continue
+        fields = differing_fields(orjson.loads(rows[place]), source, ignore)
+        if fields:
+            compared.stale[name] = fields
+    return compared
+
+
+def _unequal_bytes(answer: bytes, wanted: Sequence[bytes], rows: Sequence[bytes]) -> list[int]:
+    """Return the places whose bytes do not stand in the answer behind their id."""
+    unequal = []
+    place = 0
+    for number, ident in enumerate(wanted):
+        row = rows[number]
+        head = answer.find(b'"_id":' + ident, place)
+        start = answer.find(b'"_source":', head) + 10 if head >= 0 else 9
+        if start > 9 and answer.startswith(row, start) and answer.startswith(b"}", start + len(row)):
+            place = start + len(row)
+        else:  # a document that is not there has no source: the one found may be its neighbour's
+            unequal.append(number)
+            place = max(head, place)
+    return unequal
+
+
+def differing_fields(row: Mapping[str, Any], source: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[str]:
+    """Return the top-level fields in which a document differs from its row, apart from *ignore*."""
+    names = sorted((row.keys() | source.keys()) - set(ignore))
+    return [name for name in names if (name in row) != (name in source) or row.get(name) != source.get(name)]
+
+
+def compare_ids(
+    conn: Connection, client: Client, generation: Generation, ids: Sequence[str], *, sizes: Sizes
+) -> Compared:
+    """Compare single documents, rows or none: one that the index holds without a row is an orphan."""
+    compared = Compared(checked=len(ids))
+    definition = generation.definition
+    rest = list(ids)
+    while rest:
+        read = render.by_ids(conn, definition, rest, token=None, max_bytes=_PAGE_BYTES, sizes=sizes)
+        for page in _pages(read.found):
+            part = compare_page(client, generation, page)
+            compared.missing.extend(part.missing)
+            compared.stale.update(part.stale)
+        known = read.ids | read.failures.keys() | set(read.rest)
+        gone = [one for one in rest if one not in known]
+        compared.orphans.extend(_held(client, generation, gone, render.routings(conn, definition, gone)))
+        rest = read.rest
+    return compared
+
+
+def _held(client: Client, generation: Generation, ids: Sequence[str], routings: Mapping[str, bytes]) -> list[str]:
+    if not ids:
+        return []
+    routed = {orjson.dumps(one): routing for one, routing in routings.items()}
+    answer = scan.sources_text(client, generation.name, [orjson.dumps(one) for one in ids], routings=routed)
+    return [name for name, source, _ in scan.parse_sources(answer) if source is not None]
+
+
+def orphans(conn: Connection, client: Client, generation: Generation) -> Iterator[list[str]]:
+    """Yield pages of ids that the index holds, as of its last refresh, and no row has."""
+    for page in scan.ids(client, generation.name):
+        known = set(render.existing(conn, generation.definition, page))
+        gone = [one for one in page if one not in known]
+        if gone:
+            yield gone
