@@ -1,0 +1,311 @@
+"""
+Dead letters: look at them, put them back in the queue, throw them away.
+
+Retry is one statement a step: a letter is in the DLQ, or its task is in the queue or in flight, whatever is killed. The task
+carries the letter's number, age and history, so that a letter that fails again is the same one.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from idxctl.core.errors import UsageError, WaitTimeout
+from idxctl.core.points import reach
+from idxctl.core.settings import WorkerSettings
+from idxctl.opensearch.client import Client
+from idxctl.postgres import audit
+from idxctl.postgres.connect import Connection, Pool
+from idxctl.postgres.named import load
+from idxctl.worker import janitor
+from idxctl.worker.pool import Options, Worker
+
+SQL = load("idxctl.operate", "dlq.sql")
+_POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which letters: all conditions that are given must hold."""
+
+    index: str | None = None
+    error: str | None = None  # a fingerprint
+    ids: tuple[int, ...] | None = None
+    older_than: timedelta | None = None  # by created_at
+
+    @property
+    def named(self) -> bool:
+        """Whether letters were picked out, and not just the next ones of an index."""
+        return self.error is not None or self.ids is not None or self.older_than is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether it covers everything."""
+        return self.index is None and not self.named
+
+    def parameters(self) -> dict[str, Any]:
+        """Return it as the statements take it."""
+        ids = None if self.ids is None else list(self.ids)
+        return {"index": self.index, "error": self.error, "ids": ids, "older_than": self.older_than}
+
+    def described(self) -> dict[str, Any]:
+        """Return it as the audit keeps it."""
+        given = {**self.parameters(), "older_than": str(self.older_than) if self.older_than is not None else None}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Letters that failed alike."""
+
+    fingerprint: str
+    error_type: str
+    count: int
+    first_seen: datetime
+    last_seen: datetime
+    example: str | None
+    document_id: str  # of the example
+    indexes: list[str]
+    retryable: bool
+
+
+@dataclass(frozen=True)
+class Stats:
+    """All letters at a glance."""
+
+    total: int
+    oldest_task: datetime | None
+    by_error: list[Group] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """One dead letter."""
+
+    id: int
+    index: str
+    document_id: str
+    action: str
+    attempts: int
+    error_type: str
+    last_error: str | None
+    created_at: datetime
+    last_attempt_at: datetime
+    retryable: bool
+    fingerprint: str
+    retries: int
+
+
+@dataclass(frozen=True)
+class LetterInFull(Letter):
+    """One dead letter with its past."""
+
+    not_before: datetime | None
+    origin: str
+    token: int
+    history: list[dict[str, Any]]
+    data: Any
+
+
+@dataclass(frozen=True)
+class Retried:
+    """What a retry did; ``succeeded`` and ``failed`` are None while live workers have the tasks and nobody waited."""
+
+    retried: int
+    succeeded: int | None = None
+    failed: int | None = None
+    failed_groups: dict[str, int] = field(default_factory=dict)
+    left: int = 0
+    workers: int = 0  # live ones that will take the tasks
+    without_index: dict[str, int] = field(default_factory=dict)  # letters of indexes that have no generation
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What a purge deleted, or would delete."""
+
+    purged: int
+    oldest: datetime | None = None
+    newest: datetime | None = None
+    dry_run: bool = False
+
+
+def stats(conn: Connection, *, index: str | None = None) -> Stats:
+    """Return the letters' number, their oldest and the groups of errors."""
+    row = conn.run(SQL["summary"], index=index).fetchone()
+    assert row is not None
+    return Stats(row[0], row[1], [Group(*group) for group in conn.run(SQL["groups"], index=index)])
+
+
+def letters(conn: Connection, selection: Selection, *, limit: int) -> list[Letter]:
+    """Return up to *limit* letters, the newest failure first."""
+    given = selection.parameters()
+    rows = conn.run(
+        SQL["list"], index=given["index"], error=given["error"], older_than=given["older_than"], limit=limit
+    )
+    return [Letter(*row) for row in rows]
+
+
+def show(conn: Connection, name: str) -> LetterInFull | None:
+    """Return the letter of that number, or the newest of the group of that name, with its history; None for neither."""
+    number = int(name) if name.isdigit() and len(name) < 19 else None
+    row = conn.run(SQL["show"], id=number, error=name).fetchone()
+    return None if row is None else LetterInFull(*row)
+
+
+def chosen(conn: Connection, selection: Selection, *, limit: int) -> list[int]:
+    """Return the numbers of the letters a retry would take, the least recently attempted first; locked for the transaction."""
+    rows = conn.run(SQL["choose"], **selection.parameters(), named=selection.named, limit=limit)
+    return [row[0] for row in rows]
+
+
+def plan_retry(conn: Connection, selection: Selection, *, limit: int) -> Retried:
+    """Return what `retry` would take, and change nothing."""
+    with conn.transaction():
+        ids = chosen(conn, selection, limit=limit)
+    return Retried(len(ids), left=_total(conn) - len(ids), without_index=_without_index(conn, selection), dry_run=True)
+
+
+def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str, list[int]]:
+    """Move up to *limit* letters into the queue, in one transaction; returns a name for this retry, and their numbers."""
+    retry = uuid.uuid4().hex[:12]
+    with conn.transaction():
+        ids = chosen(conn, selection, limit=limit)
+        if ids:
+            conn.run(SQL["retry"], ids=ids, retry=retry)
+            audit.record(
+                conn,
+                action="dlq retry",
+                subject=selection.index or "all",
+                detail={"letters": len(ids), **selection.described()},
+            )
+    reach("dlq.requeued")
+    return retry, ids
+
+
+def retry(
+    pool: Pool,
+    client: Callable[[], Client],
+    settings: WorkerSettings,
+    selection: Selection,
+    *,
+    limit: int,
+    wait: bool,
+    timeout: timedelta,
+) -> Retried:
+    """
+    Put up to *limit* letters back into the queue and, where no worker lives or with *wait*, see them through.
+
+    Raises `WaitTimeout` when they are not all settled within *timeout*; the tasks stay queued.
+    """
+    conn = pool.mine()
+    name, ids = requeue(conn, selection, limit=limit)
+    without = _without_index(conn, selection)
+    indexes = _indexes_of(conn, name)
+    workers = len(janitor.alive(conn))
+    if not ids or (workers and not wait):
+        return Retried(
+            len(ids),
+            0 if not ids else None,
+            0 if not ids else None,
+            left=_total(conn),
+            workers=workers,
+            without_index=without,
+        )
+    if workers:
+        failed = _see_through(conn, name, ids, timeout)
+    else:
+        failed = _index_ourselves(pool, client(), settings, name, ids, indexes, timeout)
+    groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
+    return Retried(len(ids), len(ids) - failed, failed, groups, _total(conn), workers, without)
+
+
+def _index_ourselves(
+    pool: Pool,
+    client: Client,
+    settings: WorkerSettings,
+    name: str,
+    ids: Sequence[int],
+    indexes: Sequence[str],
+    timeout: timedelta,
+) -> int:
+    """Run a worker of our own until the letters' tasks are settled; what else waits in these indexes may go with them."""
+    options = Options(
+        workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
+        max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
+        age_limit_seconds=settings.age_limit_seconds, indexes=tuple(indexes),
+    )  # fmt: skip
+    worker = Worker(pool, client, options)
+    thread = threading.Thread(target=worker.run, name="retry", daemon=True)
+    thread.start()
+    try:
+        return _see_through(pool.mine(), name, ids, timeout)
+    finally:
+        worker.stop()
+        thread.join(timeout=settings.drain_timeout_seconds + 5)
+
+
+def _see_through(conn: Connection, name: str, ids: Sequence[int], timeout: timedelta) -> int:
+    """Wait until no task of this retry is queued or in flight; returns how many letters are back."""
+    deadline = time.monotonic() + timeout.total_seconds()
+    while True:
+        row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
+        assert row is not None
+        waiting, failed = row
+        if not waiting:
+            return int(failed)
+        if time.monotonic() > deadline:
+            raise WaitTimeout(
+                f"{waiting} of {len(ids)} retried letters are not settled after {timeout.total_seconds():g} s; they stay in the queue",
+                hint="idxctl queue stats says what holds them",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:
+    """Return what `purge` would delete; without a selection *everything* must say so."""
+    if selection.empty and not everything:
+        raise UsageError(
+            "which letters? a purge takes --older-than, --error, --index or numbers",
+            hint="idxctl dlq purge --older-than 7d, or --all --yes for all of them",
+        )
+    row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()
+    assert row is not None
+    count, oldest, newest = row
+    return Purged(count, oldest, newest, dry_run=True)
+
+
+def purge(conn: Connection, selection: Selection, *, everything: bool = False) -> Purged:
+    """Delete letters for good, and leave an audit row, in one transaction."""
+    planned = plan_purge(conn, selection, everything=everything)
+    with conn.transaction():
+        count = conn.run(SQL["purge"], **selection.parameters()).rowcount
+        if count:
+            audit.record(
+                conn,
+                action="dlq purge",
+                subject=selection.index or "all",
+                detail={"letters": count, **selection.described()},
+            )
+    return Purged(count, planned.oldest, planned.newest)
+
+
+def _total(conn: Connection) -> int:
+    row = conn.run(SQL["summary"], index=None).fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def _without_index(conn: Connection, selection: Selection) -> dict[str, int]:
+    rows: dict[str, int] = dict(conn.run(SQL["orphaned"]).fetchall())
+    return {name: count for name, count in rows.items() if selection.index in (None, name)}
+
+
+def _indexes_of(conn: Connection, name: str) -> list[str]:
+    return [row[0] for row in conn.run(SQL["indexes_of"], retry=name)]

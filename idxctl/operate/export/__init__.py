@@ -1,0 +1,1 @@
+"""Files and lines for other programs: crontab."""
