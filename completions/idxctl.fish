@@ -1,0 +1,1 @@
+complete --command idxctl --no-files --arguments "(env _IDXCTL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) idxctl)" --condition "env _IDXCTL_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) idxctl"

@@ -1,0 +1,91 @@
+"""``idxctl config``: show the configuration in force, or check it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idxctl.cli import render
+from idxctl.cli.app import exits, plain_app
+from idxctl.cli.state import Output, OutputOption, State, current
+from idxctl.core.durations import format_counted
+
+if TYPE_CHECKING:
+    from idxctl.core.config import Problem
+
+app = plain_app(help="Show the configuration in force, or check it.")
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value in force and where it came from."""
+
+    name: str
+    value: Any
+    source: str
+
+
+@app.command(epilog=exits())
+def show(output: OutputOption) -> None:
+    """Print every setting in force with its source; secrets as ***."""
+    from idxctl.core.config import listing
+
+    settings = current().settings
+    rows = [Setting(name, value, source) for name, value, source in listing(settings)]
+    if output is Output.JSON:
+        render.json(
+            {"path": settings.path, "settings": {row.name: {"value": row.value, "source": row.source} for row in rows}}
+        )
+        return
+    render.table(rows, ["name", "value", "source"], output)
+
+
+@app.command(epilog=exits())
+def validate(
+    output: OutputOption,
+    offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the database can tell.")] = False,
+) -> None:
+    """Check the configuration, by itself and against the database, and report every problem."""
+    from idxctl.core.config import InvalidConfig
+
+    state = current()
+    try:
+        sound = _sound(state)
+        problems = () if offline else live_problems(state)
+    except InvalidConfig as error:
+        sound, problems = "", error.problems
+    if output is Output.JSON:
+        render.json({"valid": not problems, "problems": problems})
+    elif render.is_data(output):
+        render.table(problems, ["source", "where", "what", "fix"], output)
+    elif problems:
+        render.headline("bad", f"{format_counted(len(problems), 'problem')} in the configuration")
+        for problem in problems:
+            render.out(f"  {problem}")
+    else:
+        render.headline("ok", sound)
+    if problems:
+        raise typer.Exit(4)
+
+
+def _sound(state: State) -> str:
+    """Return the line that says what was found to be in order."""
+    settings = state.settings
+    watches = sum(len(index.watches) for index in settings.indexes.values())
+    counted = (
+        f"{format_counted(len(settings.indexes), 'index', 'indexes')}, {format_counted(watches, 'watch', 'watches')}"
+    )
+    return f"{settings.path or 'environment'}: {counted}, no problems"
+
+
+def live_problems(state: State) -> tuple[Problem, ...]:
+    """Return what the database knows to be wrong with a configuration that is sound in itself; warnings are said at once."""
+    from idxctl.operate.validate import check
+
+    with state.connect() as conn:
+        checked = check(conn, state.settings)
+    for warning in checked.warnings:
+        render.warn(warning)
+    return tuple(checked.problems)

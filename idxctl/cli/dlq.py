@@ -1,0 +1,281 @@
+"""``idxctl dlq``: documents that could not be indexed."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idxctl.cli import render
+from idxctl.cli.app import exits, plain_app
+from idxctl.cli.render import Column
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
+from idxctl.core.errors import IdxctlError, PartlyDone
+
+if TYPE_CHECKING:
+    from idxctl.operate.dlq import Group, Letter, Purged, Retried, Selection, Stats
+
+app = plain_app(help="See, retry and purge dead letters: documents that could not be indexed.")
+
+_COMMON = {"index", "action", "fingerprint"}
+
+ErrorOption = Annotated[
+    str | None, typer.Option("--error", metavar="FINGERPRINT", help="Only letters of this group of errors.")
+]
+OlderOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--older-than", parser=duration, metavar="DURATION", help="Only letters created longer ago, such as 7d."
+    ),
+]
+
+
+@app.command(epilog=exits())
+def stats(output: OutputOption, index: IndexOption = None) -> None:
+    """Say how many letters there are, in groups that failed alike."""
+    from idxctl.operate import dlq
+    from idxctl.postgres import migrate
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        found = dlq.stats(conn, index=index)
+    if render.is_data(output):
+        render.record(found, ["total", "oldest_task"], output)
+        return
+    _say_stats(found, output)
+
+
+def _say_stats(found: Stats, output: Output) -> None:
+    if not found.total:
+        render.headline("ok", "No dead letters.", output)
+        return
+    letters, groups = _counted(found.total, "dead letter"), _counted(len(found.by_error), "group")
+    names = sorted({name for one in found.by_error for name in one.indexes})
+    alone = f" of {names[0]}" if output is Output.TABLE and len(names) == 1 else ""  # room for the causes
+    render.headline("warn", f"{letters}{alone} in {groups}, oldest {render.shown(found.oldest_task, 'since')}", output)
+    render.blank(output)
+    columns = [
+        Column("fingerprint", "error", "name"), Column("count", kind="count"), *([] if alone else [Column("index", kind="name")]),
+        Column("what"), Column("first_seen", "first", "since"), Column("last_seen", "last", "since"), Column("do", kind="name"),
+    ]  # fmt: skip
+    render.table([_group(one) for one in found.by_error], columns, output)
+    first = found.by_error[0].fingerprint
+    render.next_step(f"idxctl dlq show {first} · idxctl dlq retry --error {first} --limit 5", output)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _group(one: Group) -> dict[str, object]:
+    what = f"{summary(one.error_type, one.example)} ({one.document_id})"
+    advice = "retry" if one.retryable else "mend"
+    return {**render.plain_value(one), "index": ", ".join(one.indexes), "what": what, "do": advice,
+            "first_seen": one.first_seen, "last_seen": one.last_seen}  # fmt: skip
+
+
+def summary(error_type: str, example: str | None) -> str:
+    """Return an error in one line: OpenSearch's sentence is long, its innermost cause says most."""
+    text = " ".join((example or error_type).split())
+    return text if len(text) <= 120 else text[:119] + "…"
+
+
+@app.command("list", epilog=exits())
+def list_(
+    output: OutputOption,
+    index: IndexOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most letters to show.")] = 20,
+) -> None:
+    """Show letters, the newest failure first."""
+    from idxctl.operate import dlq
+    from idxctl.postgres import migrate
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        found = dlq.letters(conn, dlq.Selection(index, error, None, older_than), limit=limit)
+    columns = [
+        Column("id", kind="name"), Column("index", kind="name"), Column("document_id", "document"), Column("action", kind="name"),
+        Column("attempts", kind="count"), Column("what", "why"), Column("fingerprint", "error", "name"),
+        Column("created_at", "age", "since"), Column("last_attempt_at", "tried", "since"),
+    ]  # fmt: skip
+    if output is Output.TABLE:  # what every letter has in common leaves its room to the causes
+        columns = [
+            one for one in columns if one.key not in _COMMON or len({getattr(row, one.key) for row in found}) > 1
+        ]
+    as_they_are = output in {Output.JSON, Output.NDJSON}
+    rows = found if as_they_are else [_letter(one, cut=output is Output.TABLE) for one in found]
+    render.table(rows, columns, output, empty="No dead letters.")
+
+
+def _letter(one: Letter, *, cut: bool) -> dict[str, object]:
+    row: dict[str, object] = {name: getattr(one, name) for name in one.__dataclass_fields__}
+    return {**row, "what": summary(one.error_type, one.last_error) if cut else one.last_error or one.error_type}
+
+
+@app.command(epilog=exits())
+def show(
+    letter: Annotated[str, typer.Argument(metavar="ID", help="The letter's number, or a group's name for its newest.")],
+    output: OutputOption,
+) -> None:
+    """Show one letter with its past."""
+    from idxctl.operate import dlq
+    from idxctl.postgres import migrate
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        found = dlq.show(conn, letter)
+    if found is None:
+        raise IdxctlError(
+            f"there is no dead letter {letter}", hint="idxctl dlq list; one that was indexed since is gone"
+        )
+    fields = [
+        Column("id", "letter"), Column("index"), Column("document_id", "document"), Column("action"),
+        Column("error_type", "error"), Column("fingerprint"), Column("last_error", "why"), Column("attempts", kind="count"),
+        Column("retries", "retried", "count"), Column("created_at", "since", "time"), Column("last_attempt_at", "last attempt", "time"),
+        Column("not_before", "bulk retry from", "time"), Column("origin"), Column("token"),
+    ]  # fmt: skip
+    render.record(found, fields, output)
+    if not render.is_data(output) and len(found.history) > 1:
+        render.blank(output)
+        render.table(found.history, [Column("error_type", "before"), Column("origin"), Column("reason", "why")], output)
+    render.next_step(f"idxctl dlq retry {found.id}", output)
+
+
+@app.command(epilog=exits(3, 8))
+def retry(
+    *,
+    letters: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", help="Letters by number.", show_default=False)
+    ] = None,
+    output: OutputOption,
+    index: IndexOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most letters to retry.")] = 100,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="With workers running: wait, and tell what became of them.")
+    ] = False,
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(parser=duration, metavar="DURATION", show_default=False, help="How long to wait [default: 5m]."),
+    ] = None,
+    dry_run: DryRunOption = False,
+) -> None:
+    """
+    Put letters back into the queue, the least recently attempted first.
+
+    Where no worker runs, their documents are indexed here and now.
+    """
+    from idxctl.operate import dlq
+    from idxctl.postgres import migrate
+
+    state = current()
+    chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
+    pool = state.pool()
+    try:
+        migrate.require(pool.mine())
+        if dry_run:
+            done = dlq.plan_retry(pool.mine(), chosen, limit=limit)
+        else:
+            done = dlq.retry(
+                pool,
+                state.opensearch,
+                state.settings.worker,
+                chosen,
+                limit=limit,
+                wait=wait,
+                timeout=timeout or timedelta(minutes=5),
+            )
+    finally:
+        pool.close()
+    _tell_retried(done, chosen, output)
+
+
+def _tell_retried(done: Retried, chosen: Selection, output: Output) -> None:
+    if chosen.ids and done.retried < len(chosen.ids):
+        missing = len(chosen.ids) - done.retried
+        render.warn(
+            f"{missing} of the numbers named {'is' if missing == 1 else 'are'} no dead letter that can be retried now"
+        )
+    for name, count in done.without_index.items():
+        render.warn(
+            f"{count:,} letters of {name} stay: it has no generation to index into; idxctl reindex --index {name}"
+        )
+    if render.is_data(output):
+        render.json(done)
+    else:
+        render.headline(None, _retried(done), output)
+        if done.left and not done.dry_run:
+            render.headline(None, f"{done.left:,} left. idxctl dlq stats", output)
+    if done.failed:
+        raise PartlyDone(
+            f"{done.failed:,} of {done.retried:,} letters failed again", hint="idxctl dlq stats names the causes"
+        )
+
+
+def _retried(done: Retried) -> str:
+    if done.dry_run:
+        return f"{done.retried:,} would be retried, {done.left:,} left"
+    if not done.retried:
+        return (
+            "Nothing to retry: no dead letters."
+            if not done.left
+            else f"Nothing to retry now; {done.left:,} letters wait or were not chosen."
+        )
+    if done.succeeded is None:
+        return f"{done.retried:,} retried: back in the queue, {done.workers} worker{'' if done.workers == 1 else 's'} will index them"
+    again = ", ".join(done.failed_groups)
+    return f"{done.retried:,} retried: {done.succeeded:,} indexed, {done.failed:,} failed again" + (
+        f" ({again})" if again else ""
+    )
+
+
+@app.command(epilog=exits())
+def purge(
+    *,
+    letters: Annotated[
+        list[int] | None, typer.Argument(metavar="[ID]...", help="Letters by number.", show_default=False)
+    ] = None,
+    output: OutputOption,
+    index: IndexOption = None,
+    error: ErrorOption = None,
+    older_than: OlderOption = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="All of them; needs --yes where nobody can be asked.")
+    ] = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Delete letters for good. Asks on a terminal; a script that names which letters goes on, and the audit keeps the count."""
+    from idxctl.operate import dlq
+    from idxctl.postgres import migrate
+
+    state = current()
+    chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
+    with state.connect() as conn:
+        migrate.require(conn)
+        done = dlq.plan_purge(conn, chosen, everything=everything)
+        if done.purged and not dry_run:
+            question = (
+                f"Delete {done.purged:,} dead letters for good, the newest {render.shown(done.newest, 'since')} old?"
+            )
+            state.confirm(question, yes=yes, unattended=not chosen.empty)
+        if not dry_run:
+            done = dlq.purge(conn, chosen, everything=everything)
+    _tell_purged(done, output)
+
+
+def _tell_purged(done: Purged, output: Output) -> None:
+    if render.is_data(output):
+        render.json(done)
+        return
+    count = f"{done.purged:,} dead letter{'' if done.purged == 1 else 's'}"
+    if not done.purged:
+        render.headline(None, "Nothing to purge.", output)
+    elif done.dry_run:
+        render.headline(None, f"{count} would be purged, the oldest {render.shown(done.oldest, 'since')} old", output)
+    else:
+        render.headline(None, f"{count} purged", output)

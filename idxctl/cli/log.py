@@ -1,0 +1,59 @@
+"""Logs of long-running commands: one line a fact, for people or as JSON, on stderr."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
+
+from idxctl.cli.render import clean, coloured
+
+_ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed"}
+
+
+class LogFormat(str, Enum):
+    """How facts are written."""
+
+    HUMAN = "human"
+    JSON = "json"
+
+
+class _Human(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        name = str(getattr(record, "fact", record.levelname.lower()))
+        at = datetime.fromtimestamp(record.created, tz=timezone.utc).astimezone()
+        text = clean(record.getMessage())
+        if coloured(sys.stderr):
+            colour = "33" if name in _ALARMS else "2"
+            return f"\x1b[2m{at:%H:%M:%S}\x1b[0m  \x1b[{colour}m{name:<9}\x1b[0m {text}"
+        return (
+            f"{at:%Y-%m-%d %H:%M:%S}  {name:<9} {text}"
+            if not sys.stderr.isatty()
+            else f"{at:%H:%M:%S}  {name:<9} {text}"
+        )
+
+
+class _Json(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        import orjson
+
+        fields: dict[str, Any] = {
+            "at": datetime.fromtimestamp(record.created, tz=timezone.utc).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "fact": getattr(record, "fact", record.name),
+            "text": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        return orjson.dumps(fields, default=str).decode()
+
+
+def configure(format_: LogFormat, *, debug: bool = False) -> None:
+    """Send the facts of idxctl to stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Json() if format_ is LogFormat.JSON else _Human())
+    logger = logging.getLogger("idxctl")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.DEBUG if debug else logging.INFO)
+    logger.propagate = False

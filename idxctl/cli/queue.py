@@ -1,0 +1,198 @@
+"""``idxctl queue``: what waits, and what is under way."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idxctl.cli import render
+from idxctl.cli.app import exits, plain_app
+from idxctl.cli.render import Column, Mark
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current
+from idxctl.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from idxctl.queue.stats import IndexStats, QueueStats
+    from idxctl.worker.janitor import WorkerRow
+
+app = plain_app(help="See, add and cancel the tasks that wait.")
+
+
+@app.command(epilog=exits())
+def stats(output: OutputOption, index: IndexOption = None) -> None:
+    """Say what waits, for how long, and why if it does not move."""
+    from idxctl.postgres import migrate
+    from idxctl.queue import stats as engine
+    from idxctl.worker import janitor
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        found, workers = engine.stats(conn, index=index), janitor.alive(conn)
+    if render.is_data(output):
+        render.record(
+            {**render.plain_value(found), "workers": len(workers)},
+            ["queued", "in_flight", "oldest_age_seconds"],
+            output,
+        )
+        return
+    render.headline(*_answer(found, workers), output)
+    if found.by_index:
+        render.blank(output)
+        columns = [
+            Column("index"), Column("queued", kind="count"), Column("in_flight", "in flight", "count"),
+            Column("oldest_age_seconds", "oldest", "age"), Column("dead", kind="count"), Column("state"),
+        ]  # fmt: skip
+        render.table([_row(one, workers) for one in found.by_index], columns, output)
+    if found.dead:
+        render.next_step("idxctl dlq stats says more of the dead letters.", output)
+
+
+def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]:
+    """Return the line that answers: does it flow, and if not, why."""
+    from idxctl.core.durations import format_age
+
+    count = f"{found.queued:,} task{'' if found.queued == 1 else 's'} waiting"
+    if found.in_flight:
+        count += f", {found.in_flight:,} in flight"
+    oldest = f", oldest {format_age(found.oldest_age_seconds)}" if found.oldest_age_seconds is not None else ""
+    broken = next((one.breaker for one in workers if one.breaker), None)
+    if broken is not None and found.queued:
+        return "bad", f"{count}{oldest}: {broken['reason']}; nothing is lost, no attempt was spent"
+    stuck = [one for one in found.by_index if one.queued and one.pauses]
+    if stuck:
+        return "bad", f"{count}{oldest}: {stuck[0].index} is paused: {stuck[0].pauses[0]['reason']}"
+    unindexable = [one for one in found.by_index if one.queued and not one.indexable]
+    if unindexable and not any(one.queued and one.indexable for one in found.by_index):
+        return "warn", f"{count}{oldest}: {unindexable[0].index} has no generation yet; idxctl reindex makes one"
+    if not workers:
+        return ("warn" if found.queued else "ok"), f"{count}{oldest}; no worker is running" + (
+            ": idxctl worker start" if found.queued else ""
+        )
+    rate = sum(float(one.counters.get("per_second") or 0) for one in workers)
+    out = f", {rate:,.0f}/s out" if rate else ""
+    return "ok", f"{count}{oldest}; {len(workers)} worker{'' if len(workers) == 1 else 's'}{out}"
+
+
+def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
+    row: dict[str, object] = dict(render.plain_value(one))
+    row["state"] = _state(one, workers)
+    return row
+
+
+def _state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
+    if one.pauses:
+        held = one.pauses[0]
+        if held["cause"] == "operator":
+            return f"paused: {held['reason']}"
+        wait = max(float(held["next_probe_seconds"] or 0), 0.0)
+        return f"blocked, next try in {wait:.0f} s"
+    if not one.indexable:
+        return "no generation yet"
+    broken = next((worker.breaker for worker in workers if worker.breaker), None)
+    if broken is not None:
+        probe = broken.get("next_probe_seconds")
+        return (
+            "circuit " + str(broken["state"]) + (f", next probe in {float(probe):.0f} s" if probe is not None else "")
+        )
+    return "flowing" if workers else ""
+
+
+@app.command("list", epilog=exits())
+def list_(
+    output: OutputOption,
+    index: IndexOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="Most tasks to show.")] = 20,
+) -> None:
+    """Show waiting tasks in the order they are claimed."""
+    from idxctl.postgres import migrate
+    from idxctl.queue import stats as engine
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        rows = engine.tasks(conn, index=index, limit=limit)
+    columns = [
+        Column("id"), Column("index"), Column("document_id", "document"), Column("kind"), Column("action"),
+        Column("attempts", kind="count"), Column("enqueued_at", "age", "since"), Column("origin"), Column("last_error", "last error"),
+    ]  # fmt: skip
+    render.table(rows, columns, output, empty="No tasks are waiting.")
+
+
+@app.command(epilog=exits())
+def add(
+    *,
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID]...", help="Documents by id.", show_default=False)
+    ] = None,
+    output: OutputOption,
+    index: IndexOption = None,
+    where: Annotated[
+        str | None,
+        typer.Option(
+            "--where", metavar="SQL", help="Every document whose key columns match, such as 'document_id > 1000'."
+        ),
+    ] = None,
+    priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    dry_run: DryRunOption = False,
+) -> None:
+    """Enqueue documents by hand: by id, or all that a condition over the document query's columns finds."""
+    from idxctl.operate import requests
+    from idxctl.postgres import migrate
+
+    if bool(ids) == (where is not None):
+        raise UsageError(
+            "which documents? give ids, or --where with a condition",
+            hint="idxctl queue add 12345 --index marketplace_listings",
+        )
+    with current().connect() as conn:
+        migrate.require(conn)
+        name = requests.the_index(conn, current().settings, index)
+        count = requests.add(conn, current().settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run)
+    if render.is_data(output):
+        render.json({"index": name, "enqueued": count, "dry_run": dry_run})
+        return
+    render.headline(
+        None, f"{count:,} task{'' if count == 1 else 's'} {'would be ' if dry_run else ''}enqueued for {name}", output
+    )
+
+
+@app.command(epilog=exits())
+def cancel(
+    *,
+    output: OutputOption,
+    task: Annotated[
+        list[int] | None, typer.Option("--task", metavar="ID", help="A task by its number; may be repeated.")
+    ] = None,
+    document: Annotated[
+        list[str] | None, typer.Option("--document", metavar="ID", help="Tasks of a document; may be repeated.")
+    ] = None,
+    index: IndexOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every task that waits.")] = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Take tasks out of the queue. Their changes are then not indexed until something else touches the documents."""
+    from idxctl.postgres import migrate
+    from idxctl.queue import stats as engine
+
+    if not (task or document or index or everything):
+        raise UsageError("which tasks? give --task, --document, --index or --all", hint="idxctl queue list shows them")
+    state = current()
+    with state.connect() as conn:
+        migrate.require(conn)
+        count = engine.count(conn, index=index, ids=task, documents=document)
+        if count and not dry_run:
+            state.confirm(f"Cancel {count:,} tasks? Their documents stay as they are in the index.", yes=yes)
+            count = engine.cancel(conn, index=index, ids=task, documents=document)
+    _tell_cancelled(count, output, dry_run=dry_run)
+
+
+def _tell_cancelled(count: int, output: Output, *, dry_run: bool) -> None:
+    if render.is_data(output):
+        render.json({"cancelled": count, "dry_run": dry_run})
+        return
+    render.headline(
+        None, f"{count:,} task{'' if count == 1 else 's'} {'would be ' if dry_run else ''}cancelled", output
+    )

@@ -1,0 +1,202 @@
+"""``idxctl reindex``: build an index anew, and put it into service without downtime."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idxctl.cli import render
+from idxctl.cli.app import exits, plain_app
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
+from idxctl.core.errors import ConfigError, PartlyDone, UsageError
+
+if TYPE_CHECKING:
+    from idxctl.core.settings import IndexSettings, Settings
+    from idxctl.rebuild.preflight import Plan
+    from idxctl.rebuild.run import Options, Reindexed, Steps
+
+app = plain_app(help="Build an index anew, and put it into service without downtime.", no_args_is_help=False)
+
+
+@app.callback(invoke_without_command=True, epilog=exits(3, 6))
+def reindex(
+    *,
+    output: OutputOption,
+    index: IndexOption = None,
+    if_changed: Annotated[
+        bool, typer.Option("--if-changed", help="Only where the definition differs from the live generation's.")
+    ] = False,
+    max_failed: Annotated[
+        int | None,
+        typer.Option(
+            min=0, show_default=False, help="Most refused documents a swap puts up with [default: 10, or 1 in 100]."
+        ),
+    ] = None,
+    readers: Annotated[int, typer.Option(min=1, max=32, help="Readers side by side.")] = 3,
+    keep: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long the old generation stays standby [default: 1d].",
+        ),
+    ] = None,
+    take_alias: Annotated[
+        bool, typer.Option("--take-alias", help="Move an alias that stands on an index idxctl did not make.")
+    ] = False,
+    yes: YesOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """
+    Build a new generation of each index, compare every document with its row, and swap the alias.
+
+    Reads are served by the old one until the swap; changes made meanwhile are in the new one.
+    """
+    from idxctl.postgres import migrate
+    from idxctl.rebuild import preflight
+    from idxctl.rebuild.run import Options
+
+    state = current()
+    chosen = _chosen(state.settings, index)
+    options = Options(readers=readers, keep=keep or timedelta(days=1), take_alias=take_alias, max_failed=max_failed)
+    pool, client = state.pool(), state.opensearch()
+    with contextlib.closing(pool), contextlib.closing(client):
+        migrate.require(pool.mine())
+        plans = [preflight.plan(pool.mine(), client, one, take_alias=take_alias) for one in chosen]
+        _warn(plans, yes=yes, dry_run=dry_run)
+        results = []
+        for one, plan in zip(chosen, plans, strict=True):
+            if dry_run or (if_changed and not plan.changed):
+                results.append(_not_run(plan, output, dry_run=dry_run))
+                continue
+            results.append(_run(pool, client, one, plan, options, output))
+    if render.is_data(output):
+        render.json(results[0] if len(results) == 1 else results)
+    failed = sum(one.failed for one in results)
+    if failed:
+        raise PartlyDone(f"{failed:,} documents were refused and are dead letters now", hint="idxctl dlq stats")
+
+
+def _chosen(settings: Settings, index: str | None) -> list[IndexSettings]:
+    """Return the indexes to build: the one named, otherwise each in turn."""
+    from idxctl.core.nearest import did_you_mean
+
+    if not settings.indexes:
+        raise ConfigError(
+            "no index is configured", hint="an [indexes.NAME] table in idxctl.toml, with document, mapping and watch"
+        )
+    if index is None:
+        return list(settings.indexes.values())
+    if index not in settings.indexes:
+        raise UsageError(
+            f"there is no index {index} in the configuration",
+            hint=did_you_mean(index, settings.indexes) or "known: " + ", ".join(settings.indexes),
+        )
+    return [settings.indexes[index]]
+
+
+def _warn(plans: list[Plan], *, yes: bool, dry_run: bool) -> None:
+    """Say what has no way back, before anything is built."""
+    for plan in plans:
+        for warning in plan.warnings:
+            render.warn(warning)
+        if plan.replaces_index:
+            render.warn(
+                f"{plan.index} is a concrete index today; the swap deletes it and puts an alias in its place, and that one step has no rollback"
+            )
+            if not dry_run:
+                current().confirm(f"Replace the index {plan.index} once the new one is verified?", yes=yes)
+
+
+def _not_run(plan: Plan, output: Output, *, dry_run: bool) -> Reindexed:
+    from idxctl.rebuild.run import Reindexed
+
+    if not render.is_data(output):
+        live = f"live generation {plan.live.name}" if plan.live else "no live generation"
+        if dry_run:
+            changed = (
+                "the definition differs from it"
+                if plan.live and plan.changed
+                else "the definition is the same"
+                if plan.live
+                else "a first one"
+            )
+            render.headline(None, f"{plan.index} → {plan.name}: about {plan.rows:,} rows; {live}, {changed}", output)
+        else:
+            render.headline("ok", f"{plan.index}: {live} is up to date", output)
+    return Reindexed(
+        plan.index,
+        plan.name if dry_run else plan.live.name if plan.live else None,
+        0,
+        0,
+        0.0,
+        swapped=False,
+        dry_run=dry_run,
+    )
+
+
+def _run(pool: object, client: object, index: IndexSettings, plan: Plan, options: Options, output: Output) -> Reindexed:
+    from idxctl.opensearch.client import Client
+    from idxctl.postgres.connect import Pool
+    from idxctl.rebuild import run
+
+    assert isinstance(pool, Pool)
+    assert isinstance(client, Client)
+    render.say(f"{plan.index} → {plan.name}")
+    live = f"; live generation {plan.live.number:06d} stays in service" if plan.live else ""
+    render.say(f"{'plan':<10} about {plan.rows:,} rows{live}")
+    with _shown() as steps:
+        try:
+            done = run.reindex(pool, client, current().settings, index, plan, options, steps)
+        except (KeyboardInterrupt, SystemExit):
+            render.say(f"stopped; nothing was swapped, and {plan.name} will be deleted")
+            raise
+    if not render.is_data(output):
+        _answer(done, output)
+    return done
+
+
+def _answer(done: Reindexed, output: Output) -> None:
+    from idxctl.core.durations import format_duration
+
+    refused = f"{done.failed:,} refused" if done.failed else "none failed"
+    rate = f", {done.documents / done.seconds:,.0f}/s" if done.seconds > 1 else ""
+    render.headline(
+        "warn" if done.failed else "ok",
+        f"{done.index}: {done.documents:,} documents in {format_duration(done.seconds)}{rate}, {refused}",
+        output,
+    )
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[Steps]:
+    """Show steps as they come: a bar while one lasts, a line once it is done."""
+    from idxctl.rebuild.run import Steps
+
+    with contextlib.ExitStack() as open_bar:
+        label, bar, began = "", None, 0.0
+
+        def begin(step: str, total: int | None) -> None:
+            nonlocal label, bar, began
+            label, began = step, time.monotonic()
+            bar = open_bar.enter_context(render.progress(step, total)) if total else None
+
+        def move(done: int, note: str) -> None:
+            if bar is not None:
+                bar.update(max(done, bar.done), note=note)  # waiting for what differs does not undo the step
+
+        def end(text: str) -> None:
+            open_bar.close()
+            seconds = time.monotonic() - began
+            rate = (
+                f", {render.shown(bar.done / seconds, 'rate')}" if bar is not None and bar.done and seconds > 1 else ""
+            )
+            render.say(f"{label:<10} {text}{rate}")
+
+        yield Steps(begin, move, end)

@@ -1,0 +1,573 @@
+"""
+The only writer to stdout. Commands hand results over; how they look is decided here.
+
+stdout carries what was asked for, stderr the talk around it. Data is never taken for markup, colour marks state alone,
+and in a pipe nothing is cut to the width of a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import dataclasses
+import io
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Literal
+
+from idxctl.cli.state import Output, is_terminal
+from idxctl.core import durations
+from idxctl.core.settings import Secret
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+Kind = Literal["text", "name", "count", "age", "since", "seconds", "bytes", "rate", "time", "state"]
+Mark = Literal["ok", "warn", "bad"]
+
+_SYMBOLS: Mapping[str, str] = {"ok": "✓", "warn": "!", "bad": "✗"}
+_COLOURS: Mapping[str, str] = {"ok": "green", "warn": "yellow", "bad": "red"}
+_NOTHING = "\N{EN DASH}"
+_RIGHT: frozenset[str] = frozenset({"count", "age", "since", "seconds", "bytes", "rate"})
+_NARROWEST = 14  # characters to which a column of words may be squeezed before rows are set out one below the other
+
+
+@dataclass(frozen=True)
+class Column:
+    """
+    A column: the key of its value, its heading and how the value reads.
+
+    Kinds: ``text``, which may wrap; ``name``, which never does; ``count`` 12,408; ``age`` (seconds) 3 min; ``since`` (a datetime) 3 min; ``seconds`` 2 min 7 s; ``bytes``;
+    ``rate`` 212/s; ``time`` 2026-11-02 14:20:03; ``state`` ok, warn or bad. CSV and JSON have the value itself.
+    """
+
+    key: str
+    title: str | None = None
+    kind: Kind = "text"
+
+    @property
+    def heading(self) -> str:
+        """What stands above it."""
+        return self.title if self.title is not None else self.key.replace("_", " ")
+
+    @property
+    def right(self) -> bool:
+        """Whether it is aligned to the right."""
+        return self.kind in _RIGHT
+
+
+# --- where it goes -----------------------------------------------------------------------------------------------------
+
+_recording: Console | None = None
+
+
+@contextlib.contextmanager
+def recorded(width: int = 100) -> Iterator[Console]:
+    """Collect what would be shown on a terminal in a rich Console, for ``export_svg``; nothing is printed."""
+    global _recording  # noqa: PLW0603 - one run, one place to write to
+    from rich.console import Console
+
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True, highlight=False, markup=False)
+    _recording = console
+    try:
+        yield console
+    finally:
+        _recording = None
+
+
+def _console(stream: Any) -> Console:
+    from rich.console import Console
+
+    if _recording is not None:
+        return _recording
+    width = None if is_terminal(stream) else 100_000  # in a pipe nothing is cut
+    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False, soft_wrap=width is not None)
+
+
+def coloured(stream: Any) -> bool:
+    """Whether colour may be used on *stream*: a terminal, and neither NO_COLOR nor TERM=dumb."""
+    if _recording is not None:
+        return True
+    return is_terminal(stream) and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _utf8(stream: Any) -> bool:
+    return _recording is not None or (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
+
+def _writes(stream: Any, text: str) -> str:
+    """Return *text* with what the stream's encoding lacks spelt in ASCII."""
+    if _utf8(stream):
+        return text
+    for symbol, word in (("✓", "ok"), ("✗", "bad"), (_NOTHING, "-"), ("→", "->"), ("·", "|"), ("…", "...")):
+        text = text.replace(symbol, word)
+    return text
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def clean(text: str) -> str:
+    """Return *text* with control characters escaped: data must not steer the terminal."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
+
+
+def _styled(stream: Any, text: str, style: str = "") -> None:
+    """Write one line, in *style* where colour may be used."""
+    text = _writes(stream, clean(text))
+    if _recording is None and not (style and coloured(stream)):
+        for part in _wrapped(stream, text):
+            stream.write(part + "\n")
+        return
+    from rich.text import Text
+
+    _console(stream).print(Text(text, style=style))
+
+
+def _wrapped(stream: Any, text: str) -> list[str]:
+    """Return *text* in lines that fit a terminal, broken between words; a pipe gets it whole."""
+    if not is_terminal(stream) or len(text) <= (width := _console(stream).width):
+        return [text]
+    import textwrap
+
+    indent = " " * (len(text) - len(text.lstrip()))
+    return textwrap.wrap(
+        text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False, drop_whitespace=True
+    )
+
+
+def out(text: str = "") -> None:
+    """Write a line of what was asked for."""
+    _styled(sys.stdout, text)
+
+
+def say(text: str) -> None:
+    """Write a line of talk to stderr."""
+    _styled(sys.stderr, text)
+
+
+def warn(text: str) -> None:
+    """Write a warning to stderr."""
+    _labelled("warning: ", text, "yellow")
+
+
+def error(message: str, *, hint: str | None = None) -> None:
+    """Write an error and the way out to stderr; further lines are indented below the first."""
+    _labelled("error: ", message, "bold red")
+    if hint:
+        _labelled("hint:  ", hint, "dim")
+
+
+def _labelled(label: str, text: str, style: str) -> None:
+    first, *rest = clean(text).split("\n")
+    if sys.stderr is None:
+        return
+    if coloured(sys.stderr):
+        from rich.text import Text
+
+        _console(sys.stderr).print(Text.assemble((label, style), first))
+    else:
+        sys.stderr.write(_writes(sys.stderr, label + first) + "\n")
+    for line in rest:
+        _styled(sys.stderr, " " * len(label) + line)
+
+
+def headline(mark: Mark | None, text: str, output: Output = Output.TABLE) -> None:
+    """Write the line that answers the question, with its mark; not among data for programs."""
+    if is_data(output):
+        return
+    if mark is None:
+        _styled(sys.stdout, text)
+        return
+    symbol = _mark(sys.stdout, mark)
+    if not coloured(sys.stdout):
+        _styled(sys.stdout, f"{symbol} {text}")
+        return
+    from rich.text import Text
+
+    told = _writes(sys.stdout, clean(text))
+    _console(sys.stdout).print(Text.assemble((symbol, _COLOURS[mark]), " ", told))
+
+
+def _mark(stream: Any, mark: str) -> str:
+    """Return a mark as *stream* can show it: a symbol in colour, otherwise a word."""
+    return _SYMBOLS.get(mark, mark) if coloured(stream) and _utf8(stream) else mark
+
+
+def heading(text: str) -> None:
+    """Write a blank line and the heading of what follows."""
+    out()
+    _styled(sys.stdout, text, "bold")
+
+
+def typed(text: str, prompt: str = "$") -> None:
+    """Write a command as somebody would type it, dim."""
+    _styled(sys.stdout, f"{prompt} {text}", "dim")
+
+
+def next_step(text: str, output: Output = Output.TABLE) -> None:
+    """Write what to do next, dim, to stderr; only for somebody who looks, and only below a table."""
+    if _recording is not None:
+        out()
+        _styled(sys.stdout, text, "dim")
+    elif output is Output.TABLE and is_terminal(sys.stderr):
+        _styled(sys.stderr, "")
+        _styled(sys.stderr, text, "dim")
+
+
+def blank(output: Output = Output.TABLE) -> None:
+    """Write the line between two blocks."""
+    if not is_data(output):
+        out()
+
+
+def is_data(output: Output) -> bool:
+    """Whether a program is going to read it: no headline, no units, every field."""
+    return output in {Output.JSON, Output.NDJSON, Output.CSV}
+
+
+# --- values ------------------------------------------------------------------------------------------------------------
+
+
+def plain_value(value: Any) -> Any:
+    """Return *value* as JSON has it: dataclasses as objects, times in ISO 8601, timedeltas in seconds, secrets as stars."""
+    if isinstance(value, Secret):
+        return "***"
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain_value(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain_value(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)
+
+
+def _field(row: Any, key: str) -> Any:
+    return row.get(key) if isinstance(row, Mapping) else getattr(row, key)
+
+
+def _seconds_since(value: datetime) -> float:
+    return (datetime.now(timezone.utc) - value.astimezone(timezone.utc)).total_seconds()
+
+
+def _number(value: Any) -> float:
+    return value.total_seconds() if isinstance(value, timedelta) else float(value)
+
+
+_READS: Mapping[str, Callable[[Any], str]] = {
+    "count": durations.format_count,
+    "age": lambda value: durations.format_age(_number(value)),
+    "since": lambda value: durations.format_age(_seconds_since(value)),
+    "seconds": lambda value: durations.format_duration(_number(value)),
+    "bytes": durations.format_bytes,
+    "rate": durations.format_rate,
+    "time": lambda value: (
+        value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else str(value)
+    ),
+    "state": str,
+}
+
+
+def shown(value: Any, kind: Kind = "text") -> str:
+    """Return *value* as people read it."""
+    if value is None or value in ("", (), []):
+        return _NOTHING
+    if kind in _READS:
+        return _READS[kind](value)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, timedelta):
+        return durations.format_duration(value.total_seconds())
+    if isinstance(value, datetime):
+        return _READS["time"](value)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(shown(item) for item in value)
+    return clean(str(plain_value(value)))
+
+
+# --- data --------------------------------------------------------------------------------------------------------------
+
+
+def _bytes_out(data: bytes) -> None:
+    """Write bytes as they are: JSON is UTF-8 whatever the terminal speaks."""
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:
+        sys.stdout.write(data.decode())
+        return
+    sys.stdout.flush()
+    binary.write(data)
+    binary.flush()
+
+
+def json(value: Any) -> None:
+    """Write one JSON document, indented on a terminal."""
+    import orjson
+
+    indent = orjson.OPT_INDENT_2 if is_terminal(sys.stdout) else 0
+    _bytes_out(orjson.dumps(plain_value(value), option=orjson.OPT_APPEND_NEWLINE | indent))
+
+
+def ndjson(rows: Iterable[Any]) -> None:
+    """Write one JSON document a line."""
+    import orjson
+
+    for row in rows:
+        _bytes_out(orjson.dumps(plain_value(row), option=orjson.OPT_APPEND_NEWLINE))
+
+
+def table(
+    rows: Iterable[Any],
+    columns: Sequence[Column | str],
+    output: Output = Output.TABLE,
+    *,
+    empty: str = "Nothing to show.",
+) -> None:
+    """
+    Write *rows* (dataclasses or mappings) in the shape asked for.
+
+    People see *columns*; JSON has all that a row holds. *empty* is what people read where there is no row.
+    """
+    rows = list(rows)
+    chosen = [Column(column) if isinstance(column, str) else column for column in columns]
+    if output is Output.JSON:
+        json(rows)
+    elif output is Output.NDJSON:
+        ndjson(rows)
+    elif output is Output.CSV:
+        _csv(rows, chosen)
+    elif not rows:
+        out(empty)
+    elif output is Output.TABLE:
+        _rich_table(rows, chosen)
+    else:
+        _tabulated(rows, chosen, output)
+
+
+def record(value: Any, fields: Sequence[Column | str], output: Output = Output.TABLE) -> None:
+    """Write one thing, a field a line; JSON has all that it holds."""
+    chosen = [Column(column) if isinstance(column, str) else column for column in fields]
+    if output in {Output.JSON, Output.NDJSON}:
+        json(value) if output is Output.JSON else ndjson([value])
+    elif output is Output.CSV:
+        _csv([value], chosen)
+    elif output is Output.MARKDOWN:
+        pairs = [{"field": column.heading, "value": shown(_field(value, column.key), column.kind)} for column in chosen]
+        _tabulated(pairs, [Column("field"), Column("value")], output)
+    else:
+        _block(value, chosen)
+
+
+def _block(row: Any, columns: Sequence[Column], indent: str = " ") -> None:
+    import textwrap
+
+    width = max(len(column.heading) for column in columns)
+    room = max(_console(sys.stdout).width - len(indent) - width - 2, _NARROWEST) if is_terminal(sys.stdout) else None
+    for column in columns:
+        lines = shown(_field(row, column.key), column.kind).split("\n")
+        if room:
+            lines = [part for line in lines for part in textwrap.wrap(line, room, break_on_hyphens=False) or [""]]
+        for position, line in enumerate(lines):
+            _styled(sys.stdout, f"{indent}{'' if position else column.heading:<{width}}  {line}")
+
+
+def _csv(rows: Sequence[Any], columns: Sequence[Column]) -> None:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([column.key for column in columns])
+    for row in rows:
+        writer.writerow([_csv_value(plain_value(_field(row, column.key))) for column in columns])
+    _bytes_out(buffer.getvalue().encode("utf-8", "surrogatepass"))
+
+
+def _csv_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, (dict, list)):
+        import orjson
+
+        return orjson.dumps(value).decode()
+    return value
+
+
+def _tabulated(rows: Sequence[Any], columns: Sequence[Column], output: Output) -> None:
+    from tabulate import tabulate
+
+    markdown = output is Output.MARKDOWN
+    cells = [[shown(_field(row, column.key), column.kind).replace("\n", " ") for column in columns] for row in rows]
+    if markdown:
+        cells = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in line] for line in cells]
+    text = tabulate(
+        cells,
+        headers=[column.heading for column in columns],
+        tablefmt="pipe" if markdown else "plain",
+        disable_numparse=True,
+        colalign=["right" if column.right else "left" for column in columns],
+        preserve_whitespace=True,
+    )
+    for line in text.splitlines():
+        _styled(sys.stdout, line.rstrip())
+
+
+def _rich_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
+    console = _console(sys.stdout)
+    cells = [[_writes(sys.stdout, shown(_field(row, column.key), column.kind)) for column in columns] for row in rows]
+    if is_terminal(sys.stdout) and _narrowest(cells, columns) > console.width:
+        for position, row in enumerate(rows):
+            if position:
+                out()
+            _block(row, columns)
+        return
+    console.print(_laid_out(cells, columns))
+
+
+def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int:
+    """Return the width below which the table would be shreds: words may wrap, figures may not."""
+    total = 1
+    for position, column in enumerate(columns):
+        longest = max(len(column.heading), *(len(line) for row in cells for line in row[position].split("\n")))
+        total += 2 + (longest if column.kind != "text" else min(longest, _NARROWEST))
+    return total
+
+
+def _laid_out(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
+    laid = Table(box=None, pad_edge=True, padding=(0, 1), header_style="dim" if coloured(sys.stdout) else "")
+    for column in columns:
+        words = column.kind == "text"
+        laid.add_column(
+            Text(column.heading), justify="right" if column.right else "left", no_wrap=not words, overflow="fold"
+        )
+    for row in cells:
+        laid.add_row(*(_cell(cell, column) for cell, column in zip(row, columns, strict=True)))
+    return laid
+
+
+def _cell(cell: str, column: Column) -> Text:
+    from rich.text import Text
+
+    if column.kind == "state" and cell in _SYMBOLS and coloured(sys.stdout):
+        return Text(_mark(sys.stdout, cell), style=_COLOURS[cell])
+    return Text(cell)
+
+
+# --- progress ----------------------------------------------------------------------------------------------------------
+
+LINE_EVERY_SECONDS = 5.0
+
+
+class Progress:
+    """What `progress` yields: tell it how much is done."""
+
+    def __init__(self, show: Callable[[int, int | None, str], None], total: int | None) -> None:
+        self._show = show
+        self.total = total
+        self.done = 0
+
+    def update(self, done: int, *, total: int | None = None, note: str = "") -> None:
+        """Show that *done* of *total* is done; *note* stands behind it."""
+        self.done = done
+        self.total = total if total is not None else self.total
+        self._show(done, self.total, note)
+
+    def advance(self, by: int = 1, *, note: str = "") -> None:
+        """Show that *by* more is done."""
+        self.update(self.done + by, note=note)
+
+
+@contextlib.contextmanager
+def progress(
+    label: str, total: int | None = None, *, quiet: bool = False, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Progress]:
+    """Show progress on stderr: a bar on a terminal, elsewhere a line every few seconds."""
+    if quiet or sys.stderr is None or _recording is not None:  # a picture stands still
+        yield Progress(lambda *_: None, total)
+    elif is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb":
+        with _bar(label, total) as bar:
+            yield bar
+    else:
+        yield Progress(_line_now_and_then(label, clock), total)
+
+
+def _line_now_and_then(label: str, clock: Callable[[], float]) -> Callable[[int, int | None, str], None]:
+    started = shown_at = clock()
+
+    def show(done: int, total: int | None, note: str) -> None:
+        nonlocal shown_at
+        now = clock()
+        if now - shown_at < LINE_EVERY_SECONDS:
+            return
+        shown_at = now
+        say(progress_line(label, done, total, now - started, note))
+
+    return show
+
+
+def progress_line(label: str, done: int, total: int | None, seconds: float, note: str = "") -> str:
+    """Return progress as one line: share, count, rate and time left."""
+    rate = done / seconds if seconds > 0 else 0.0
+    words = [durations.format_count(done)]
+    if total:
+        words = [
+            f"{min(100 * done // total, 100)} %",
+            f"{durations.format_count(done)}/{durations.format_count(total)}",
+        ]
+    words.append(durations.format_rate(rate))
+    if total and rate > 0 and done < total:
+        words.append(f"{durations.format_duration((total - done) / rate)} left")
+    return "  ".join([label, *words, *([note] if note else [])])
+
+
+@contextlib.contextmanager
+def _bar(label: str, total: int | None) -> Iterator[Progress]:
+    from rich.progress import BarColumn, TextColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    started = time.monotonic()
+    text = TextColumn("{task.fields[told]}", markup=False)
+    with Bar(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=34),
+        text,
+        console=_console(sys.stderr),
+        transient=True,  # the line that sums up the step takes its place
+    ) as bar:
+        task = bar.add_task(label, total=total, told="")
+
+        def show(done: int, total: int | None, note: str) -> None:
+            told = progress_line("", done, total, time.monotonic() - started, note).strip()
+            bar.update(task, completed=done, total=total, told=Text(told).plain)
+
+        yield Progress(show, total)
+
+
+@contextlib.contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show a line on stderr while something is waited for; call what it yields to change the line."""
+    if sys.stderr is None or not is_terminal(sys.stderr) or os.environ.get("TERM") == "dumb":
+        say(text)
+        yield say
+        return
+    from rich.status import Status
+    from rich.text import Text
+
+    with Status(Text(text), console=_console(sys.stderr)) as line:
+        yield lambda changed: line.update(Text(changed))

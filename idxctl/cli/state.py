@@ -1,0 +1,153 @@
+"""
+What every command shares: the configuration, connections, and the questions put to people.
+
+The only place that reads settings from the environment. Engines are imported when first asked for, so that ``--help`` loads no driver.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idxctl.core.errors import IdxctlError, UsageError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from idxctl.core.settings import Settings
+    from idxctl.opensearch.client import Client
+    from idxctl.postgres.connect import Connection, Pool
+
+
+class Output(str, Enum):
+    """The shapes data is printed in."""
+
+    TABLE = "table"
+    PLAIN = "plain"
+    JSON = "json"
+    NDJSON = "ndjson"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+def _default_output() -> Output:
+    return Output.TABLE if is_terminal(sys.stdout) else Output.PLAIN
+
+
+OutputOption = Annotated[
+    Output,
+    typer.Option(
+        "--output",
+        "-o",
+        default_factory=_default_output,
+        show_default=False,
+        help="How to print the data [default: table on a terminal, plain elsewhere].",
+    ),
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+IndexOption = Annotated[str | None, typer.Option("--index", metavar="INDEX", help="Only this index.")]
+
+
+class NothingChanged(IdxctlError):  # noqa: N818 - it is an outcome
+    """The answer to a question was no."""
+
+
+@dataclass
+class State:
+    """One run of the command line. Settings and connections are made when first asked for."""
+
+    config: Path | None = None
+    debug: bool = False
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    need_indexes: bool = True
+
+    @cached_property
+    def settings(self) -> Settings:
+        """The configuration; raises `InvalidConfig` with all that is wrong."""
+        return self.load()
+
+    def load(self, **flags: Any) -> Settings:
+        """Read the configuration with *flags* on top: ``load(**{"worker.workers": 3})``."""
+        from idxctl.core.config import load
+
+        given = {**self.flags, **flags}
+        return load(environ=os.environ, flags=given, path=self.config, need_indexes=self.need_indexes)
+
+    def connect(self) -> Connection:
+        """Open a connection to PostgreSQL; the caller closes it."""
+        from idxctl.postgres.connect import connect
+
+        return connect(self.settings.database)
+
+    def pool(self) -> Pool:
+        """Make a pool of connections to PostgreSQL, one a thread; the caller closes it."""
+        from idxctl.postgres.connect import Pool
+
+        return Pool(self.settings.database)
+
+    def opensearch(self) -> Client:
+        """Make a client of OpenSearch; nothing is sent yet. The caller closes it."""
+        from idxctl.opensearch.client import connect
+
+        return connect(self.settings.opensearch)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody can be asked: a terminal to read from and one to ask on."""
+        return is_terminal(sys.stdin) and (is_terminal(sys.stderr) or is_terminal(sys.stdout))
+
+    def confirm(self, question: str, *, yes: bool, flag: str = "--yes", unattended: bool = False) -> None:
+        """
+        Return if the answer is yes, otherwise raise.
+
+        Without a terminal *yes* must have been given, by *flag*; *unattended* goes on without it, for commands that
+        scripts have always run as they are.
+        """
+        if yes:
+            return
+        if not self.interactive:
+            if unattended:
+                return
+            raise UsageError(f"this needs a yes, and there is no terminal to ask on: {question}", hint=f"add {flag}")
+        sys.stderr.write(f"{question} [y/N] ")
+        sys.stderr.flush()
+        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+            raise NothingChanged("nothing was changed")
+
+
+_current = State()
+
+
+def current() -> State:
+    """Return the state of this run."""
+    return _current
+
+
+def begin(state: State) -> None:
+    """Make *state* the one of this run; the root command does it."""
+    global _current  # noqa: PLW0603 - a process is one run of the command line
+    _current = state
+
+
+def is_terminal(stream: Any) -> bool:
+    """Whether *stream* is a terminal; a closed or missing one is not."""
+    try:
+        return stream is not None and bool(stream.isatty())
+    except ValueError:
+        return False
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration option, as a typer parser: ``typer.Option(parser=duration, metavar="DURATION")``."""
+    from idxctl.core.durations import parse_duration
+
+    return parse_duration(text)

@@ -1,0 +1,198 @@
+"""``idxctl worker``: run a pool, and look at those that run."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from datetime import timedelta
+from enum import Enum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from idxctl.cli import render
+from idxctl.cli.app import exits, plain_app
+from idxctl.cli.log import LogFormat, configure
+from idxctl.cli.render import Column
+from idxctl.cli.state import OutputOption, current, duration
+from idxctl.core.errors import IdxctlError, PartlyDone
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from idxctl.core.settings import Settings
+    from idxctl.opensearch.client import Client
+    from idxctl.worker.pool import Options, Worker
+
+app = plain_app(help="Run workers, and see those that run.")
+
+
+class Preset(str, Enum):
+    """Workers and queue size by traffic: below 10 requests a second, to 100, above, and for bursts."""
+
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+    BURST = "burst"
+
+
+@app.command(epilog=exits(3) + " 130 or 143 when a second signal ended it at once.")
+def start(
+    *,
+    workers: Annotated[int | None, typer.Option(min=1, show_default=False, help="Threads [default: 5].")] = None,
+    queue_size: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="Tasks at which the queue counts as full [default: 1000]."),
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(help="Workers and queue size: low 2/100, medium 5/1000, high 10/5000, burst 15/10000."),
+    ] = None,
+    drain_timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long the first signal waits for what is in flight [default: 30s].",
+        ),
+    ] = None,
+    until_empty: Annotated[
+        bool, typer.Option("--until-empty", help="End once nothing is queued or in flight.")
+    ] = False,
+    index: Annotated[
+        list[str] | None, typer.Option("--index", metavar="INDEX", help="Only this index; may be repeated.")
+    ] = None,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="How facts are logged.")] = LogFormat.HUMAN,
+) -> None:
+    """
+    Claim tasks, index their documents, settle; until stopped.
+
+    The first SIGTERM or Ctrl-C finishes what is in flight, a second one leaves at once. Neither loses anything.
+    """
+    from idxctl.postgres import migrate
+    from idxctl.worker.pool import Worker
+
+    state = current()
+    given = {
+        "worker.workers": workers,
+        "worker.queue_size": queue_size,
+        "worker.preset": preset.value if preset else None,
+    }
+    state.flags = {**state.flags, **{name: value for name, value in given.items() if value is not None}}
+    configure(log_format, debug=state.debug)
+    settings = state.settings
+    pool, client = state.pool(), state.opensearch()
+    try:
+        migrate.require(pool.mine())
+        worker = Worker(pool, client, _options(settings, index, until_empty=until_empty))
+        _say_started(settings, client, worker)
+        _stop_on_signals(worker)
+        began = time.monotonic()
+        seconds = drain_timeout.total_seconds() if drain_timeout is not None else settings.worker.drain_timeout_seconds
+        worker.run(drain_timeout=seconds)
+        _say_stopped(worker, time.monotonic() - began)
+    finally:
+        pool.close()
+        client.close()
+    if worker.kept:
+        raise PartlyDone(
+            f"{worker.kept:,} tasks are left: their index is paused, or has no generation",
+            hint="idxctl queue stats names it; idxctl resume, or idxctl reindex",
+        )
+
+
+def _options(settings: Settings, indexes: list[str] | None, *, until_empty: bool) -> Options:
+    from idxctl.worker.pool import Options
+
+    worker = settings.worker
+    return Options(
+        workers=worker.workers,
+        queue_size=worker.queue_size,
+        batch_size=worker.batch_size,
+        batch_bytes=worker.batch_bytes,
+        max_attempts=worker.max_attempts,
+        lease_seconds=worker.lease_seconds,
+        age_limit_seconds=worker.age_limit_seconds,
+        request_timeout_seconds=settings.opensearch.request_timeout_seconds,
+        until_empty=until_empty,
+        indexes=tuple(indexes) if indexes else None,
+    )
+
+
+def _say_started(settings: Settings, client: Client, worker: Worker) -> None:
+    from idxctl.postgres.connect import describe
+    from idxctl.worker.pool import fact
+
+    try:
+        name, version = client.info()
+        search = f"{'OpenSearch' if name == 'opensearch' else name} {'.'.join(map(str, version))}"
+    except IdxctlError as error:
+        search = f"OpenSearch does not answer yet ({error.message})"
+    options = worker.options
+    fact(
+        "started",
+        f"{options.workers} threads, queue size {options.queue_size:,}, {describe(settings.database)}, {search}, pid {os.getpid()}",
+        worker=worker.id, threads=options.workers, queue_size=options.queue_size, pid=os.getpid(),
+    )  # fmt: skip
+
+
+def _stop_on_signals(worker: Worker) -> None:
+    """First signal: drain. Second one, of either kind: leave at once; leases lapse, nothing is lost."""
+    from idxctl.worker.pool import fact
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if worker.asked_to_stop:
+            os._exit(128 + number)
+        worker.asked_to_stop = True
+        worker.stop()
+        fact(
+            "draining",
+            f"{worker.in_flight} batches in flight; again to leave at once (nothing is lost)",
+            batches=worker.in_flight,
+        )
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, on_signal)
+
+
+def _say_stopped(worker: Worker, seconds: float) -> None:
+    from idxctl.core.durations import format_duration
+    from idxctl.worker.pool import fact
+
+    counters = worker.counters
+    fact(
+        "stopped",
+        f"{counters.indexed:,} indexed, {counters.dead:,} dead, in {format_duration(seconds)}",
+        **counters.shown(),
+    )
+
+
+@app.command("list", epilog=exits())
+def list_(output: OutputOption) -> None:
+    """Show the workers that run, on every host."""
+    from idxctl.postgres import migrate
+    from idxctl.worker import janitor
+
+    with current().connect() as conn:
+        migrate.require(conn)
+        rows = [_row(one) for one in janitor.alive(conn)]
+    columns = [
+        Column("worker"), Column("state"), Column("threads", kind="count"), Column("indexed", kind="count"),
+        Column("dead", kind="count"), Column("p95_seconds", "p95", "age"), Column("started_at", "up", "since"),
+        Column("seen_at", "seen", "since"), Column("breaker"),
+    ]  # fmt: skip
+    render.table(rows, columns, output, empty="No workers are running. idxctl worker start")
+
+
+def _row(one: object) -> dict[str, object]:
+    from idxctl.worker.janitor import WorkerRow
+
+    assert isinstance(one, WorkerRow)
+    breaker = f"{one.breaker['state']}: {one.breaker['reason']}" if one.breaker else "closed"
+    return {
+        "worker": one.id, "host": one.host, "pid": one.pid, "version": one.version, "state": one.state, "threads": one.threads,
+        "queue_size": one.queue_size, "indexes": one.indexes, "started_at": one.started_at, "seen_at": one.seen_at,
+        "breaker": breaker, **one.counters,
+    }  # fmt: skip
