@@ -1,0 +1,3 @@
+"""Fixtures that these tests share."""
+
+from support.fixtures import items, items_template, stops  # noqa: F401 - pytest finds them by name here

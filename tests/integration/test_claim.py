@@ -1,0 +1,34 @@
+"""Claims: what is taken, in which order, under which token; T1, G2 and the floor, on real servers."""
+
+
+def rename(rig, item, name):
+    rig.sql("UPDATE items SET name = %s WHERE id = %s", name, item)
+
+
+def test_a_token_is_drawn_by_the_statement_that_takes_the_tasks(items, stops):
+    """T1: another worker draws and writes the old row while the first stands before its claim."""
+    rename(items, 1, "before")
+    stop = stops.at("claim.locked")
+    with items.hand().stepping():
+        stop.wait()
+        items.hand().step()
+        rename(items, 1, "after")
+        stop.release()
+    assert items.at_rest()
+    assert items.document(1)["name"] == "after"
+
+
+def test_documents_are_read_after_the_commit_of_the_claim(items, stops):
+    """T1: a read with the claim's own snapshot would put the first name under a token that is greater than the second's."""
+    rename(items, 1, "first")
+    stop = stops.at("claim.locked")
+    with items.hand().stepping():
+        stop.wait()
+        rename(items, 1, "second")
+        items.sql(
+            "UPDATE opensearch_indexing_queue SET priority = 1 WHERE id = (SELECT max(id) FROM opensearch_indexing_queue)"
+        )
+        items.hand().step()
+        stop.release()
+    assert items.at_rest()
+    assert items.document(1)["name"] == "second"

@@ -1,0 +1,120 @@
+"""Fan-outs: lookups after commit (C1), sweeps after TRUNCATE (C3), on real servers."""
+
+import psycopg
+
+from idxctl.queue import rescue
+
+
+def test_a_listing_that_moves_into_a_category_while_it_is_renamed_gets_the_new_name(items):
+    """C1: the rename's own transaction cannot see the listing that is just moving in."""
+    with psycopg.connect(items.database) as moving, psycopg.connect(items.database) as renaming:
+        moving.execute("UPDATE items SET category_id = 2 WHERE id = 3")
+        renaming.execute("UPDATE categories SET name = 'renamed' WHERE id = 2")
+        moving.commit()
+        items.hand().steps()
+        assert items.document(3)["category"] == "category 2"
+        renaming.commit()
+    items.drain()
+    assert items.document(3)["category"] == "renamed"
+    assert items.differences() == []
+
+
+def test_a_lookup_of_a_lost_lease_is_expanded_by_others_and_not_twice(items, stops):
+    items.sql("UPDATE categories SET name = 'renamed' WHERE id = 1")
+    stop = stops.at("expand.before")
+    with items.hand().stepping():
+        stop.wait()
+        items.sql("UPDATE opensearch_indexing_inflight SET lease_until = now() - interval '1 second'")
+        rescue.rescue(items.conn, max_attempts=3)
+        stop.release()
+    assert items.sql("SELECT kind FROM opensearch_indexing_queue") == [("keys",)]
+    items.drain()
+    assert items.differences() == []
+
+
+def test_a_lookup_that_cannot_run_waits_and_stops_no_other_task(items):
+    items.sql("UPDATE categories SET name = 'renamed' WHERE id = 1")
+    items.sql("ALTER TABLE items RENAME COLUMN category_id TO category")
+    hand = items.hand()
+    hand.step()
+    ((kind, error),) = items.sql("SELECT kind, last_error FROM opensearch_indexing_queue")
+    assert kind == "keys"
+    assert "does not run" in error
+    items.sql("ALTER TABLE items RENAME COLUMN category TO category_id")
+    items.drain()
+    assert items.differences() == []
+
+
+def test_truncate_empties_the_index_once_batches_in_flight_are_through(items, stops):
+    """C3: a batch that was read before the TRUNCATE is still under way when the sweep is claimed."""
+    items.sql("UPDATE items SET name = 'new' WHERE id = 1")
+    stop = stops.at("send.before")
+    with items.hand().stepping():
+        stop.wait()
+        items.sql("TRUNCATE items CASCADE")
+        other = items.hand()
+        other.step()
+        assert items.one("SELECT payload ? 'before' FROM opensearch_indexing_queue WHERE kind = 'sweep' LIMIT 1")
+        stop.release()
+    items.drain()
+    assert items.differences() == []
+    assert items.ask("GET", f"/{items.index}/_count")["count"] == 0
+
+
+def test_truncate_of_a_child_table_empties_its_part_of_every_document(items):
+    items.sql("TRUNCATE parts")
+    items.drain()
+    assert items.differences() == []
+    assert items.document(1)["parts"] == []
+
+
+def test_a_row_written_after_a_truncate_in_the_same_transaction_is_there(items):
+    with psycopg.connect(items.database) as connection:
+        connection.execute("TRUNCATE items CASCADE")
+        connection.execute("INSERT INTO items (id, name) VALUES (1, 'again'), (99, 'fresh')")
+    items.drain()
+    assert items.differences() == []
+
+
+def test_a_sweep_of_a_generation_that_was_retired_meanwhile_leaves_it_out(items, stops):
+    from idxctl.indexes.retire import retire
+    from idxctl.opensearch import aliases
+
+    going = items.register()
+    items.sql("TRUNCATE parts")
+    stop = stops.at("expand.before")
+    hand = items.hand()
+    with hand.stepping():
+        stop.wait()
+        retire(items.conn, going.id)
+        aliases.delete(items.client, going.name)
+        stop.release()
+    assert not hand.worker.breaker.open
+    items.drain()
+    assert items.differences() == []
+
+
+def test_rows_that_become_due_with_time_are_enqueued_once(items):
+    from idxctl.queue import expand
+
+    items.configure(toml=items.config.read_text().replace('ignore = ["seen"]', 'at = "due"'))
+    items.sql("ALTER TABLE items ADD COLUMN due timestamptz")
+    items.watch()
+    items.sql("UPDATE items SET due = now() + interval '1 hour' WHERE id = 1")
+    items.drain()
+    items.sql(
+        "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
+    )
+    items.sql("SET session_replication_role = replica")
+    assert expand.due(items.conn) == 0
+    items.application.execute("ALTER TABLE items DISABLE TRIGGER ALL")
+    items.sql("UPDATE items SET due = now() - interval '30 seconds' WHERE id = 1")
+    items.sql(
+        "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
+    )
+    assert expand.due(items.conn) == 1
+    assert items.sql("SELECT document_id, origin FROM opensearch_indexing_queue") == [("1", "at")]
+    items.sql(
+        "UPDATE opensearch_indexing_watches SET at_watermark = at_watermark - interval '1 second' WHERE at_watermark IS NOT NULL"
+    )
+    assert expand.due(items.conn) == 0

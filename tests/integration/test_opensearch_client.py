@@ -1,0 +1,718 @@
+"""The client against a real OpenSearch, directly and behind a stand-in that ends TLS and checks who is asking."""
+
+# ruff: noqa: SIM117 - apart, it is plain which call is expected to fail
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime as dt
+import gzip
+import http.client
+import ipaddress
+import logging
+import re
+import socket
+import ssl
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.settings import OpenSearchSettings, Secret
+from idxctl.opensearch.client import connect
+
+ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-not-a-real-one"
+BULK = '{"index":{"_id":"1"}}\n{"title":"Žuta bicikla, 12,50 €"}\n{"delete":{"_id":"none"}}\n'.encode()
+
+
+# --- certificates ------------------------------------------------------------------------------------------------------
+
+
+class Authority:
+    """A certificate authority that lives in a directory of the test."""
+
+    def __init__(self, directory: Path, name: str):
+        self.directory, self.name = directory, name
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self.certificate = self._signed(subject, self.key, ca=True, alternative=None)
+        self.path = self._write(f"{name}.pem", self.certificate.public_bytes(serialization.Encoding.PEM))
+
+    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Return the certificate and key of *name*, valid for *hosts*."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        names = [x509.IPAddress(ipaddress.ip_address(h)) if h[0].isdigit() else x509.DNSName(h) for h in hosts]
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = self._signed(subject, key, ca=False, alternative=names)
+        secret = key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        return self._write(f"{name}.crt", pem), self._write(f"{name}.key", secret)
+
+    def _signed(self, subject, key, *, ca, alternative):
+        now = dt.datetime.now(dt.timezone.utc)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=2))
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
+        )
+        if alternative:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
+        return builder.sign(self.key, hashes.SHA256())
+
+    def _write(self, name: str, data: bytes) -> Path:
+        path = self.directory / name
+        path.write_bytes(data)
+        return path
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("ca"), "good-authority")
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("other"), "another-authority")
+
+
+# --- the stand-in ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Asked:
+    """A request as it arrived."""
+
+    method: str
+    path: str
+    headers: dict
+    body: bytes
+    client: str | None  # the name in the client's certificate
+
+
+@dataclass
+class Refusal:
+    """What a gate answers instead of passing a request on."""
+
+    status: int
+    body: bytes = b""
+    headers: dict = field(default_factory=dict)
+
+
+class StandIn:
+    """An HTTP(S) server that lets *gate* look at each request, then asks the real OpenSearch."""
+
+    def __init__(self, upstream, gate=lambda asked: None, context=None):
+        self.upstream, self.gate = urlsplit(upstream), gate
+        self.seen: list[Asked] = []
+        self.connections = 0
+        stand_in = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self):
+                stand_in.connections += 1
+                super().setup()
+
+            def serve(self):
+                stand_in.answer(self)
+
+            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = serve  # noqa: N815
+
+            def log_message(self, *_):
+                pass
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def get_request(self):
+                connection, address = super().get_request()
+                if context:
+                    connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
+                return connection, address
+
+            def finish_request(self, request, client_address):
+                # In the connection's own thread, so that a client that turns away stops nobody.
+                with contextlib.suppress(OSError):
+                    if context:
+                        request.do_handshake()
+                    super().finish_request(request, client_address)
+
+            def handle_error(self, *_):
+                pass
+
+        self.server = Server(("127.0.0.1", 0), Handler)
+        self.scheme = "https" if context else "http"
+        self.port = self.server.server_port
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+
+    @property
+    def url(self):
+        return f"{self.scheme}://localhost:{self.port}"
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, handler):
+        body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
+        asked = Asked(handler.command, handler.path, {k.lower(): v for k, v in handler.headers.items()}, body, None)
+        if isinstance(handler.connection, ssl.SSLSocket) and (shown := handler.connection.getpeercert()):
+            asked.client = dict(pair[0] for pair in shown["subject"])["commonName"]
+        self.seen.append(asked)
+        answer = self.gate(asked) or self.forward(asked)
+        handler.send_response(answer.status)
+        for name, value in answer.headers.items():
+            handler.send_header(name, value)
+        handler.send_header("content-length", str(len(answer.body)))
+        handler.end_headers()
+        if asked.method != "HEAD":
+            handler.wfile.write(answer.body)
+
+    def forward(self, asked):
+        connection = http.client.HTTPConnection(self.upstream.hostname, self.upstream.port)
+        kept = {name: asked.headers[name] for name in ("content-type", "content-encoding") if name in asked.headers}
+        connection.request(asked.method, asked.path, body=asked.body or None, headers=kept)
+        answer = connection.getresponse()
+        body = answer.read()
+        connection.close()
+        return Refusal(answer.status, body, {"content-type": answer.headers.get("content-type", "text/plain")})
+
+
+def server_context(certificate, *, client_authority=None):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*certificate)
+    if client_authority:
+        context.verify_mode = ssl.CERT_REQUIRED
+        context.load_verify_locations(client_authority)
+    return context
+
+
+@pytest.fixture
+def tls(authority, opensearch_url):
+    """Make a stand-in with a certificate of the good authority."""
+    with contextlib.ExitStack() as stack:
+
+        def make(gate=lambda asked: None, *, hosts=("localhost",), client_authority=None):
+            context = server_context(authority.issue("server", *hosts), client_authority=client_authority)
+            return stack.enter_context(StandIn(opensearch_url, gate, context))
+
+        yield make
+
+
+@pytest.fixture
+def answering(opensearch_url):
+    """Make a stand-in that gives one answer to everything."""
+    with contextlib.ExitStack() as stack:
+
+        def make(status, body=b"", **headers):
+            refusal = Refusal(status, body, {name.replace("_", "-"): value for name, value in headers.items()})
+            return stack.enter_context(StandIn(opensearch_url, lambda asked: refusal))
+
+        yield make
+
+
+def expects(header):
+    """Return a gate that turns away whoever does not send this Authorization."""
+
+    def gate(asked):
+        if asked.headers.get("authorization") != header:
+            return Refusal(401, b"Unauthorized", {"content-type": "text/plain"})
+        return None
+
+    return gate
+
+
+def settings(url, **more):
+    return OpenSearchSettings(urls=(url,), **more)
+
+
+@pytest.fixture
+def index(opensearch_url, request):
+    """Make an index of this test, and remove it."""
+    name = "client-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:80].strip("-")
+    with connect(settings(opensearch_url)) as client:
+        client.request("PUT", f"/{name}", body={"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
+        yield name
+        client.request("DELETE", f"/{name}")
+
+
+# --- plain requests ----------------------------------------------------------------------------------------------------
+
+
+def test_info_names_distribution_and_version_and_asks_once(opensearch_url):
+    with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
+        distribution, version = client.info()
+        assert client.info() == (distribution, version)
+    assert distribution == "opensearch"
+    assert len(version) == 3
+    assert version[0] >= 2
+    assert len(stand_in.seen) == 1
+
+
+def test_nothing_is_sent_when_a_client_is_made():
+    connect(settings("http://127.0.0.1:1")).close()
+
+
+def test_a_bulk_body_arrives_byte_for_byte_and_the_answer_is_small(opensearch_url, index):
+    with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
+        answer = client.bulk(index, BULK)
+        sent = stand_in.seen[-1]
+        stored = client.request("GET", f"/{index}/_doc/1")
+    assert sent.body == BULK
+    assert sent.headers["content-type"] == "application/x-ndjson"
+    assert set(answer) == {"took", "errors", "items"}
+    assert [next(iter(item.values()))["status"] for item in answer["items"]] == [201, 404]
+    assert stored["_source"]["title"] == "Žuta bicikla, 12,50 €"
+
+
+def test_a_raw_answer_is_text_as_it_came(opensearch_url, index):
+    with connect(settings(opensearch_url)) as client:
+        client.bulk(index, BULK, params={"refresh": True})
+        text = client.raw("POST", f"/{index}/_mget", body={"ids": ["1"]})
+    assert isinstance(text, str)
+    assert '"Žuta bicikla, 12,50 €"' in text
+
+
+def test_head_says_whether_a_thing_is_there(opensearch_url, index):
+    with connect(settings(opensearch_url)) as client:
+        assert client.exists(f"/{index}") is True
+        assert client.exists("/client-none-such") is False
+
+
+def test_a_compressed_body_is_smaller_and_means_the_same(opensearch_url, index):
+    body = BULK * 200
+    with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url, compress=True)) as client:
+        answer = client.bulk(index, body)
+    assert len(answer["items"]) == 400
+    assert gzip.decompress(stand_in.seen[-1].body) == body
+    assert len(stand_in.seen[-1].body) < len(body) / 4
+
+
+def test_the_servers_own_timeout_reaches_the_server(opensearch_url, index):
+    with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
+        client.request("GET", f"/_cluster/health/{index}", params={"timeout": "5s", "local": True, "level": None})
+    assert stand_in.seen[-1].path == f"/_cluster/health/{index}?timeout=5s&local=true"
+
+
+def test_threads_share_a_client_and_its_connections_stay_open(opensearch_url, index):
+    with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: client.request("GET", f"/{index}/_count")["count"], range(80)))
+    assert answers == [0] * 80
+    assert stand_in.connections <= 8
+
+
+def test_a_deprecation_header_is_no_python_warning(answering):
+    stand_in = answering(200, b"{}", warning='299 OpenSearch-2.0 "old"')
+    with connect(settings(stand_in.url)) as client:
+        assert client.request("GET", "/x") == {}
+
+
+# --- errors ------------------------------------------------------------------------------------------------------------
+
+
+def test_an_error_answer_tells_status_type_and_reason(opensearch_url):
+    with connect(settings(opensearch_url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.request("GET", "/client-none-such/_count")
+    refused = caught.value
+    assert (refused.status, refused.error_type) == (404, "index_not_found_exception")
+    assert "client-none-such" in refused.reason
+    assert "404" in str(refused)
+    assert refused.body["status"] == 404
+
+
+def test_an_empty_413_is_a_refusal(answering):
+    with connect(settings(answering(413).url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.bulk("x", BULK)
+    assert (caught.value.status, caught.value.error_type, caught.value.body) == (413, "", None)
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_a_busy_answer_is_a_refusal_and_is_not_sent_again(answering, status):
+    stand_in = answering(status, b'{"error":{"type":"some_exception","reason":"busy"}}')
+    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.bulk("x", BULK)
+    assert (caught.value.status, caught.value.error_type) == (status, "some_exception")
+    assert len(stand_in.seen) == 1
+
+
+def test_a_page_of_a_proxy_is_not_taken_for_an_answer(answering):
+    stand_in = answering(200, b"<html>Sign in</html>", content_type="text/html")
+    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.request("GET", "/")
+    assert "not JSON" in str(caught.value)
+    assert "IDXCTL_OPENSEARCH_URL" in caught.value.hint
+
+
+def test_something_else_that_speaks_json_is_not_opensearch(answering):
+    with (
+        connect(settings(answering(200, b'{"hello":"world"}').url)) as client,
+        pytest.raises(OpenSearchRefused) as caught,
+    ):
+        client.info()
+    assert "not OpenSearch" in str(caught.value)
+
+
+def test_a_redirect_is_not_followed(answering):
+    stand_in = answering(302, location="http://127.0.0.1:1/login")
+    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.request("GET", "/")
+    assert caught.value.status == 302
+
+
+def test_nobody_there_is_unreachable_with_host_and_way_out():
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        port = held.getsockname()[1]
+        with connect(settings(f"http://127.0.0.1:{port}")) as client, pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("GET", "/")
+    assert str(caught.value) == f"OpenSearch at 127.0.0.1:{port} refuses connections"
+    assert "IDXCTL_OPENSEARCH_URL" in caught.value.hint
+    assert caught.value.exit_status == 5
+
+
+def test_a_name_that_does_not_exist_says_so():
+    with connect(settings("http://nobody.invalid:9200")) as client, pytest.raises(OpenSearchUnreachable) as caught:
+        client.request("GET", "/")
+    assert "nobody.invalid:9200 cannot be found" in str(caught.value)
+
+
+def test_no_answer_in_time_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with connect(settings(url)) as client, pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("GET", "/", timeout_seconds=0.05)
+    assert "did not answer within 0.05 s" in str(caught.value)
+
+
+def test_a_connection_cut_in_the_middle_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as cutting:
+
+        def cut():
+            connection, _ = cutting.accept()
+            connection.recv(10)
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+            connection.close()
+
+        thread = threading.Thread(target=cut)
+        thread.start()
+        url = f"http://127.0.0.1:{cutting.getsockname()[1]}"
+        with connect(settings(url)) as client, pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("POST", "/x", body=b"y" * 1000)
+        thread.join()
+    assert "closed the connection" in str(caught.value)
+
+
+def test_the_driver_says_nothing_in_the_log(caplog):
+    with caplog.at_level(logging.INFO), connect(settings("http://127.0.0.1:1")) as client:
+        with pytest.raises(OpenSearchUnreachable):
+            client.request("POST", "/x", body=b"a document")
+    assert caplog.text == ""
+
+
+def test_a_dead_host_is_passed_over_after_one_failure(opensearch_url):
+    both = OpenSearchSettings(urls=("http://127.0.0.1:1", opensearch_url))
+    with connect(both) as client:
+        failures = [error for error in (failure(client) for _ in range(20)) if error]
+    assert len(failures) <= 1
+    assert all("127.0.0.1:1 " in str(error) for error in failures)
+
+
+def failure(client):
+    """Ask once and return what went wrong, or None."""
+    try:
+        client.request("GET", "/")
+    except OpenSearchUnreachable as error:
+        return error
+
+
+def test_a_host_that_does_not_answer_in_time_is_passed_over_too(opensearch_url):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        urls = (f"http://127.0.0.1:{silent.getsockname()[1]}", opensearch_url)
+        with connect(OpenSearchSettings(urls=urls, request_timeout_seconds=0.5)) as client:
+            failures = [error for error in (failure(client) for _ in range(10)) if error]
+    assert len(failures) <= 1
+
+
+def test_with_every_host_dead_each_request_still_tries():
+    both = OpenSearchSettings(urls=("http://127.0.0.1:1", "http://127.0.0.1:2"))
+    with connect(both) as client:
+        for _ in range(6):
+            with pytest.raises(OpenSearchUnreachable):
+                client.request("GET", "/")
+
+
+def test_describe_names_every_host():
+    client = connect(OpenSearchSettings(urls=("https://a.example", "http://[::1]:9201/prefix")))
+    assert client.describe() == "OpenSearch at a.example:443, [::1]:9201"
+
+
+def test_a_prefix_in_the_url_stands_before_every_path(opensearch_url):
+    def strip(asked):
+        assert asked.path.startswith("/search/")
+        asked.path = asked.path.removeprefix("/search")
+
+    with StandIn(opensearch_url, strip) as stand_in, connect(settings(stand_in.url + "/search")) as client:
+        assert client.info()[0] == "opensearch"
+
+
+# --- authentication ----------------------------------------------------------------------------------------------------
+
+BASIC = "Basic " + base64.b64encode("søk:p:a ss".encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("header", "good", "bad"),
+    [
+        (BASIC, {"username": "søk", "password": Secret("p:a ss")}, {"username": "søk", "password": Secret("hunter2")}),
+        ("Bearer t0ken", {"bearer_token": Secret("t0ken")}, {"bearer_token": Secret("hunter2")}),
+        ("ApiKey a2V5", {"api_key": Secret("a2V5")}, {"api_key": Secret("hunter2")}),
+    ],
+    ids=["basic", "bearer", "api-key"],
+)
+def test_credentials_are_sent_and_wrong_ones_explained(tls, authority, index, header, good, bad):
+    stand_in = tls(expects(header))
+    with connect(settings(stand_in.url, ca_file=authority.path, **good)) as client:
+        assert client.bulk(index, BULK)["errors"] is False
+    for wrong in (bad, {}):
+        with connect(settings(stand_in.url, ca_file=authority.path, **wrong)) as client:
+            with pytest.raises(OpenSearchRefused) as caught:
+                client.bulk(index, BULK)
+        assert caught.value.status == 401
+        assert "does not accept the credentials" in str(caught.value)
+        assert "IDXCTL_OPENSEARCH_PASSWORD" in caught.value.hint
+        assert "hunter2" not in f"{caught.value!r} {caught.value.hint} {caught.value.__cause__!r} {client!r}"
+
+
+def test_a_missing_right_names_what_was_refused(answering):
+    body = (
+        b'{"error":{"type":"security_exception","reason":"no permissions for [indices:data/write/bulk]"},"status":403}'
+    )
+    with connect(settings(answering(403, body).url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.bulk("x", BULK)
+    assert (caught.value.status, caught.value.error_type) == (403, "security_exception")
+    assert "indices:data/write/bulk" in str(caught.value)
+    assert "IDXCTL_OPENSEARCH_USERNAME" in caught.value.hint
+
+
+def test_a_block_is_not_taken_for_a_missing_right(answering):
+    body = b'{"error":{"type":"cluster_block_exception","reason":"index [x] blocked"},"status":403}'
+    with connect(settings(answering(403, body).url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.bulk("x", BULK)
+    assert caught.value.hint is None
+
+
+# --- TLS ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_private_authority_is_trusted_when_named(tls, authority):
+    with connect(settings(tls().url, ca_file=authority.path)) as client:
+        assert client.info()[0] == "opensearch"
+
+
+@pytest.mark.parametrize("named", ["none", "another"])
+def test_a_certificate_of_an_unknown_authority_is_refused(tls, stranger, named):
+    more = {"ca_file": stranger.path} if named == "another" else {}
+    stand_in = tls()
+    with connect(settings(stand_in.url, **more)) as client, pytest.raises(OpenSearchUnreachable) as caught:
+        client.request("GET", "/")
+    assert f"localhost:{stand_in.port} shows a certificate that is not trusted" in str(caught.value)
+    assert "ca_file" in caught.value.hint
+    assert "verify" in caught.value.hint
+    assert stand_in.seen == []
+
+
+def test_a_certificate_of_another_host_is_refused(tls, authority):
+    stand_in = tls(hosts=("search.example",))
+    with (
+        connect(settings(stand_in.url, ca_file=authority.path)) as client,
+        pytest.raises(OpenSearchUnreachable) as caught,
+    ):
+        client.request("GET", "/")
+    assert "localhost" in str(caught.value)
+    assert "not trusted" in str(caught.value)
+    assert stand_in.seen == []
+
+
+def test_verify_false_trusts_anybody_without_a_warning(tls, recwarn):
+    with connect(settings(tls(hosts=("search.example",)).url, verify=False)) as client:
+        assert client.info()[0] == "opensearch"
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_a_client_certificate_is_shown(tls, authority, verify):
+    stand_in = tls(client_authority=authority.path)
+    certificate, key = authority.issue("indexer")
+    trust = {"ca_file": authority.path} if verify else {"verify": False}
+    with connect(settings(stand_in.url, client_cert=certificate, client_key=key, **trust)) as client:
+        assert client.info()[0] == "opensearch"
+    assert stand_in.seen[0].client == "indexer"
+
+
+@pytest.mark.parametrize("shown", ["none", "another"])
+def test_without_the_right_client_certificate_nothing_gets_through(tls, authority, stranger, shown):
+    stand_in = tls(client_authority=authority.path)
+    more = {}
+    if shown == "another":
+        more["client_cert"], more["client_key"] = stranger.issue("intruder")
+    with connect(settings(stand_in.url, ca_file=authority.path, **more)) as client:
+        with pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("GET", "/")
+    assert "client certificate" in str(caught.value)
+    assert "client_cert" in caught.value.hint
+    assert stand_in.seen == []
+
+
+def test_a_client_certificate_with_anothers_key_is_a_configuration_error(authority):
+    certificate, _ = authority.issue("one")
+    _, key = authority.issue("two")
+    with pytest.raises(ConfigError) as caught:
+        connect(settings("https://localhost:1", client_cert=certificate, client_key=key))
+    assert "client_cert or client_key" in str(caught.value)
+
+
+def test_a_ca_file_that_holds_no_certificate_is_a_configuration_error(tmp_path):
+    (tmp_path / "ca.pem").write_text("nothing")
+    with pytest.raises(ConfigError) as caught:
+        connect(settings("https://localhost:1", ca_file=tmp_path / "ca.pem"))
+    assert "ca_file" in str(caught.value)
+
+
+def test_https_to_a_server_without_tls_says_so(opensearch_url):
+    with connect(settings(opensearch_url.replace("http:", "https:"))) as client:
+        with pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("GET", "/")
+    assert "does not speak TLS" in str(caught.value)
+
+
+def test_http_to_a_server_with_tls_asks_about_https(tls):
+    with connect(settings(tls().url.replace("https:", "http:"))) as client:
+        with pytest.raises(OpenSearchUnreachable) as caught:
+            client.request("GET", "/")
+    assert "https" in str(caught.value)
+
+
+# --- AWS ---------------------------------------------------------------------------------------------------------------
+
+
+def signed_by(secret, *, region="eu-west-1", service="es"):
+    """Return a gate that computes the signature of what arrived and compares."""
+    from botocore.auth import SigV4Auth
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+
+    signer = SigV4Auth(Credentials(ACCESS_KEY, secret), service, region)
+
+    def gate(asked):
+        given = asked.headers.get("authorization", "")
+        names = re.search(r"SignedHeaders=([^,]*)", given)
+        wanted = None
+        if names and {"host", "x-amz-date", "x-amz-content-sha256"} <= set(names.group(1).split(";")):
+            signed = {name: asked.headers[name] for name in names.group(1).split(";")}
+            url = f"https://{asked.headers['host']}{asked.path}"
+            # The hash that the client claims is left out, so that it is computed from the body that arrived.
+            claimed = signed.pop("x-amz-content-sha256")
+            request = AWSRequest(asked.method, url, data=asked.body, headers=signed)
+            if claimed == signer.payload(request):
+                request.headers["x-amz-content-sha256"] = claimed
+                request.context["timestamp"] = asked.headers["x-amz-date"]
+                wanted = signer.signature(signer.string_to_sign(request, signer.canonical_request(request)), request)
+        if wanted is None or f"Signature={wanted}" not in given:
+            return Refusal(403, b'{"message":"The request signature we calculated does not match"}')
+        return None
+
+    return gate
+
+
+@pytest.fixture
+def aws(monkeypatch):
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    return OpenSearchSettings(aws_region="eu-west-1")
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_ready_made_bulk_body_is_signed_for_aws(tls, authority, aws, index, compress):
+    stand_in = tls(signed_by(SECRET_KEY))
+    with connect(replace(aws, urls=(stand_in.url,), ca_file=authority.path, compress=compress)) as client:
+        assert client.bulk(index, BULK)["errors"] is False
+        assert client.request("GET", f"/{index}/_doc/1")["_source"]["title"].startswith("Žuta")
+    body = stand_in.seen[0].body
+    assert (gzip.decompress(body) if compress else body) == BULK
+
+
+def test_a_signature_with_another_secret_is_refused(tls, authority, aws, index):
+    with connect(replace(aws, urls=(tls(signed_by("another")).url,), ca_file=authority.path)) as client:
+        with pytest.raises(OpenSearchRefused) as caught:
+            client.bulk(index, BULK)
+    assert caught.value.status == 403
+    assert SECRET_KEY not in f"{caught.value} {caught.value.hint}"
+
+
+def test_a_body_changed_on_the_way_no_longer_fits_its_signature(tls, authority, aws, index):
+    check = signed_by(SECRET_KEY)
+
+    def tampering(asked):
+        return check(replace(asked, body=asked.body.replace(b"12,50", b"12,51")))
+
+    with connect(replace(aws, urls=(tls(tampering).url,), ca_file=authority.path)) as client:
+        with pytest.raises(OpenSearchRefused):
+            client.bulk(index, BULK)
+
+
+def test_serverless_is_signed_as_its_own_service(tls, authority, aws, index):
+    stand_in = tls(signed_by(SECRET_KEY, service="aoss"))
+    with connect(replace(aws, urls=(stand_in.url,), ca_file=authority.path, aws_service="aoss")) as client:
+        assert client.bulk(index, BULK)["errors"] is False
+
+
+def test_no_aws_credentials_is_a_configuration_error(aws, monkeypatch, tmp_path):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    with connect(aws) as client, pytest.raises(ConfigError) as caught:
+        client.request("GET", "/")
+    assert "no AWS credentials" in str(caught.value)
+
+
+def test_signing_without_botocore_names_the_extra(aws, monkeypatch):
+    monkeypatch.setitem(sys.modules, "botocore", None)
+    with pytest.raises(ConfigError) as caught:
+        connect(aws)
+    assert "pip install 'idxctl[aws]'" in caught.value.hint
+
+
+def test_settings_do_not_show_the_password():
+    assert "hunter2" not in repr(settings("http://localhost:9200", username="u", password=Secret("hunter2")))
