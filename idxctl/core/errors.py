@@ -108,6 +108,15 @@ class PostgresRefused(Refused):
         self.sqlstate = sqlstate
         self.detail = detail
 
+    @property
+    def passing(self) -> bool:
+        """
+        Whether it goes by itself: conflicts, resources, locks, cancelled statements, a server in recovery or at fault.
+
+        25006 is a server that takes no writes: a primary that became a standby, until the connection is made anew.
+        """
+        return self.sqlstate == "25006" or self.sqlstate[:2] in {"40", "53", "55", "57", "58", "XX"}
+
 
 class OpenSearchRefused(Refused):
     """

@@ -177,6 +177,12 @@ class Pool:
             self._all.add(made)
         return made
 
+    def drop(self) -> None:
+        """Close this thread's connection; the next `mine` makes another, perhaps to another server."""
+        mine: Connection | None = getattr(self._local, "connection", None)
+        if mine is not None:
+            mine.close()
+
     def close(self) -> None:
         """Close every connection of every thread."""
         with self._lock:

@@ -169,12 +169,19 @@ WHERE f.generation = ANY(%(generations)s) AND f.document_id = ANY(%(ids)s) AND f
 SELECT EXISTS (SELECT FROM opensearch_indexing_generation_failures WHERE generation = ANY(%(generations)s))
 
 -- name: take_lapsed
--- Batches whose lease has lapsed, or whose worker is known to be gone.
+-- Batches whose lease has lapsed, or whose worker is known to be gone. A server that has just started leaves those who live
+-- the time to renew what lapsed while it was away.
 DELETE FROM opensearch_indexing_inflight
 WHERE token IN (
     SELECT token FROM opensearch_indexing_inflight
-    WHERE lease_until < clock_timestamp() OR worker = ANY(%(gone)s)
+    WHERE greatest(lease_until, pg_postmaster_start_time() + interval '5 seconds') < clock_timestamp() OR worker = ANY(%(gone)s)
     ORDER BY token LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
+RETURNING token, index_name, kind, worker, claimed_at, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
+
+-- name: take_unheld
+-- Batches of a worker that it does not know of: their claim was committed, and the answer lost.
+DELETE FROM opensearch_indexing_inflight
+WHERE worker = %(worker)s AND token <> ALL(%(held)s::bigint[])
 RETURNING token, index_name, kind, worker, claimed_at, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
 
 -- name: requeue_fan_outs

@@ -44,13 +44,32 @@ def rescue(conn: Connection, *, max_attempts: int, gone: Sequence[str] = ()) -> 
         rescued = []
         for token, index, kind, worker, claimed_at, *arrays in rows:
             tasks = [Task(*task) for task in zip(*arrays, strict=True)]
-            _put_back(conn, index, kind, token, tasks, worker, max_attempts)
+            _divide(conn, index, kind, token, tasks, worker, max_attempts)
             rescued.append(Rescued(token, index, worker, len(tasks), claimed_at))
         reach("rescue.moved")
     return rescued
 
 
-def _put_back(
+def give_back(conn: Connection, worker: str, *, held: Sequence[int]) -> int:
+    """
+    Put back, as they were, batches of *worker* that are not among *held*; returns their tasks.
+
+    A connection that broke in a claim's commit leaves such a batch. For a worker that claims nothing meanwhile.
+    """
+    put_back = 0
+    with conn.transaction():
+        for _, index, kind, _, _, *arrays in conn.run(SQL["take_unheld"], worker=worker, held=list(held)).fetchall():
+            tasks = [Task(*task) for task in zip(*arrays, strict=True)]
+            put_back += len(tasks)
+            why = "the answer to its claim was lost"
+            if kind == "document":
+                requeue(conn, index, [(task, 0.0, why) for task in tasks])
+            else:
+                requeue_fan_outs(conn, index, tasks, wait=0.0, why=why)
+    return put_back
+
+
+def _divide(
     conn: Connection, index: str, kind: str, token: int, tasks: list[Task], worker: str, max_attempts: int
 ) -> None:
     why = f"the worker that held it ({worker}) was lost"

@@ -141,8 +141,8 @@ def _shapes(generations: Sequence[Generation]) -> list[list[Generation]]:
 
 
 def _read_kind(error: PostgresRefused) -> Kind:
-    """Sort a read that failed for all: 40, 53, 55, 57 and 58 pass by themselves, the rest is the query (or a policy)."""
-    return Kind.TRANSIENT if error.sqlstate[:2] in {"40", "53", "55", "57", "58", "XX"} else Kind.BLOCKED
+    """Sort a read that failed for all: what does not pass by itself is the query's fault, or a policy's."""
+    return Kind.TRANSIENT if error.passing else Kind.BLOCKED
 
 
 def send(client: Client, batch: Batch, generation: Generation, body: Body, limits: Limits, written: Written) -> None:

@@ -122,6 +122,7 @@ class Worker:
         self._baton = threading.Lock()
         self._guard = threading.Lock()
         self._held: dict[int, float] = {}  # token -> when it was last claimed or renewed
+        self._unsettled: list[Batch] = []  # their outcome was lost with PostgreSQL; the janitor puts them back
         self._floors: dict[tuple[str, int], datetime] = {}
         self._swept_at = 0.0
         self._claims = 0
@@ -163,6 +164,7 @@ class Worker:
             self._stopping.set()
             self._finished.set()
             janitor_thread.join(timeout=5)
+            self._quietly(lambda: self._give_back(self._pool.mine()))
             self._quietly(lambda: janitor.leave(self._pool.mine(), self.id))
 
     def stop(self) -> None:
@@ -221,23 +223,40 @@ class Worker:
                 except PostgresUnreachable as error:
                     self._postgres_lost(error)
                     continue
-                if self._postgres_down:
-                    fact("postgres", "PostgreSQL is back")
-                    self._postgres_down = 0
+                except PostgresRefused as error:
+                    if not error.passing:
+                        raise
+                    self._postgres_lost(error)
+                    self._pool.drop()  # of a primary that became a standby, to find the new one
+                    continue
                 if taken is not None:
                     return taken
         return None
 
-    def _postgres_lost(self, error: PostgresUnreachable) -> None:
+    def _postgres_lost(self, error: IdxctlError) -> None:
         if not self._postgres_down:
             fact("postgres", f"{error}; waiting for it, nothing is lost")
         self._postgres_down += 1
         self._stopping.wait(backoff.before_probe(self._postgres_down - 1))
 
+    def _postgres_is_back(self, conn: Connection) -> None:
+        """Put in order what the outage left: a claim whose answer was lost. Whoever holds the baton is the only claimer."""
+        with self._guard:
+            held = [*self._held, *(batch.token for batch in self._unsettled)]
+        rescue.give_back(conn, self.id, held=held)
+        jumped = tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
+        if jumped is not None:
+            fact("sequence", "the token sequence lay behind the clock and was moved", token=jumped)
+        self._floors.clear()
+        self._postgres_down = 0
+        fact("postgres", "PostgreSQL is back")
+
     def _claim_or_wait(self) -> tuple[Batch, Head] | None:
         if self._held_back():
             return None
         conn = self._pool.mine()
+        if self._postgres_down:
+            self._postgres_is_back(conn)
         below = time.monotonic() - self._swept_at >= _SWEEP_EVERY
         if below:
             self._swept_at = time.monotonic()
@@ -313,25 +332,42 @@ class Worker:
                 self._documents(batch, head)
             else:
                 self._fan_outs(batch)
-        except PostgresUnreachable as error:
-            self.counters.lost += 1
-            fact(
-                "postgres",
-                f"{error}; a batch of {len(batch.tasks)} tasks is left to its lease, nothing is lost",
-                token=batch.token,
-            )
-            self._stopping.wait(_SHORTEST_POLL)
+        except (PostgresUnreachable, PostgresRefused) as error:
+            passing = isinstance(error, PostgresUnreachable) or error.passing
+            self._leave(batch, error, give_back=passing)
         except IdxctlError as error:
-            self.counters.lost += 1
-            fact(
-                "failed",
-                f"{error}; a batch of {len(batch.tasks)} tasks is left to its lease, nothing is lost",
-                token=batch.token,
-            )
-            self._stopping.wait(1.0)
+            self._leave(batch, error, give_back=False)
         finally:
             with self._guard:
                 self._held.pop(batch.token, None)
+
+    def _leave(self, batch: Batch, error: IdxctlError, *, give_back: bool) -> None:
+        """
+        Leave a batch that cannot be settled: to the janitor where PostgreSQL was away, to its lease otherwise.
+
+        The janitor puts it back as it was: an outage charges nobody an attempt, as the lapse of a lease may do.
+        """
+        self.counters.lost += 1
+        if give_back:
+            with self._guard:
+                self._unsettled.append(batch)
+        fact(
+            "postgres" if give_back else "failed",
+            f"{error}; a batch of {len(batch.tasks)} tasks is "
+            + ("put back once PostgreSQL answers" if give_back else "left to its lease")
+            + ", nothing is lost",
+            token=batch.token,
+        )
+        self._stopping.wait(_SHORTEST_POLL if give_back else 1.0)
+
+    def _give_back(self, conn: Connection) -> None:
+        """Put back what could not be settled while PostgreSQL was away; no attempt is spent."""
+        with self._guard:
+            batches = list(self._unsettled)
+        for batch in batches:
+            self._put_back(conn, batch, "PostgreSQL was away before the outcome was known", wait=0.0)
+            with self._guard:
+                self._unsettled.remove(batch)
 
     def _documents(self, batch: Batch, head: Head) -> None:
         conn = self._pool.mine()
@@ -375,10 +411,15 @@ class Worker:
         if done.waiting == len(batch.tasks):
             self._stopping.wait(_SHORTEST_POLL)
 
-    def _put_back(self, conn: Connection, batch: Batch, why: str) -> None:
+    def _put_back(self, conn: Connection, batch: Batch, why: str, *, wait: float = 1.0) -> None:
+        """Put a batch back as it was, unless its lease was lost and others have its tasks."""
         with conn.transaction():
-            if settle.end_lease(conn, batch):
-                settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=1.0, why=why)
+            if not settle.end_lease(conn, batch):
+                return
+            if batch.kind == "document":
+                settle.requeue(conn, batch.index, [(task, wait, why) for task in batch.tasks])
+            else:
+                settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
 
     def _insist(self, act: Callable[[Connection], Any]) -> Any:
         """Do it on a connection that works: a lost one, a deadlock or a failover is tried again a few times."""
@@ -386,8 +427,11 @@ class Worker:
             try:
                 return act(self._pool.mine())
             except PostgresRefused as error:
-                if error.sqlstate not in {"40P01", "40001"} or failed == _SETTLE_TRIES - 1:
+                if not error.passing or failed == _SETTLE_TRIES - 1:
                     raise
+                if error.sqlstate[:2] != "40":  # a deadlock, or a conflict: at once
+                    self._pool.drop()
+                    self._finished.wait(backoff.before_probe(failed, shortest=0.1, longest=3.0))
             except PostgresUnreachable:
                 if failed == _SETTLE_TRIES - 1:
                     raise
@@ -448,6 +492,7 @@ class Worker:
             try:
                 conn = self._pool.mine()
                 self._renew(conn)
+                self._give_back(conn)
                 if turn % 2 == 0:
                     self._beat(conn, "draining" if self._stopping.is_set() else "running")
                     self._rescue(conn)
