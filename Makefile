@@ -4,7 +4,7 @@ VENV   ?= .venv
 WORKERS ?= auto
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults test-system completions wheel clean
+.PHONY: demo test check unit faults mutants test-system completions pictures wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -23,6 +23,9 @@ unit: $(VENV)/.ready          ## the tests without servers
 
 faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 	$(BIN)/pytest tests/faults
+
+mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
+	$(BIN)/python tests/mutants.py
 
 test-system: $(VENV)/.ready   ## needs Debian's cron, zsh and fish, and root
 	$(BIN)/pytest -m system

@@ -1,0 +1,291 @@
+"""
+The rules of the protocol, left out one at a time: each mutant of the code must turn a test red.
+
+    python tests/mutants.py              all of them: a line each, status 1 if one survives
+    python tests/mutants.py T1 fan-out   those whose name has one of these words
+    python tests/mutants.py --list
+
+A mutant is made in a copy of the tree, by replacing text that must be there; so it breaks when the code moves on, and is
+moved along with it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+HISTORIES = "tests/faults/test_histories.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """One place where a mutant differs: *old* stands *times* in *path*, and becomes *new*."""
+
+    path: str
+    old: str
+    new: str
+    times: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Mutant:
+    """A rule left out, and the tests that must notice: a deterministic one, random histories, or both."""
+
+    name: str
+    tests: tuple[str, ...]
+    edits: tuple[Edit, ...]
+
+
+def _edit(path: str, old: str, new: str, times: int = 1) -> Edit:
+    return Edit(path, old, new, times)
+
+
+_CLAIM, _QUEUE, _BATCH = "idxctl/queue/claim.py", "idxctl/queue/queue.sql", "idxctl/worker/batch.py"
+_SETTLE, _RESCUE, _EXPAND = "idxctl/queue/settle.py", "idxctl/queue/rescue.py", "idxctl/queue/expand.py"
+_RENDER, _TRIGGERS, _BULK = "idxctl/indexes/render.py", "idxctl/capture/triggers.py", "idxctl/opensearch/bulk.py"
+_BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
+_GENERATIONS, _INDEXES, _RETIRE = (
+    "idxctl/indexes/generations.py",
+    "idxctl/indexes/indexes.sql",
+    "idxctl/indexes/retire.py",
+)
+
+_READ_IN_THE_CLAIMS_TRANSACTION = (
+    _edit(_CLAIM, 'conn.raw.execute(b"COMMIT")', "pass"),
+    _edit(_RENDER, "        conn.transaction(local=local, read_only=True),\n", ""),
+    _edit(_BATCH, '            reach("read.done")\n', '            conn.rollback() if False else conn.raw.execute(b"COMMIT")\n            reach("read.done")\n'),
+)  # fmt: skip
+
+MUTANTS = (
+    Mutant(
+        "T1: the token is drawn before the tasks are taken",
+        ("tests/integration/test_claim.py::test_a_token_is_drawn_by_the_statement_that_takes_the_tasks", HISTORIES),
+        (
+            _edit(_CLAIM, '        reach("claim.locked")\n', "        early = conn.execute(\"SELECT nextval('\" + conn.schema + \".opensearch_indexing_token')\").fetchone()[0]\n        reach(\"claim.locked\")\n"),
+            _edit(_CLAIM, '            SQL["claim"],\n', '            SQL["claim"],\n            early=early,\n'),
+            _edit(_QUEUE, "SELECT nextval('opensearch_indexing_token'), %(index)s,", "SELECT %(early)s::bigint, %(index)s,"),
+        ),
+    ),
+    Mutant(
+        "T1: documents are read with the claim's own snapshot",
+        ("tests/integration/test_claim.py::test_documents_are_read_after_the_commit_of_the_claim", HISTORIES),
+        (
+            _edit(_CLAIM, "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "BEGIN ISOLATION LEVEL REPEATABLE READ READ WRITE"),
+            *_READ_IN_THE_CLAIMS_TRANSACTION,
+        ),
+    ),
+    Mutant(
+        "T1: a chunk of a backfill is read before its token is drawn",
+        ("tests/integration/test_generations.py::test_a_chunk_of_a_backfill_is_read_after_its_token_was_drawn", HISTORIES),
+        (
+            _edit(
+                _BACKFILL,
+                '        conn = self._pool.mine()\n        reach("chunk.before")\n',
+                '        conn = self._pool.mine()\n'
+                '        number_, after_, upto_ = conn.run(SQL["chunks"], run=self._run).fetchall(), None, None\n'
+                '        self._early = [list(render.stream(conn, self._generation.definition, render.between(self._generation.definition, *keys), token=7777777777777777)) for keys in number_]\n'
+                '        self._early_keys = [tuple(map(str, keys)) for keys in number_]\n'
+                '        reach("chunk.before")\n',
+            ),
+            _edit(
+                _BACKFILL,
+                "            for lines in render.stream(conn, definition, condition, token=chunk.token, group=sizes.group(definition)):\n",
+                "            early = self._early[self._early_keys.index((str(chunk.after), str(chunk.upto)))]\n"
+                "            for lines in [render.Lines(one.ids, one.text.replace(b'7777777777777777', str(chunk.token).encode())) for one in early]:\n",
+            ),
+        ),
+    ),
+    Mutant(
+        "T2: a chunk's token is drawn and not committed durably",
+        ("tests/faults/test_tokens_survive.py::test_the_token_of_a_chunk_survives_a_crash_of_the_server",),
+        (_edit(_BACKFILL, '            conn.run(SQL["durable"])\n', ""),),
+    ),
+    Mutant(
+        "T2: a claim's token is drawn and not committed durably",
+        ("tests/faults/test_tokens_survive.py::test_the_token_of_a_claim_survives_a_crash_of_the_server",),
+        (_edit(_CLAIM, "set_config('synchronous_commit', 'on', true)", "set_config('synchronous_commit', 'off', true)"),),
+    ),
+    Mutant(
+        "T3: the age of the bytes is not looked at",
+        ("tests/integration/test_tokens.py::test_bytes_that_have_grown_too_old_are_not_sent_but_read_again",),
+        (_edit(_BATCH, "return time.monotonic() - batch.born > limits.age_limit_seconds", "return False"),),
+    ),
+    Mutant(
+        "T4: a conflict is success, whoever drew the version",
+        (
+            "tests/integration/test_tokens.py::test_a_version_above_the_sequence_is_overtaken",
+            "tests/integration/test_tokens.py::test_a_version_in_the_gap_that_a_jump_left_is_overtaken",
+        ),
+        (_edit(_BATCH, "    if version not in foreign:\n        return DONE\n", "    return DONE\n"),),
+    ),
+    Mutant(
+        "T5: a success clears letters without comparing tokens",
+        ("tests/integration/test_tokens.py::test_an_older_success_leaves_the_letter_of_a_newer_failure", HISTORIES),
+        (
+            _edit(_QUEUE, "AND d.document_id = ANY(%(ids)s) AND d.token < settled.token", "AND d.document_id = ANY(%(ids)s)"),
+            _edit(_QUEUE, "AND document_id = ANY(%(ids)s) AND token < %(token)s", "AND document_id = ANY(%(ids)s)"),
+        ),
+    ),
+    Mutant(
+        "T5: an older failure takes the place of a newer one",
+        ("tests/integration/test_tokens.py::test_an_older_failure_does_not_take_the_place_of_a_newer_one",),
+        (_edit(_QUEUE, "WHERE d.token <= excluded.token", "WHERE true"),),
+    ),
+    Mutant(
+        "T6: the live generation is written through the alias",
+        ("tests/integration/test_tokens.py::test_a_bulk_in_flight_during_a_swap_reaches_the_index_it_was_meant_for", HISTORIES),
+        (_edit(_BATCH, "bulk.send(client, generation.name,", 'bulk.send(client, generation.index if generation.state == "live" else generation.name,'),),
+    ),
+    Mutant(
+        "external, not external_gte: what was sent may not be sent again",
+        (
+            "tests/integration/test_tokens.py::test_the_same_token_may_reach_a_document_twice",
+            "tests/integration/test_tokens.py::test_everything_a_worker_sends_may_be_sent_again_under_its_token",
+        ),
+        (
+            _edit(_BULK, '"version_type":"external_gte"', '"version_type":"external"'),
+            _edit(_RENDER, '"version_type":"external_gte"', '"version_type":"external"'),
+        ),
+    ),
+    Mutant(
+        "G2: the set of generations is remembered from an earlier claim",
+        ("tests/integration/test_generations.py::test_a_generation_registered_between_two_claims_is_written_by_the_second", HISTORIES),
+        (
+            _edit(_CLAIM, "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n",
+                  "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n    generations = _SEEN.setdefault((worker, index), generations)\n"),
+            _edit(_CLAIM, "Floors = Mapping", "_SEEN: dict = {}\nFloors = Mapping"),
+        ),
+    ),
+    Mutant(
+        "G2: a change of the set does not wait for open claims",
+        ("tests/integration/test_generations.py::test_a_change_of_the_set_waits_for_an_open_claim", HISTORIES),
+        (_edit(_INDEXES, "pg_advisory_xact_lock(", "pg_try_advisory_xact_lock("),),
+    ),
+    Mutant(
+        "G2: the lock is taken by the claim's own statement",
+        ("tests/integration/test_generations.py::test_a_claim_that_waited_for_a_change_of_the_set_sees_it",),
+        (
+            _edit(_CLAIM, "SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))", "SELECT {schema}"),
+            _edit(_QUEUE, "WITH due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group\n    FROM opensearch_indexing_queue q\n",
+                  "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || current_schema(), 0))),\n"
+                  "due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group\n    FROM locked, opensearch_indexing_queue q\n"),
+        ),
+    ),
+    Mutant(
+        "G3: an index is deleted while a batch under way may write to it",
+        (HISTORIES,),
+        (
+            _edit(_RETIRE, "        if generations.in_flight_with(conn, one.id):\n            continue\n", ""),
+            _edit(_INDEXES, "AND retired_at < clock_timestamp() - %(age)s::interval", "AND %(age)s::interval IS NOT NULL"),
+        ),
+    ),
+    Mutant(
+        "G3: a retired generation that is gone holds the others up",
+        ("tests/integration/test_tokens.py::test_a_retired_generation_that_is_gone_holds_nothing_up", HISTORIES),
+        (_edit(_BATCH, 'if states.get(one.id, "retired") != "retired"]', "if states.get(one.id)]"),
+         _edit(_BATCH, 'if states[one.id] == "live"]', 'if states[one.id] != "building"]')),
+    ),
+    Mutant(
+        "C1: lookups are expanded in the writer's transaction",
+        ("tests/integration/test_expand.py::test_a_listing_that_moves_into_a_category_while_it_is_renamed_gets_the_new_name", HISTORIES),
+        (
+            _edit(_TRIGGERS, "for watch in watches if watch.definition.user_code for name", "for watch in watches if watch.definition.keys or watch.definition.user_code for name"),
+            _edit(_TRIGGERS, "        return (  # C1: the changed rows' columns, old and new; the query over them runs after the commit\n",
+                  '        one = watch.definition\n'
+                  '        values = ", ".join(f"{literal(name)}, d.value OPERATOR(pg_catalog.->) {place}" for place, name in enumerate(one.columns))\n'
+                  '        record = f"pg_catalog.jsonb_populate_record(NULL::{quoted(one.table_schema)}.{quoted(one.table_name)}, pg_catalog.jsonb_build_object({values}))"\n'
+                  '        if one.keys:\n'
+                  '            return (\n'
+                  '                f"INSERT INTO {self._queue} (index_name, document_id, priority, origin)\\n"\n'
+                  '                f"SELECT DISTINCT {literal(watch.index)}, k.id::text, 0, \'trigger\' FROM (\\n"\n'
+                  '                f"WITH changed AS (SELECT r.* FROM {distinct} CROSS JOIN LATERAL {record} AS r)\\n{one.keys}) AS k (id) WHERE k.id IS NOT NULL;"\n'
+                  '            )\n'
+                  "        return (  # C1: the changed rows' columns, old and new; the query over them runs after the commit\n"),
+        ),
+    ),
+    Mutant(
+        "C3: a sweep does not wait for batches in flight",
+        ("tests/integration/test_expand.py::test_truncate_empties_the_index_once_batches_in_flight_are_through", HISTORIES),
+        (_edit(_EXPAND, "            if _others(conn, batch, waited_for, bytes_gone_after_seconds):\n", "            if False:\n"),),
+    ),
+    Mutant(
+        "a settle does not look whether its lease still stands",
+        ("tests/integration/test_tokens.py::test_a_settle_whose_lease_was_lost_writes_nothing",),
+        (_edit(_SETTLE, '    if conn.run(SQL["end_lease"], token=batch.token).fetchone() is None:\n        return Settled(held=False)\n', '    conn.run(SQL["end_lease"], token=batch.token)\n'),),
+    ),
+    Mutant(
+        "a lookup of a lost lease is expanded all the same",
+        ("tests/integration/test_expand.py::test_a_lookup_of_a_lost_lease_is_expanded_by_others_and_not_twice",),
+        (_edit(_EXPAND, "        if not end_lease(conn, batch):\n            return Expanded(held=False)\n", "        end_lease(conn, batch)\n"),),
+    ),
+    Mutant(
+        "a rescued batch is not halved",
+        ("tests/faults/test_killed.py::test_document_that_kills_its_worker_is_alone_in_the_end_and_dies_there",),
+        (_edit(_RESCUE, "middle = (len(tasks) + 1) // 2", "middle = len(tasks)"),),
+    ),
+)  # fmt: skip
+
+
+def make(mutant: Mutant, tree: Path) -> None:
+    """Make *mutant* in *tree*; raises `LookupError` when the text it replaces is not there."""
+    for edit in mutant.edits:
+        path = tree / edit.path
+        text = path.read_text(encoding="utf-8")
+        if text.count(edit.old) != edit.times:
+            raise LookupError(
+                f"{mutant.name}: {edit.path} has {text.count(edit.old)} times, wanted {edit.times}: {edit.old!r}"
+            )
+        path.write_text(text.replace(edit.old, edit.new), encoding="utf-8")
+
+
+def survivors(mutant: Mutant, *, verbose: bool) -> list[str]:
+    """Return those of its tests that pass although the rule is left out."""
+    green = []
+    with tempfile.TemporaryDirectory() as directory:
+        tree = Path(directory) / "tree"
+        shutil.copytree(ROOT, tree, ignore=shutil.ignore_patterns(".*", "dist", "build", "__pycache__"))
+        make(mutant, tree)
+        for test in mutant.tests:
+            command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", test]
+            environ = {"IDXCTL_TEST_HISTORIES": "300", **os.environ, "IDXCTL_TEST_SHRINK": "no"}
+            done = subprocess.run(command, cwd=tree, env=environ, capture_output=True, text=True, check=False)
+            if verbose:
+                print(done.stdout[-4000:], done.stderr[-2000:])
+            if done.returncode == 0:
+                green.append(test)
+            elif done.returncode != 1:
+                raise RuntimeError(f"{mutant.name}: {test} did not run:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return green
+
+
+def main() -> int:
+    """Try the mutants that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--verbose", action="store_true")
+    given = parser.parse_args()
+    wanted = [one for one in MUTANTS if not given.words or any(word in one.name for word in given.words)]
+    alive = 0
+    for mutant in wanted:
+        if given.list:
+            print(mutant.name)
+            continue
+        green = survivors(mutant, verbose=given.verbose)
+        alive += bool(green)
+        print(
+            f"{'SURVIVES' if green else 'red':9} {mutant.name}" + "".join(f"\n          green: {one}" for one in green),
+            flush=True,
+        )
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
