@@ -1,10 +1,11 @@
 """The set of generations and its barrier (G1, G2), on real servers."""
 
 import threading
+from datetime import timedelta
 
 import pytest
 
-from idxctl.indexes import generations
+from idxctl.indexes import generations, retire
 from support.rig import ITEMS_DOCUMENT, ITEMS_MAPPING, until
 
 
@@ -195,3 +196,28 @@ def test_a_chunk_of_a_backfill_is_read_after_its_token_was_drawn(items, stops):
     filled.release()
     thread.join(60)
     assert not thread.is_alive()
+
+
+def test_an_index_is_kept_while_a_batch_under_way_may_write_to_it(items, stops):
+    """G2, G3: deleted too early, a late delete with an external version would create it again."""
+    going = items.register()
+    items.sql("DELETE FROM items WHERE id = 1")
+    stop = stops.at("send.before")
+    with items.hand().stepping():
+        stop.wait()
+        retire.retire(items.conn, going.id)
+        items.sql(
+            "UPDATE opensearch_indexing_generations SET retired_at = now() - interval '1 day' WHERE state = 'retired'"
+        )
+        assert retire.sweep_up(items.conn, items.client, age_limit=timedelta(seconds=60)) == []
+        assert items.client.exists(f"/{going.name}")
+        stop.release()
+    assert retire.sweep_up(items.conn, items.client, age_limit=timedelta(seconds=60)) == [going.name]
+
+
+def test_an_index_is_kept_until_bytes_of_a_lost_lease_are_too_old_to_be_sent(items):
+    """G3: no batch is in flight any more, but a zombie may hold its bytes."""
+    going = items.register()
+    retire.retire(items.conn, going.id)
+    assert retire.sweep_up(items.conn, items.client, age_limit=timedelta(seconds=60)) == []
+    assert retire.sweep_up(items.conn, items.client, age_limit=timedelta(0)) == [going.name]
