@@ -32,7 +32,8 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.oid = %(oid)s
 
 -- name: columns
--- Its columns, in order: name, type, the type below a domain, enum or not, made outside pg_catalog or not.
+-- Its columns, in order: name, type, the type below a domain, enum or not, made outside pg_catalog or not, refusing NULL or
+-- not, and the expression of a virtual column.
 WITH RECURSIVE base AS (
     SELECT a.attnum, a.attname, a.atttypid, a.atttypid AS type, false AS refuses_null
     FROM pg_attribute a
@@ -43,7 +44,11 @@ WITH RECURSIVE base AS (
     JOIN pg_type t ON t.oid = b.type AND t.typtype = 'd'
 )
 SELECT b.attname, format_type(b.atttypid, NULL), format_type(t.oid, NULL), t.typtype = 'e',
-       t.typtype = 'b' AND t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0, b.refuses_null
+       t.typtype = 'b' AND t.typnamespace <> 'pg_catalog'::regnamespace AND t.typelem = 0, b.refuses_null,
+       (SELECT pg_get_expr(d.adbin, d.adrelid)
+        FROM pg_attribute a
+        JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = %(oid)s AND a.attnum = b.attnum AND a.attgenerated = 'v')
 FROM base b
 JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'
 ORDER BY b.attnum

@@ -42,6 +42,7 @@ class Column:
     is_enum: bool = False
     foreign: bool = False  # a base type made by an extension or by hand
     refuses_null: bool = False  # a domain that does
+    generated: str | None = None  # the expression of a virtual column: a trigger sees no value of it
 
     @property
     def refusal(self) -> str | None:

@@ -15,9 +15,9 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from idxctl.capture.catalog import literal, quoted
-from idxctl.capture.probe import bare
 from idxctl.capture.watches import Definition
 from idxctl.core import keys
+from idxctl.core.queries import bare
 
 _PAIRS = 40  # of names and values in one jsonb_build_object; a function takes 100 arguments
 
@@ -78,8 +78,8 @@ def passed(
     expressions = [one.key_expression] if one.key_expression else [f"{alias}.{quoted(name)}" for name in one.key]
     id_ = keys.document_id_sql(expressions, one.key_types)
     return sql.SQL(
-        "SELECT DISTINCT {id} FROM {table} AS {alias} "
-        "WHERE {alias}.{at} <= {upto} AND ({after}::timestamptz IS NULL OR {alias}.{at} > {after}) AND ({id}) IS NOT NULL"
+        "SELECT DISTINCT due.id FROM (SELECT {id} AS id FROM {table} AS {alias} "
+        "WHERE {alias}.{at} <= {upto} AND ({after}::timestamptz IS NULL OR {alias}.{at} > {after})) AS due WHERE due.id IS NOT NULL"
     ).format(
         id=_raw(id_),
         table=sql.Identifier(schema, table),

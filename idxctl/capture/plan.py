@@ -214,6 +214,7 @@ class _Look:
         self._check_settings(self.table)
         made = self._with_key(self.table, made)
         made = self._with_ignore(self.table, made)
+        made = _with_virtual(self.table, made)
         return None if self.problems else made
 
     def _wrong(self, what: str, setting: str = "table", hint: str = "") -> None:
@@ -349,7 +350,7 @@ class _Look:
                 column, "key", f'key_sql = "{quoted(column.name) if column else ""}::bigint", say, if that is exact'
             )
         types = tuple(column.base_type for column in columns if column)
-        return replace(made, key=self.watch.key, key_types=types)
+        return replace(made, key=self.watch.key, key_types=types, row=self.watch.key)
 
     def _by_expression(self, table: Table, made: Definition) -> Definition:
         assert self.watch.key_sql is not None
@@ -379,6 +380,7 @@ class _Look:
         return replace(
             made,
             key_sql=self.watch.key_sql,
+            row=looked.columns,
             key_types=(looked.type.base_type,),
             key_expression=looked.text,
             user_code=looked.user_code,
@@ -417,6 +419,7 @@ class _Look:
             search_path=self.path,
             key_types=tuple(column.base_type for column in looked.outputs),
             columns=tuple(column.name for column in used),
+            row=tuple(column.name for column in used),
             types=tuple(column.type_name for column in used),
             as_text=tuple(column.foreign for column in used),
             by_stored_types=any(column.refuses_null for column in table.columns),
@@ -464,6 +467,13 @@ class _Look:
             primary_key=table.primary_key,
             matched_by=tuple(_matched_by(by_name[name]) for name in table.primary_key),
         )
+
+
+def _with_virtual(table: Table, made: Definition) -> Definition:
+    """Add what triggers must compute for themselves: virtual columns, of which they see no value."""
+    used = {*made.row, *made.compared}
+    virtual = ((column.name, column.generated) for column in table.columns if column.name in used)
+    return replace(made, virtual=tuple((name, how) for name, how in virtual if how is not None))
 
 
 _NAME_HINT = 'write it as in SQL: listings, shop.listings, shop."Place Notes"'

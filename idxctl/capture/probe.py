@@ -8,9 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from idxctl.capture.catalog import SQL, Column, Table, columns, quoted, thrown_away
+from idxctl.core.errors import PostgresRefused
+from idxctl.core.queries import bare
 from idxctl.postgres.connect import Connection
 
 _MARK = "opensearch_indexing_key"
+_OVER_MANY_ROWS = frozenset({"42803", "42P20"})
 
 
 @dataclass(frozen=True)
@@ -34,24 +37,31 @@ class KeysQuery:
     reads: tuple[tuple[str, str], ...]  # other tables: schema and name
 
 
-def bare(query: str) -> str:
-    """Return a query that can stand in parentheses: no semicolon at its end."""
-    return query.strip().rstrip(";").rstrip()
-
-
 def expression(conn: Connection, table: Table, text: str) -> Expression:
     """Look at an expression over a row of *table*; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
         view = _view(conn, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}")
         (of,) = columns(conn, view)
-        read, _, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
+        found, whole, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
+        _require_row_by_row(conn, table, text)
         (user_code,) = conn.run(SQL["view_functions"], query=view).fetchone() or (False,)
         reads = _tables(conn, view, but=table)
         # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
         conn.execute("SET LOCAL search_path = ''")
         (definition,) = conn.execute("SELECT pg_catalog.pg_get_viewdef(%s::oid)", (view,)).fetchone() or ("",)
     resolved = definition.strip().removeprefix("SELECT").rpartition(f" AS {_MARK}\n")[0].strip()
-    return Expression(resolved, of, tuple(read), reads, user_code)
+    read = tuple(column.name for column in table.columns if whole or column.name in found)
+    return Expression(resolved, of, read, reads, user_code)
+
+
+def _require_row_by_row(conn: Connection, table: Table, text: str) -> None:
+    """Let PostgreSQL refuse what takes many rows together, where it would: an aggregate, a window function."""
+    try:
+        with thrown_away(conn):
+            conn.execute(f"SELECT FROM {table.qualified} AS {quoted(table.name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode())
+    except PostgresRefused as error:
+        if error.sqlstate in _OVER_MANY_ROWS:  # and not what returns several values for one row
+            raise
 
 
 def keys_query(conn: Connection, table: Table, query: str) -> KeysQuery:

@@ -183,8 +183,7 @@ class _Writer:
         return [perform] if step > 0 else [f"IF TG_NARGS > 0 THEN\n    {perform}\nEND IF;"]
 
     def _row(self, watch: Watch, row: str) -> str:
-        alias = quoted(self.table)
-        return f"SELECT {self._value(watch.definition, alias)} AS value FROM (SELECT {row}.*) AS {alias}"
+        return self._rows(watch, f"(SELECT {row}.*)")
 
     # Rows and the values taken from them ------------------------------------------------------------------------------
     @property
@@ -215,8 +214,20 @@ class _Writer:
         )
 
     def _rows(self, watch: Watch, source: str) -> str:
+        one = watch.definition
+        value = self._value(one, quoted(self.table))
+        return f"SELECT {value} AS value FROM {self._with_virtual(one, source, one.row)}"
+
+    def _with_virtual(self, one: Definition, source: str, names: Sequence[str]) -> str:
+        """Return *source* under the table's name; a virtual column, which no trigger sees, is computed as a read would."""
         alias = quoted(self.table)
-        return f"SELECT {self._value(watch.definition, alias)} AS value FROM {source} AS {alias}"
+        if not one.virtual:
+            return f"{source} AS {alias}"
+        virtual = dict(one.virtual)
+        columns = [
+            f"({virtual[name]}) AS {quoted(name)}" if name in virtual else f"{alias}.{quoted(name)}" for name in names
+        ]
+        return f"(SELECT {', '.join(columns)} FROM {source} AS {alias}) AS {alias}"
 
     def _really_changed(self, watch: Watch) -> str:
         """C4: old and new rows of one primary key, where the columns that count differ by a byte."""
@@ -244,7 +255,8 @@ class _Writer:
             for place, (column, how) in enumerate(zip(columns, one.matched_by, strict=True))
         ]
         image = ", ".join(f"{alias}.{quoted(name)}" for name in one.compared)
-        return f"SELECT {', '.join(parts)}, ROW({image}) AS image, {self._value(one, alias)} AS value FROM {source} AS {alias}"
+        rows = self._with_virtual(one, source, tuple(dict.fromkeys((*one.row, *one.primary_key, *one.compared))))
+        return f"SELECT {', '.join(parts)}, ROW({image}) AS image, {self._value(one, alias)} AS value FROM {rows}"
 
     def _value(self, one: Definition, alias: str) -> str:
         """Return what a row leaves: for a lookup its columns, else the key, as an id unless DISTINCT may see the value."""

@@ -29,6 +29,8 @@ class Definition:
     types: tuple[str, ...] = ()
     as_text: tuple[bool, ...] = ()  # columns of types that JSON would spoil
     reads: tuple[tuple[str, str], ...] = ()  # other tables that it reads, for the check of the join path
+    row: tuple[str, ...] = ()  # columns that the key, or what a lookup stores, is taken from
+    virtual: tuple[tuple[str, str], ...] = ()  # computed when read, so transition tables lack them: name, expression
     ignore: tuple[str, ...] = ()
     compared: tuple[str, ...] = ()  # with ignore: the columns that count ...
     table_columns: tuple[str, ...] = ()  # ... of all that there were

@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from idxctl.core.durations import parse_duration
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.core.nearest import did_you_mean, nearest
+from idxctl.core.queries import bare
 from idxctl.core.settings import (
     PRESETS,
     DatabaseSettings,
@@ -728,12 +729,12 @@ class _Reader:
         source = self.at("indexes", name, "document")
         is_path = given.strip().lower().endswith(".sql") and "\n" not in given.strip()
         if not is_path and re.search(r"\s", given.strip()):
-            return _query(given), None
+            return bare(given), None
         path = self.base / Path(given.strip()).expanduser()
         text = self._read_text(path, source, where, "document")
-        if text is not None and not _query(re.sub(r"--[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)):
+        if text is not None and not bare(re.sub(r"--[^\n]*|/\*.*?\*/", "", text, flags=re.DOTALL)):
             self.wrong(source, where, f"document: {path} holds no query")
-        return _query(text or ""), path
+        return bare(text or ""), path
 
     def _mapping(self, name: str, table: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return settings and mappings, from a JSON file or an inline table."""
@@ -884,11 +885,6 @@ def index_name_problem(name: str) -> str | None:
     if len(name.encode()) > 240:
         return "it must not be longer than 240 bytes"
     return None
-
-
-def _query(text: str) -> str:
-    """Return the query without the semicolon that ends it: it is going to stand in brackets."""
-    return text.strip().rstrip(";").rstrip()
 
 
 def _without_user(url: SplitResult) -> str:

@@ -15,6 +15,7 @@ from psycopg import sql
 
 from idxctl.core import fingerprints, keys
 from idxctl.core.errors import DocumentError, PostgresRefused
+from idxctl.core.queries import bare
 from idxctl.core.settings import IndexSettings
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
@@ -77,7 +78,7 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
 
     Raises `DocumentError` for a query that cannot run, lacks its columns or has a key that does not round-trip.
     """
-    query = index.document.strip().rstrip(";").rstrip()
+    query = bare(index.document)
     with conn.transaction(read_only=True):
         local = dict(
             zip(("search_path", *_RENDER_SETTINGS), conn.run(SQL["render_settings"]).fetchone() or (), strict=True)
