@@ -179,6 +179,17 @@ WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(sch
   AND t.tgparentid = 0
 ORDER BY n.nspname, c.relname, t.tgname
 
+-- name: strangers
+-- Triggers of our names on these tables that call functions of another schema: another idxctl in this database.
+SELECT DISTINCT n.nspname, c.relname, f.nspname
+FROM pg_trigger t
+JOIN pg_class c ON c.oid = t.tgrelid
+JOIN pg_namespace n ON n.oid = c.relnamespace
+JOIN pg_proc p ON p.oid = t.tgfoid
+JOIN pg_namespace f ON f.oid = p.pronamespace
+WHERE t.tgrelid = ANY(%(tables)s) AND t.tgname LIKE 'opensearch\_indexing\_capture\_%%' AND f.nspname <> %(schema)s
+ORDER BY n.nspname, c.relname
+
 -- name: holders
 -- Who keeps a table from being locked for a change of its triggers.
 SELECT l.pid, coalesce(a.usename, '?'), coalesce(a.application_name, ''), coalesce(a.state, '?'),

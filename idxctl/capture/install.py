@@ -18,7 +18,7 @@ from idxctl.capture.catalog import SQL, label, quoted, require_tables
 from idxctl.capture.changes import Addition, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.plan import CapturePlan, PlannedTable
 from idxctl.capture.watches import Watch, installed_watches
-from idxctl.core.errors import Locked, PostgresRefused, UsageError
+from idxctl.core.errors import ConfigError, Locked, PostgresRefused, UsageError
 from idxctl.core.nearest import did_you_mean
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
@@ -93,6 +93,7 @@ def install(
         if dry_run:
             conn.rollback()
             return done
+        refuse_captured_elsewhere(conn, todo)
         _apply(conn, todo, _Locks(conn, wait_seconds, clock, pause))
         if done.changed:
             detail = {
@@ -258,6 +259,21 @@ def _apply(conn: Connection, todo: TriggerChanges, locks: _Locks) -> None:
     for orphan in todo.orphans:
         if orphan.owned:
             conn.execute(f"DROP FUNCTION {quoted(conn.schema)}.{quoted(orphan.name)}()".encode())
+
+
+def refuse_captured_elsewhere(conn: Connection, todo: TriggerChanges) -> None:
+    """Two idxctl in one database would take the triggers of a table from each other, and its changes with them."""
+    tables = [each.member.oid for each in todo.missing]
+    rows = conn.run(SQL["strangers"], tables=tables, schema=conn.schema).fetchall()
+    if rows:
+        lines = [
+            f"table {label(*table)} is captured already, by the idxctl in schema {theirs}" for *table, theirs in rows
+        ]
+        raise ConfigError(
+            "\n".join(lines),
+            hint="a table belongs to one idxctl: bring these indexes into one configuration, or end the other's capture: "
+            f'idxctl watch remove, with [database] schema = "{rows[0][2]}"',
+        )
 
 
 def _require_rights(todo: TriggerChanges) -> None:

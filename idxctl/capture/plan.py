@@ -346,9 +346,7 @@ class _Look:
                 f"name as many, in the order of {', '.join(self.index.key)}" if self.index.key else "one column",
             )
         for column in columns:
-            self._check_type(
-                column, "key", f'key_sql = "{quoted(column.name) if column else ""}::bigint", say, if that is exact'
-            )
+            self._check_type(column, "key", "use another unique column, or key_sql with an expression of an exact type")
         types = tuple(column.base_type for column in columns if column)
         return replace(made, key=self.watch.key, key_types=types, row=self.watch.key)
 

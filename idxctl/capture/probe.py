@@ -58,7 +58,9 @@ def _require_row_by_row(conn: Connection, table: Table, text: str) -> None:
     """Let PostgreSQL refuse what takes many rows together, where it would: an aggregate, a window function."""
     try:
         with thrown_away(conn):
-            conn.execute(f"SELECT FROM {table.qualified} AS {quoted(table.name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode())
+            conn.execute(
+                f"SELECT FROM {table.qualified} AS {quoted(table.name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode()
+            )
     except PostgresRefused as error:
         if error.sqlstate in _OVER_MANY_ROWS:  # and not what returns several values for one row
             raise

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from idxctl.capture.catalog import SQL, literal, quoted, require_tables, thrown_away
 from idxctl.capture.changes import Addition, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
-from idxctl.capture.install import addition_values, in_force, statements
+from idxctl.capture.install import addition_values, in_force, refuse_captured_elsewhere, statements
 from idxctl.capture.plan import CapturePlan
 from idxctl.capture.watches import installed_watches
 from idxctl.postgres.connect import Connection
@@ -45,6 +45,7 @@ def sql(conn: Connection, plan: CapturePlan, indexes: Sequence[str]) -> str:
     others = tables_of(conn, [watch for watch in watches if watch.definition.table not in planned])
     with thrown_away(conn):
         todo = trigger_changes(conn, watches, (*plan.tables, *others))
+    refuse_captured_elsewhere(conn, todo)
     if not rows.any and not todo.any:
         return "-- Nothing to do: the triggers are as configured.\n"
     parts = [

@@ -24,6 +24,11 @@ ROWS_A_TASK = 1000  # C1: changed rows in one fan-out task, at most
 # A plan is kept for as long as the session, made for as many rows as the first statement changed. Compiling one made for
 # many costs each later single row 17 ms; a hash table sized for many, 1 ms. Sorting suits both.
 _PLANS = ("SET jit = off", "SET enable_hashagg = off")
+# What a lookup's columns become in a task is text for types that JSON has not, and a worker reads it under settings of its own.
+_SAME_TEXT = ("SET DateStyle = 'ISO, YMD'", "SET IntervalStyle = postgres", "SET extra_float_digits = 1")
+_IN_JSON = keys.PLAIN_TYPES | {
+    "numeric", "json", "jsonb", "character", "timestamp with time zone", "timestamp without time zone",
+}  # fmt: skip
 _WORK_MEM = "SET work_mem = '64MB'"  # old and new rows are joined: in memory for some 50,000 wide ones
 _ARGUMENTS = 50  # a function takes 100
 _OLD, _NEW = "opensearch_indexing_old", "opensearch_indexing_new"
@@ -91,6 +96,8 @@ def function(schema: str, table: tuple[str, str], watches: Sequence[Watch], *, p
     settings = [f"SET search_path = {', '.join(quoted(name) for name in path)}", *_PLANS]
     if any(watch.definition.ignore for watch in watches):
         settings.append(_WORK_MEM)
+    if not _IN_JSON.issuperset(of for watch in watches for of in watch.definition.types):
+        settings += _SAME_TEXT
     return Function(schema, function_name(table), body, " ".join(settings), table)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -61,8 +62,16 @@ def sources_text(
 
 def parse_sources(answer: bytes) -> list[tuple[str, Mapping[str, Any] | None, int | None]]:
     """Return (id, source or None, version) of each document of an ``_mget`` answer."""
-    docs = orjson.loads(answer)["docs"]
+    docs = parse(answer)["docs"]
     return [(doc["_id"], doc.get("_source") if doc.get("found") else None, doc.get("_version")) for doc in docs]
+
+
+def parse(text: bytes) -> Any:
+    """Parse JSON as generous as PostgreSQL's and OpenSearch's: with half of a surrogate pair, or a number beyond a double."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)
 
 
 def count(client: Client, index: str) -> int:

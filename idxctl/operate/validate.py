@@ -7,7 +7,7 @@ from pathlib import Path
 
 from idxctl.capture.plan import survey
 from idxctl.core.config import Problem
-from idxctl.core.errors import ConfigError
+from idxctl.core.errors import ConfigError, PostgresRefused
 from idxctl.core.settings import IndexSettings, Settings
 from idxctl.indexes.definitions import define
 from idxctl.postgres.connect import Connection
@@ -39,7 +39,7 @@ def check(conn: Connection, settings: Settings) -> Checked:
 def _check_query(conn: Connection, index: IndexSettings, path: Path | None, checked: Checked) -> None:
     try:
         _, warnings = check_query(conn, index.name, define(conn, index))
-    except ConfigError as error:
+    except (ConfigError, PostgresRefused) as error:
         source = index.document_path.name if index.document_path else _name(path)
         checked.problems.append(Problem(source, f"indexes.{index.name}.document", error.message, error.hint or ""))
     else:

@@ -23,6 +23,10 @@ from idxctl.postgres.named import Statement
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
+_RIGHTS_HINT = "idxctl grants prints the rights each role needs"
+_ROW_SECURITY_HINT = (
+    "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
+)
 
 
 class Connection:
@@ -116,6 +120,7 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
         options: dict[str, Any] = {
             "application_name": given.get("application_name", application_name),
             "connect_timeout": given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
+            "client_encoding": "UTF8",  # documents go to OpenSearch as the bytes that come, whatever the database's own
         }
         raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
@@ -216,7 +221,7 @@ def _refused(doing: str, error: psycopg.Error) -> PostgresRefused:
     detail = error.diag.message_primary or str(error)
     hint = error.diag.message_hint
     if error.sqlstate == "42501":
-        hint = hint or "idxctl grants prints the rights each role needs"
+        hint = hint or (_ROW_SECURITY_HINT if "row-level security" in detail else _RIGHTS_HINT)
     return PostgresRefused(
         f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or "XX000", detail=detail, hint=hint
     )

@@ -149,14 +149,24 @@ def _sweep_one(conn: Connection, client: Client, index: str, task: Task, generat
     return count
 
 
-def due(conn: Connection) -> int:
-    """
-    Enqueue the documents whose `at` column has been passed since the watermark; returns how many tasks.
+@dataclass(frozen=True)
+class Due:
+    """What time has made due. ``broken`` says why a watch could not be looked at."""
 
-    One transaction; watches that another worker looks at are skipped. A row that is committed with a time already past
-    is captured by its own trigger, so the watermark need not wait for open transactions.
+    enqueued: int = 0
+    broken: tuple[tuple[str, str], ...] = ()  # index, reason
+
+
+def due(conn: Connection) -> Due:
+    """
+    Enqueue the documents whose `at` column has been passed since the watermark.
+
+    One transaction; watches that another worker looks at are skipped, and one that cannot be read holds up no other: its
+    watermark stays. A row that is committed with a time already past is captured by its own trigger, so the watermark need
+    not wait for open transactions.
     """
     count = 0
+    broken: list[tuple[str, str]] = []
     with conn.transaction():
         for watch_id, index, definition, schema, table, watermark in conn.run(SQL["at_watches"]).fetchall():
             now = conn.execute(b"SELECT clock_timestamp()").fetchone()
@@ -170,7 +180,12 @@ def due(conn: Connection) -> int:
                 priority=sql.Literal(PRIORITIES[definition.get("priority", "normal")]),
                 query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
             )
-            with conn.savepoint(local=lookups.local_settings(definition)):
-                count += conn.execute(insert).rowcount
+            try:
+                with conn.savepoint(local=lookups.local_settings(definition)):
+                    count += conn.execute(insert).rowcount
+            except PostgresRefused as error:
+                why = f"table {schema}.{table} cannot be searched for what is due: {error.detail} [{error.sqlstate}]"
+                broken.append((index, why))
+                continue
             conn.run(SQL["move_watermark"], id=watch_id, upto=now[0])
-    return count
+    return Due(count, tuple(broken))

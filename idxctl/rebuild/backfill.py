@@ -19,7 +19,7 @@ import orjson
 from idxctl.core import backoff, fingerprints
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
 from idxctl.core.points import reach
-from idxctl.indexes import render
+from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch import bulk
 from idxctl.opensearch.bulk import Body
@@ -257,25 +257,16 @@ class Backfill:
         conn, generation = self._pool.mine(), self._generation
         definition, sizes = generation.definition, self._limits.sizes
         condition = render.between(definition, chunk.after, chunk.upto)
-        yielded: set[str] = set()
+        failures: dict[str, PostgresRefused] = {}
         try:
-            for lines in render.stream(conn, definition, condition, token=chunk.token, group=sizes.group(definition)):
-                yielded.update(lines.ids)
-                yield lines
+            yield from ranges.readable(
+                conn, definition, condition, token=chunk.token, max_bytes=self._limits.batch_bytes, sizes=sizes,
+                failures=failures,
+            )  # fmt: skip
         except PostgresRefused as error:
-            if not render.is_of_values(error):
-                raise
-        else:
-            return
-        rest = [one for one in render.ids_where(conn, definition, condition) if one not in yielded]
-        while rest:
-            read = render.by_ids(
-                conn, definition, rest, token=chunk.token, max_bytes=self._limits.batch_bytes, sizes=sizes
-            )
-            for one, cause in read.failures.items():
-                written.note([one], [generation], Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
-            yield from read.found
-            rest = read.rest
+            raise preflight.unreadable(generation.index, error) from error
+        for one, cause in failures.items():
+            written.note([one], [generation], Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
 
     @staticmethod
     def _cannot_go_on(written: Written) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
-from idxctl.core.errors import ConfigError, DocumentError
+from idxctl.core.errors import ConfigError, DocumentError, PostgresRefused
 from idxctl.core.settings import IndexSettings
 from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
@@ -46,8 +46,11 @@ class Plan:
 def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: bool = False) -> Plan:
     """Check everything and change nothing; raises what `reindex` would stumble over."""
     definition = define(conn, index)
-    rows, warnings = check_query(conn, index.name, definition)
-    check_ids(conn, index, definition)
+    try:
+        rows, warnings = check_query(conn, index.name, definition)
+        check_ids(conn, index, definition)
+    except PostgresRefused as error:
+        raise unreadable(index.name, error) from error
     known = generations.of_index(conn, index.name)
     live = next((one for one in known if one.state == "live"), None)
     replaces, foreign = _alias(client, index.name, known, take_alias=take_alias)
@@ -163,6 +166,16 @@ def _alias(client: Client, alias: str, known: list[Generation], *, take_alias: b
             hint="idxctl reindex --take-alias moves it and leaves that index as it is; or choose another name for [indexes.NAME]",
         )
     return False, foreign[0] if foreign else None
+
+
+def unreadable(index: str, error: PostgresRefused) -> PostgresRefused:
+    """Return the error for a document query that PostgreSQL refuses once there are rows to read."""
+    return PostgresRefused(
+        f"index {index}: the document query fails: {error.detail} [{error.sqlstate}]",
+        sqlstate=error.sqlstate,
+        detail=error.detail,
+        hint=error.hint or "run it in psql, in a READ ONLY transaction",
+    )
 
 
 def duplicate(index: str, document_id: str) -> DocumentError:

@@ -247,7 +247,7 @@ class _Run:
                 before = self._now()
             self._wait_until_passed(before, 0)
             again = compare.compare_ids(self.conn, self.client, self.generation, doubtful, sizes=self.sizes)
-            compared = Compared(compared.checked, again.missing, again.stale, again.orphans)
+            compared = Compared(compared.checked, again.missing, again.stale, again.orphans, again.unreadable)
         refused = self._refused()
         drift = [one for one in compared.differing if one not in refused]
         if drift:
@@ -274,7 +274,9 @@ class _Run:
                 total.add(part)
                 self.steps.move(total.checked, "")
         held = scan.count(self.client, self.generation.name)
-        if held != total.checked - len(total.missing):  # rows that came or went meanwhile, or orphans
+        if held != total.checked - len(total.missing) - len(
+            total.unreadable
+        ):  # rows that came or went meanwhile, or orphans
             for ids in compare.orphans(self.conn, self.client, self.generation):
                 total.orphans.extend(ids)
         return total

@@ -13,7 +13,8 @@ from typing import Any
 
 import orjson
 
-from idxctl.indexes import render
+from idxctl.core.errors import PostgresRefused
+from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Lines, Sizes
 from idxctl.opensearch import scan
@@ -32,10 +33,11 @@ class Compared:
     missing: list[str] = field(default_factory=list)
     stale: dict[str, list[str]] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)  # whose own values make the document query fail
 
     @property
     def differing(self) -> list[str]:
-        """All ids that do not agree."""
+        """All ids that do not agree; of an unreadable row nobody can tell."""
         return [*self.missing, *self.stale, *self.orphans]
 
     def add(self, other: Compared) -> None:
@@ -44,6 +46,7 @@ class Compared:
         self.missing.extend(other.missing)
         self.stale.update(other.stale)
         self.orphans.extend(other.orphans)
+        self.unreadable.extend(other.unreadable)
 
 
 def compare_range(
@@ -58,9 +61,15 @@ def compare_range(
     """Compare the documents of a range of keys, a page at a time: *after* exclusive, *upto* inclusive, None open."""
     definition = generation.definition
     condition = render.between(definition, after, upto)
-    for page in _pages(render.stream(conn, definition, condition, group=sizes.group(definition))):
+    failures: dict[str, PostgresRefused] = {}
+    readable = ranges.readable(
+        conn, definition, condition, token=None, max_bytes=_PAGE_BYTES, sizes=sizes, failures=failures
+    )
+    for page in _pages(readable):
         sizes.note(definition, len(page.ids), len(page.text))
         yield compare_page(client, generation, page)
+    if failures:
+        yield Compared(checked=len(failures), unreadable=sorted(failures))
 
 
 def _pages(pieces: Iterable[Lines]) -> Iterator[Lines]:
@@ -98,7 +107,7 @@ def compare_page(client: Client, generation: Generation, page: Lines) -> Compare
         if source is None:
             compared.missing.append(name)
             continue
-        fields = differing_fields(orjson.loads(rows[place]), source, ignore)
+        fields = differing_fields(scan.parse(rows[place]), source, ignore)
         if fields:
             compared.stale[name] = fields
     return compared
@@ -139,6 +148,7 @@ def compare_ids(
             part = compare_page(client, generation, page)
             compared.missing.extend(part.missing)
             compared.stale.update(part.stale)
+        compared.unreadable.extend(read.failures)
         known = read.ids | read.failures.keys() | set(read.rest)
         gone = [one for one in rest if one not in known]
         compared.orphans.extend(_held(client, generation, gone, render.routings(conn, definition, gone)))

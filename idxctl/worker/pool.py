@@ -129,6 +129,7 @@ class Worker:
         self._idle = _SHORTEST_POLL
         self._postgres_down = 0
         self._last_beat = (time.monotonic(), 0)
+        self._told: set[tuple[str, str]] = set()
         self._threads: list[threading.Thread] = []
         self._broken: BaseException | None = None
 
@@ -496,7 +497,7 @@ class Worker:
                 if turn % 2 == 0:
                     self._beat(conn, "draining" if self._stopping.is_set() else "running")
                     self._rescue(conn)
-                expand.due(conn)
+                self._enqueue_due(conn)
                 if turn % _SWEEP_UP_EVERY == 0:
                     self._sweep_up(conn)
             except (
@@ -506,6 +507,13 @@ class Worker:
             if time.monotonic() - spoke >= _FACTS_EVERY:
                 spoke = time.monotonic()
                 self._say_how_it_goes()
+
+    def _enqueue_due(self, conn: Connection) -> None:
+        """Enqueue what time has made due; a watch that cannot be looked at is told of once."""
+        broken = set(expand.due(conn).broken)
+        for index, why in sorted(broken - self._told):
+            fact("broken", why, index=index)
+        self._told = broken
 
     def _beat(self, conn: Connection, state: str) -> None:
         shown = self.breaker.state()

@@ -106,15 +106,15 @@ def test_rows_that_become_due_with_time_are_enqueued_once(items):
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
     items.sql("SET session_replication_role = replica")
-    assert expand.due(items.conn) == 0
+    assert expand.due(items.conn).enqueued == 0
     items.application.execute("ALTER TABLE items DISABLE TRIGGER ALL")
     items.sql("UPDATE items SET due = now() - interval '30 seconds' WHERE id = 1")
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
-    assert expand.due(items.conn) == 1
+    assert expand.due(items.conn).enqueued == 1
     assert items.sql("SELECT document_id, origin FROM opensearch_indexing_queue") == [("1", "at")]
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = at_watermark - interval '1 second' WHERE at_watermark IS NOT NULL"
     )
-    assert expand.due(items.conn) == 0
+    assert expand.due(items.conn).enqueued == 0

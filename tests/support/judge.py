@@ -48,7 +48,7 @@ def differences(
 
 
 def _rows(database: str, query: str, name: Callable[[tuple], str]) -> Iterator[tuple[str, dict]]:
-    with psycopg.connect(database) as connection, connection.cursor(name="judge") as cursor:
+    with psycopg.connect(database, client_encoding="utf8") as connection, connection.cursor(name="judge") as cursor:
         cursor.itersize = 5000
         cursor.execute(query.encode())
         for row in cursor:

@@ -1,0 +1,47 @@
+"""Reads of a range of documents that no single row can end (P3)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from idxctl.core.errors import PostgresRefused
+from idxctl.indexes import render
+from idxctl.indexes.definitions import Definition
+from idxctl.indexes.render import Lines, Sizes
+from idxctl.postgres.connect import Connection
+
+
+def readable(
+    conn: Connection,
+    definition: Definition,
+    condition: sql.Composable,
+    *,
+    token: int | None,
+    max_bytes: int,
+    sizes: Sizes,
+    failures: dict[str, PostgresRefused],
+) -> Iterator[Lines]:
+    """
+    Yield the documents for which *condition* holds, in one statement as long as that goes well.
+
+    Rows whose own values make the query fail are found by reading what is left by id, and put into *failures*. An error
+    that is not one row's raises.
+    """
+    yielded: set[str] = set()
+    try:
+        for lines in render.stream(conn, definition, condition, token=token, group=sizes.group(definition)):
+            yielded.update(lines.ids)
+            yield lines
+    except PostgresRefused as error:
+        if not render.is_of_values(error):
+            raise
+    else:
+        return
+    rest = [one for one in render.ids_where(conn, definition, condition) if one not in yielded]
+    while rest:
+        read = render.by_ids(conn, definition, rest, token=token, max_bytes=max_bytes, sizes=sizes)
+        failures.update(read.failures)
+        yield from read.found
+        rest = read.rest
