@@ -87,6 +87,9 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
         columns = _columns(conn, index, query)
     key = index.key or ("document_id",)
     _check_columns(index, columns, key)
+    _check_mapping(index)
+    with conn.transaction(local=local, read_only=True):
+        _check_routing(conn, index, "text" if len(key) > 1 else columns[key[0]])
     document_type = columns["document"]
     if document_type not in {"json", "jsonb"}:
         raise DocumentError(
@@ -143,6 +146,42 @@ def _check_columns(index: IndexSettings, columns: dict[str, str], key: tuple[str
                 f"index {index.name}: key column {name} of the document query is {type_name}; {why}, so it may not find its row again",
                 hint="a key may be " + ", ".join(sorted(keys.PLAIN_TYPES)) + " or an enum",
             )
+
+
+def _check_routing(conn: Connection, index: IndexSettings, key_type: str) -> None:
+    """T7: routing is an expression over document_id alone."""
+    if index.routing is None:
+        return
+    try:
+        conn.execute(
+            f"SELECT ({index.routing}\n)::text FROM (SELECT NULL::{key_type} AS document_id) AS r LIMIT 0".encode()
+        )
+    except PostgresRefused as error:
+        raise DocumentError(
+            f"index {index.name}: routing = {index.routing!r} does not run: {error.detail} [{error.sqlstate}]",
+            hint=f"it is an SQL expression over document_id alone, which is {key_type}",
+        ) from error
+
+
+def _check_mapping(index: IndexSettings) -> None:
+    """Refuse what would leave every document different from its row, or refused, whatever was done."""
+    mappings = index.mapping.get("mappings", {})
+    source, routing = mappings.get("_source"), mappings.get("_routing")
+    if isinstance(source, dict) and str(source.get("enabled", True)).lower() == "false":
+        raise DocumentError(
+            f"index {index.name}: the mapping turns _source off, so no document could be compared with its row",
+            hint='take "_source" out of the mapping; what need not be searched can be left out of the document',
+        )
+    if isinstance(source, dict) and (source.get("excludes") or source.get("includes")) and not index.verify_ignore:
+        raise DocumentError(
+            f"index {index.name}: the mapping leaves fields out of _source, so no document would equal its row",
+            hint="name these fields in verify_ignore",
+        )
+    if isinstance(routing, dict) and str(routing.get("required")).lower() == "true" and index.routing is None:
+        raise DocumentError(
+            f"index {index.name}: the mapping requires a routing, and the index names none",
+            hint="routing = an SQL expression over document_id, or take _routing out of the mapping",
+        )
 
 
 def rows_of(definition: Definition) -> sql.Composed:

@@ -246,7 +246,7 @@ def _routing_over(definition: Definition, ident: sql.Composable) -> sql.Composed
     """Return the routing expression over nothing but document_id (T7)."""
     assert definition.routing is not None
     typed = ident if definition.composite else sql.SQL("d.{}").format(sql.Identifier(definition.key[0]))
-    return sql.SQL("SELECT ({expression}) FROM (SELECT {ident} AS document_id) AS r").format(
+    return sql.SQL("SELECT ({expression}\n) FROM (SELECT {ident} AS document_id) AS r").format(
         expression=sql.SQL(definition.routing),
         ident=typed,
     )
@@ -258,7 +258,7 @@ def routings(conn: Connection, definition: Definition, ids: Sequence[str]) -> di
         return {}
     kind = sql.SQL("text") if definition.composite else sql.SQL(definition.key_types[0])
     query = sql.SQL(
-        "SELECT id, to_json((SELECT ({expression}) FROM (SELECT id::{kind} AS document_id) AS r)::text)::text FROM unnest({ids}::text[]) AS id"
+        "SELECT id, to_json((SELECT ({expression}\n) FROM (SELECT id::{kind} AS document_id) AS r)::text)::text FROM unnest({ids}::text[]) AS id"
     ).format(expression=sql.SQL(definition.routing), kind=kind, ids=sql.Literal(list(ids)))
     try:
         with conn.transaction(local=definition.local, read_only=True):

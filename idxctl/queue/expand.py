@@ -18,6 +18,7 @@ from idxctl.core.errors import OpenSearchRefused, PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations as generations_
 from idxctl.indexes.generations import Generation
+from idxctl.indexes.render import is_of_values
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
@@ -28,6 +29,7 @@ from idxctl.queue.settle import end_lease, requeue_fan_outs
 
 _SWEEP_WAIT_SECONDS = 0.25
 _RETRY_WAIT_SECONDS = 5.0
+_MOST_FAILED_ROWS = 64  # of one task; a query that fails for more is not looked at row by row
 
 
 @dataclass(frozen=True)
@@ -70,25 +72,78 @@ def expand(
             return Expanded(held=False)
         for task in batch.tasks:
             if task.document_id == "keys":
-                count, problem = _keys(conn, batch, task)
+                count, rows, problem = _keys(conn, batch, task)
                 found += count
-                if problem is not None:
+                if rows:
                     broken = problem
-                    failed.append(task)
+                    failed.append(replace(task, payload={**task.payload, "rows": rows}))
         requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why="waits for batches in flight")
         requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or "")
         reach("expand.moved")
     return Expanded(True, swept + found, len(waiting), broken)
 
 
-def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, str | None]:
-    """C1: run the lookup now, with a snapshot taken after the claim, and enqueue what it finds, in a savepoint."""
-    row = conn.run(SQL["watch"], id=task.payload["watch"]).fetchone()
-    if row is None:
-        return 0, f"watch {task.payload['watch']} is not known any more"
-    definition: dict[str, Any] = row[0]
-    priority = -1 if definition.get("deferred") else task.priority
-    problem = ""
+def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], str]:
+    """
+    C1: run the lookup now, with a snapshot taken after the claim, and enqueue what it finds.
+
+    Returns how many that were, the rows it cannot be run over and why. P3: one row whose values make the query fail is
+    found by halving and holds up no other.
+    """
+    stored = conn.run(SQL["watch"], id=task.payload["watch"]).fetchone()
+    rows: list[Any] = task.payload["rows"]
+    if stored is None:
+        return 0, rows, f"watch {task.payload['watch']} is not known any more"
+    definition, schema, table = stored
+    count, why = 0, ""
+    failed: list[Any] = []
+    waiting = [rows]
+    while waiting:
+        part = waiting.pop()
+        found, error = _look_up(conn, batch, task, definition, part)
+        count += found
+        if error is None:
+            continue
+        if is_of_values(error) and len(part) > 1 and len(failed) < _MOST_FAILED_ROWS:
+            middle = len(part) // 2
+            waiting += [part[middle:], part[:middle]]
+            continue
+        mended = _look_up_by_successors(conn, batch, task, definition, part)
+        if mended is not None:
+            count += mended
+            continue
+        failed += part
+        why = f"the keys query over {schema}.{table} does not run: {error.detail} [{error.sqlstate}]"
+    return count, failed, why
+
+
+def _look_up_by_successors(
+    conn: Connection, batch: Batch, task: Task, definition: dict[str, Any], rows: list[Any]
+) -> int | None:
+    """
+    Run what has replaced a broken lookup since, where the stored columns are enough for it; None where it does not help.
+
+    Else a task whose query was mended in the configuration would wait for ever: a stored definition never changes.
+    """
+    place = {name: number for number, name in enumerate(definition["columns"])}
+    mended = [
+        one for (one,) in conn.run(SQL["successors"], id=task.payload["watch"]) if place.keys() >= set(one["columns"])
+    ]
+    count = 0
+    for one in mended:
+        taken = [[row[place[name]] for name in one["columns"]] for row in rows]
+        found, error = _look_up(conn, batch, task, one, taken)
+        if error is not None:
+            return None
+        count += found
+    return count if mended else None
+
+
+def _look_up(
+    conn: Connection, batch: Batch, task: Task, definition: dict[str, Any], rows: list[Any]
+) -> tuple[int, PostgresRefused | None]:
+    """Enqueue the documents that *rows* lead to, in a savepoint."""
+    refused: PostgresRefused | None = None
     for by_stored_types in (False, True):  # the watched table may be gone or renamed since
         insert = sql.SQL(
             "INSERT INTO {schema}.opensearch_indexing_queue (index_name, document_id, priority, enqueued_at, origin) "
@@ -96,18 +151,18 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, str | None]:
         ).format(
             schema=sql.Identifier(conn.schema),
             index=sql.Literal(batch.index),
-            priority=sql.Literal(priority),
+            priority=sql.Literal(-1 if definition.get("deferred") else task.priority),
             enqueued_at=sql.Literal(task.enqueued_at),
-            query=lookups.expansion(definition, task.payload["rows"], by_stored_types=by_stored_types),
+            query=lookups.expansion(definition, rows, by_stored_types=by_stored_types),
         )
         try:
             with conn.savepoint(local=lookups.local_settings(definition)):
                 return conn.execute(insert).rowcount, None
         except PostgresRefused as error:
-            problem = f"the keys query over {row[1]}.{row[2]} does not run: {error.detail} [{error.sqlstate}]"
+            refused = error
             if error.sqlstate not in {"42P01", "42704", "3F000"}:
                 break
-    return 0, problem
+    return 0, refused
 
 
 def _before(batch: Batch, task: Task) -> int:

@@ -254,6 +254,21 @@ DELETE FROM opensearch_indexing_pauses WHERE index_name = %(index)s AND cause = 
 -- What is paused now.
 SELECT index_name, cause, reason, paused_by, paused_at, probe_at, probes FROM opensearch_indexing_pauses ORDER BY index_name, cause
 
+-- name: successors
+-- Lookups in force over the table of a watch that has been replaced since.
+SELECT n.definition
+FROM opensearch_indexing_watches o
+JOIN opensearch_indexing_watches n
+  ON n.index_name = o.index_name AND n.table_schema = o.table_schema AND n.table_name = o.table_name
+WHERE o.id = %(id)s AND o.removed_at IS NOT NULL AND n.removed_at IS NULL AND n.definition->>'keys' IS NOT NULL
+ORDER BY n.position
+
+-- name: broken_lookup
+-- Why a fan-out of the index waits, if its query fails.
+SELECT last_error FROM opensearch_indexing_queue
+WHERE index_name = %(index)s AND kind = 'keys' AND last_error IS NOT NULL
+ORDER BY id LIMIT 1
+
 -- name: open_tasks
 -- What may still change a document of the index: tasks due or backing off, fan-outs and batches in flight, all of them enqueued before a time.
 SELECT (SELECT count(*) FROM opensearch_indexing_queue q

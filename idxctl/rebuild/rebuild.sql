@@ -106,3 +106,11 @@ SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synch
 -- name: watched
 -- Whether anything captures changes for an index.
 SELECT 1 FROM opensearch_indexing_watches WHERE index_name = %(index)s AND removed_at IS NULL LIMIT 1
+
+-- name: not_waiting
+-- Those of some documents that no task in the queue or in flight is about; none while a fan-out waits.
+SELECT wanted.id FROM unnest(%(ids)s::text[]) AS wanted (id)
+WHERE NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(index)s
+                  AND (q.kind <> 'document' OR q.document_id = wanted.id))
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_inflight f WHERE f.index_name = %(index)s
+                  AND (f.kind <> 'document' OR wanted.id = ANY(f.document_ids)))

@@ -34,7 +34,7 @@ from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL as QUEUE
 from idxctl.queue import pause
 from idxctl.queue.enqueue import enqueue
-from idxctl.rebuild import swap
+from idxctl.rebuild import stuck, swap
 from idxctl.rebuild.backfill import Backfill
 from idxctl.rebuild.preflight import SQL, Plan
 from idxctl.verify import compare
@@ -226,8 +226,10 @@ class _Run:
         before = self._now()
         waiting = self._open_tasks(before)
         self.steps.begin("catch up", waiting)
-        self._wait_until_passed(before, waiting)
-        self.steps.end(f"{waiting:,} changes" if waiting else "nothing had changed")
+        if self._wait_until_passed(before, waiting):
+            self.steps.end(f"{waiting:,} changes" if waiting else "nothing had changed")
+        else:
+            self.steps.end(f"{waiting:,} changes wait for the swap, since the live generation cannot be read")
 
     def _check(self) -> None:
         """Compare every document with its row; what differs is compared again once the queue has passed it."""
@@ -245,11 +247,14 @@ class _Run:
             if _ > 0:  # still different once the queue had passed it: not lag, so write it again
                 enqueue(self.conn, index=self.plan.index, ids=doubtful, origin="verify")
                 before = self._now()
-            self._wait_until_passed(before, 0)
+            if not self._wait_until_passed(before, 0):
+                break
             again = compare.compare_ids(self.conn, self.client, self.generation, doubtful, sizes=self.sizes)
             compared = Compared(compared.checked, again.missing, again.stale, again.orphans, again.unreadable)
         refused = self._refused()
         drift = [one for one in compared.differing if one not in refused]
+        if drift and stuck.unreadable(self.conn, self.plan.live):  # what a waiting task will mend after the swap
+            drift = stuck.not_waiting(self.conn, self.plan.index, drift)
         if drift:
             self._refuse_drift(compared, drift)
         self.failed = len(refused)
@@ -348,20 +353,24 @@ class _Run:
 
     # --- waiting ----------------------------------------------------------------------------------------------------
 
-    def _wait_until_passed(self, before: datetime, total: int) -> None:
+    def _wait_until_passed(self, before: datetime, total: int) -> bool:
         """
-        Return once every task enqueued before *before* is settled, fan-outs and batches in flight included.
+        Return once every task enqueued before *before* is settled, fan-outs and batches in flight included; False where
+        they wait for this very reindex, since the live generation can no longer be read.
 
         While no worker serves the index, one of our own does; others may die, or come, at any time.
         """
         with ExitStack() as ours:
             draining = False
             while left := self._open_tasks(before):
+                if stuck.unreadable(self.conn, self.plan.live):
+                    return False
                 if not draining and not janitor.alive(self.conn, index=self.plan.index):
                     ours.enter_context(self._worker())
                     draining = True
                 self.steps.move(max(total - left, 0), self._why_it_waits())
                 time.sleep(_POLL_SECONDS)
+        return True
 
     @contextmanager
     def _worker(self) -> Iterator[None]:
@@ -382,7 +391,10 @@ class _Run:
 
     def _why_it_waits(self) -> str:
         held = [one for one in pause.pauses(self.conn) if one.index == self.plan.index]
-        return f"{self.plan.index} is paused: {held[0].reason}" if held else ""
+        if held:
+            return f"{self.plan.index} is paused: {held[0].reason}"
+        row = self.conn.run(QUEUE["broken_lookup"], index=self.plan.index).fetchone()
+        return f"a lookup cannot be run, mend it or idxctl queue cancel: {row[0]}" if row else ""
 
     def _open_tasks(self, before: datetime) -> int:
         row = self.conn.run(QUEUE["open_tasks"], index=self.plan.index, before=before).fetchone()
