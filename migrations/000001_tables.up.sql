@@ -202,8 +202,8 @@ CREATE OR REPLACE FUNCTION opensearch_indexing_enqueue(
 ) RETURNS void
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 BEGIN
-    IF index IS NULL OR document_id IS NULL OR document_id = '' THEN
-        RAISE EXCEPTION 'opensearch_indexing_enqueue: % must not be empty', CASE WHEN index IS NULL THEN 'index' ELSE 'document_id' END
+    IF index IS NULL OR index = '' OR document_id IS NULL OR document_id = '' THEN
+        RAISE EXCEPTION 'opensearch_indexing_enqueue: % must not be empty', CASE WHEN coalesce(index, '') = '' THEN 'index' ELSE 'document_id' END
             USING ERRCODE = 'null_value_not_allowed';
     END IF;
     IF action IS NULL OR action NOT IN ('index', 'delete') THEN

@@ -47,7 +47,7 @@ def expression(conn: Connection, table: Table, text: str) -> Expression:
         (user_code,) = conn.run(SQL["view_functions"], query=view).fetchone() or (False,)
         reads = _tables(conn, view, but=table)
         # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
-        conn.execute("SET LOCAL search_path = ''")
+        conn.execute("SET LOCAL search_path = ''; SET LOCAL standard_conforming_strings = on")
         (definition,) = conn.execute("SELECT pg_catalog.pg_get_viewdef(%s::oid)", (view,)).fetchone() or ("",)
     resolved = definition.strip().removeprefix("SELECT").rpartition(f" AS {_MARK}\n")[0].strip()
     read = tuple(column.name for column in table.columns if whole or column.name in found)

@@ -98,6 +98,8 @@ def function(schema: str, table: tuple[str, str], watches: Sequence[Watch], *, p
         settings.append(_WORK_MEM)
     if not _IN_JSON.issuperset(of for watch in watches for of in watch.definition.types):
         settings += _SAME_TEXT
+    if "\\" in body:  # a key_sql that PostgreSQL wrote out: a writer may read strings the old way
+        settings.append("SET standard_conforming_strings = on")
     return Function(schema, function_name(table), body, " ".join(settings), table)
 
 

@@ -61,11 +61,14 @@ def document_id_sql(expressions: Sequence[str], types: Sequence[str]) -> str:
     """
     Return the SQL expression of the id of a key given by *expressions* of *types*; NULL when any part is.
 
-    COLLATE "C", or a column with a case-insensitive collation would make DISTINCT drop one of two ids.
+    COLLATE "C", or a column with a case-insensitive collation would make DISTINCT drop one of two ids, and replace() fail.
     """
     texts = [_text_sql(each, of) for each, of in zip(expressions, types, strict=True)]
     if len(texts) > 1:
-        texts = [f"pg_catalog.replace(pg_catalog.replace({each}, '%', '%25'), ':', '%3A')" for each in texts]
+        texts = [
+            f"""pg_catalog.replace(pg_catalog.replace({each} COLLATE pg_catalog."C", '%', '%25'), ':', '%3A')"""
+            for each in texts
+        ]
     return "(" + " || ':' || ".join(texts) + ') COLLATE pg_catalog."C"'
 
 
