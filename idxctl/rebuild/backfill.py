@@ -138,7 +138,7 @@ class Backfill:
         number = 0
         while not self._stop.is_set():
             self._room.acquire()
-            upto = render.next_boundary(self._pool.mine(), self._generation.definition, after, self._chunk_size())
+            upto = self._next_boundary(after)
             conn = self._pool.mine()
             conn.run(SQL["add_chunk"], run=self._run, number=number, after=after, upto=upto)
             conn.run(
@@ -155,6 +155,13 @@ class Backfill:
             if upto is None:
                 return
             after = upto
+
+    def _next_boundary(self, after: list[str] | None) -> list[str] | None:
+        definition = self._generation.definition
+        try:
+            return render.next_boundary(self._pool.mine(), definition, after, self._chunk_size())
+        except PostgresRefused as error:  # a volatile function is called although nobody asks for the document
+            raise preflight.unreadable(self._generation.index, error) from error
 
     def _chunk_size(self) -> int:
         """Aim at a body of a few megabytes, by the size of the documents seen so far."""

@@ -118,3 +118,85 @@ def test_rows_that_become_due_with_time_are_enqueued_once(items):
         "UPDATE opensearch_indexing_watches SET at_watermark = at_watermark - interval '1 second' WHERE at_watermark IS NOT NULL"
     )
     assert expand.due(items.conn).enqueued == 0
+
+
+def test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time(items):
+    from idxctl.queue import expand
+
+    watches = items.config.read_text().replace('ignore = ["seen"]', 'at = "due"')
+    first = f'[[indexes.{items.index}.watch]]\ntable = "events"\nkey_sql = "unnest(ids)"\nat = "due"\n\n'
+    items.sql("CREATE TABLE events (ids bigint[], due timestamptz); ALTER TABLE items ADD COLUMN due timestamptz")
+    items.configure(
+        toml=watches.replace(f"[[indexes.{items.index}.watch]]", first + f"[[indexes.{items.index}.watch]]", 1)
+    )
+    items.watch()
+    items.sql("UPDATE items SET due = now() WHERE id = 1")
+    items.sql("INSERT INTO events VALUES ('{2,3}', now())")
+    items.drain()
+    items.sql(
+        "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
+    )
+    assert expand.due(items.conn) == expand.Due(3)
+    items.drain()
+    items.sql("DROP TABLE events")
+    items.sql(
+        "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
+    )
+    found = expand.due(items.conn)
+    assert found.enqueued == 1
+    ((index, why),) = found.broken
+    assert (index, "events" in why) == (items.index, True)
+
+
+CAST_LOOKUP = "SELECT i.id FROM items i JOIN changed c ON i.category_id = c.ref::bigint"
+
+
+def watch_by_cast(items):
+    """Categories are found by a column of text, which need not hold a number."""
+    items.sql("ALTER TABLE categories ADD COLUMN ref text; UPDATE categories SET ref = id::text")
+    text = items.config.read_text()
+    items.configure(toml=text.replace("SELECT i.id FROM items i JOIN changed c ON i.category_id = c.id", CAST_LOOKUP))
+    items.watch()
+
+
+def test_a_row_that_breaks_its_lookup_waits_alone(items):
+    """P3."""
+    watch_by_cast(items)
+    items.sql(
+        "INSERT INTO categories SELECT i, 'more', CASE i WHEN 50 THEN 'bad' ELSE i::text END FROM generate_series(4, 90) i"
+    )
+    items.sql("UPDATE categories SET name = 'renamed ' || id")
+    items.hand().steps()
+    assert items.differences() == []
+    waiting = items.sql("SELECT payload->'rows', last_error FROM opensearch_indexing_queue")
+    assert [rows for rows, _ in waiting] == [[["bad"]], [["bad"]]]
+    assert 'invalid input syntax for type bigint: "bad"' in waiting[0][1]
+
+
+def test_a_lookup_that_was_mended_since_frees_the_tasks_of_the_old_one(items):
+    items.sql("UPDATE categories SET name = 'renamed' WHERE id = 1")
+    items.sql("ALTER TABLE items RENAME COLUMN category_id TO category")
+    items.hand().step()
+    assert "does not run" in items.one("SELECT last_error FROM opensearch_indexing_queue")
+    items.configure(
+        document=items.query.replace("i.category_id", "i.category"),
+        toml=items.config.read_text().replace("i.category_id", "i.category"),
+    )
+    items.watch()
+    items.reindex()
+    items.drain()
+    assert items.differences() == []
+
+
+def test_a_reindex_does_not_wait_for_tasks_that_wait_for_it(items):
+    """A column that the live generation's query reads is gone: its index is blocked until another generation is live."""
+    items.sql("ALTER TABLE items RENAME COLUMN price TO cost")
+    items.sql("UPDATE items SET cost = '9'")
+    items.hand().step()
+    assert "price" in items.one("SELECT reason FROM opensearch_indexing_pauses")
+    items.configure(document=items.query.replace("i.price", "i.cost"))
+    assert items.reindex().swapped
+    items.sql("UPDATE items SET name = 'after the swap' WHERE id = 3")
+    items.drain()
+    assert items.differences() == []
+    assert items.sql("SELECT reason FROM opensearch_indexing_pauses") == []

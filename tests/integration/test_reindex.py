@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
+import urllib.parse
 import uuid
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from idxctl.indexes.render import Sizes
+from idxctl.verify import compare
 from support import judge
 from support.rig import Rig
 
@@ -22,12 +26,7 @@ def build(database, migrate, opensearch_url, unique_name, tmp_path):
     def make(schema: str, document: str, watches: str, *, index: str = "", mapping: dict | None = None) -> Rig:
         with psycopg.connect(database, autocommit=True) as connection:
             connection.execute(schema.encode())
-        (tmp_path / "document.sql").write_text(document)
-        (tmp_path / "mapping.json").write_text(json.dumps(mapping or {}))
-        (tmp_path / "idxctl.toml").write_text(
-            f'[indexes.{unique_name}]\ndocument = "document.sql"\nmapping = "mapping.json"\n{index}\n'
-            + watches.replace("NAME", unique_name)
-        )
+        write(tmp_path, unique_name, document, watches, index=index, mapping=mapping)
         rig = Rig(database, opensearch_url, unique_name, tmp_path)
         made.append(rig)
         return rig
@@ -35,6 +34,22 @@ def build(database, migrate, opensearch_url, unique_name, tmp_path):
     yield make
     for rig in made:
         rig.close()
+
+
+def write(
+    directory: Path, name: str, document: str, watches: str, *, index: str = "", mapping: dict | None = None
+) -> None:
+    (directory / "document.sql").write_text(document)
+    (directory / "mapping.json").write_text(json.dumps(mapping or {}))
+    (directory / "idxctl.toml").write_text(
+        f'[indexes.{name}]\ndocument = "document.sql"\nmapping = "mapping.json"\n{index}\n'
+        + watches.replace("NAME", name)
+    )
+
+
+def drop(server: str, database: str) -> None:
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {database} WITH (FORCE)".encode())
 
 
 @pytest.fixture
@@ -214,6 +229,9 @@ REFUSED = {
         "more than once",
     ),
     "mapping": (DOCUMENT, {"mappings": {"properties": {"name": {"type": "no_such_type"}}}}, "no_such_type"),
+    "_source off": (DOCUMENT, {"mappings": {"_source": {"enabled": False}}}, "_source"),
+    "fields out of _source": (DOCUMENT, {"mappings": {"_source": {"excludes": ["name"]}}}, "verify_ignore"),
+    "routing required": (DOCUMENT, {"mappings": {"_routing": {"required": True}}}, "routing"),
     "analyzer": (DOCUMENT, {"mappings": {"properties": {"name": {"type": "text", "analyzer": "mine"}}}}, "mine"),
 }
 
@@ -228,6 +246,27 @@ def test_what_cannot_work_is_refused_with_its_name_and_leaves_nothing(build, cli
     assert "Traceback" not in refused.stderr
     assert rig.sql("SELECT state FROM opensearch_indexing_generations WHERE state <> 'retired'") == []
     assert rig.ask("GET", f"/_alias/{rig.index}").get("status") == 404
+
+
+@pytest.mark.parametrize("routing", ["name", "substr(document_id, 1, 2)"])
+def test_a_routing_that_does_not_run_is_named(build, cli, routing):
+    build(THINGS, DOCUMENT, ONE, index=f"routing = {json.dumps(routing)}")
+    refused = cli("reindex")
+    assert refused.status == 4
+    assert routing in refused.stderr
+    assert "document_id alone, which is bigint" in refused.stderr
+
+
+def test_a_query_that_fails_only_when_it_is_run_names_its_index(build, cli):
+    rig = build(
+        THINGS
+        + "CREATE FUNCTION note(t text) RETURNS text LANGUAGE sql AS 'INSERT INTO things VALUES (-1, t) RETURNING name'",
+        "SELECT id AS document_id, jsonb_build_object('name', note(name)) AS document FROM things",
+        ONE,
+    )
+    refused = cli("reindex")
+    assert refused.status == 1
+    assert f"index {rig.index}: the document query fails: cannot execute INSERT" in refused.stderr
 
 
 def test_cast_that_misses_the_index_is_refused_on_a_large_table(build, cli):
@@ -257,6 +296,21 @@ def test_refused_documents_become_letters_at_the_swap(build, cli):
     assert (done.json["documents"], done.json["failed"], done.json["swapped"]) == (48, 2, True)
     assert sorted(rig.letters()) == ["7", "8"]
     assert rig.differences(but=[7, 8]) == []
+
+
+def test_a_row_that_breaks_the_query_becomes_a_letter_and_the_others_are_checked(build, cli):
+    """P3."""
+    rig = build(
+        THINGS,
+        "SELECT id AS document_id, jsonb_build_object('name', name, 'share', 100 / (id - 7)) AS document FROM things",
+        ONE,
+    )
+    rig.watch()
+    done = cli("reindex", "-o", "json")
+    assert done.status == 3, done.stderr
+    assert (done.json["documents"], done.json["failed"]) == (49, 1)
+    assert rig.letters() == {"7": ("sql_22012", "division by zero")}
+    assert len(held(rig)) == 49
 
 
 def test_too_many_refused_documents_stop_the_swap(build, cli):
@@ -302,3 +356,144 @@ def test_schema_not_migrated_is_said(database, cli, tmp_path: Path):
     assert refused.status == 4
     refused = cli("queue", "stats")
     assert (refused.status, "idxctl migrate up" in refused.stderr) == (4, True)
+
+
+# Documents and databases of every kind ----------------------------------------------------------------------------------
+
+
+def test_texts_that_few_parsers_read_are_compared(build):
+    """Half of a surrogate pair and a number beyond a double stand beside a document that differs."""
+    rig = build(
+        "CREATE TABLE things (id int PRIMARY KEY, said json); INSERT INTO things VALUES (1, '{\"a\": 1}'), "
+        '(2, \'{"a": "\\ud800"}\'), (3, \'{"a": 1e400}\')',
+        "SELECT id AS document_id, said AS document FROM things",
+        ONE,
+        mapping={"mappings": {"dynamic": False}},
+    )
+    rig.watch()
+    rig.reindex()
+    rig.sql("ALTER TABLE things DISABLE TRIGGER ALL")
+    rig.sql("UPDATE things SET said = '{\"a\": 2}' WHERE id = 1")
+    found = list(compare.compare_range(rig.conn, rig.client, rig.generation(), None, None, sizes=Sizes()))
+    assert [(one.checked, one.stale) for one in found] == [(3, {"1": ["a"]})]
+
+
+def test_a_database_that_is_not_of_utf8(request, postgres_url, migrate, opensearch_url, unique_name, tmp_path):
+    name = f"idxctl_test_{unique_name}"
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'LATIN1' LOCALE 'C'".encode())
+    request.addfinalizer(lambda: drop(postgres_url, name))
+    url = urllib.parse.urlsplit(postgres_url)._replace(path=f"/{name}").geturl()
+    migrate(url)
+    write(tmp_path, unique_name, "SELECT id AS document_id, to_jsonb(t) AS document FROM things t", ONE)
+    rig = Rig(url, opensearch_url, unique_name, tmp_path)
+    request.addfinalizer(rig.close)
+    rig.application.execute("SET client_encoding = 'UTF8'")
+    rig.sql("CREATE TABLE things (id text PRIMARY KEY, name text); INSERT INTO things VALUES ('é', 'ü'), ('a', 'ß')")
+    rig.watch()
+    rig.reindex()
+    rig.sql("UPDATE things SET name = name || 'ñ'")
+    rig.drain()
+    assert held(rig) == {"é": {"id": "é", "name": "üñ"}, "a": {"id": "a", "name": "ßñ"}}
+
+
+ODD = {
+    "names": (
+        """CREATE SCHEMA "we.ird ""S\"""; CREATE TABLE "we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü" ("Key %" text PRIMARY KEY, old int, new int, changed int);
+        INSERT INTO "we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü" VALUES ('a:b', 1, 1, 1), ('%/ ü', 1, 1, 1), ('😀', 2, 2, 2)""",
+        """SELECT "Key %" AS document_id, to_jsonb(d) AS document FROM "we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü" d;\n-- the end""",
+        """[[indexes.NAME.watch]]\ntable = '"we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü"'\nkey = "Key %"\n""",
+        [
+            """UPDATE "we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü" SET old = 7, "Key %" = "Key %" || '%3A'""",
+            """DELETE FROM "we.ird ""S\"""."tbl üüüüüüüüüüüüüüüüüüüüüüüüüüüü" WHERE changed = 2""",
+        ],
+    ),
+    "triggers, rules and cascades of their own": (
+        """CREATE TABLE p (id int PRIMARY KEY, name text); CREATE TABLE c (id int PRIMARY KEY, p int REFERENCES p ON DELETE CASCADE ON UPDATE CASCADE, n int);
+        INSERT INTO p SELECT i, 'p' || i FROM generate_series(1, 9) i; INSERT INTO c SELECT i, i % 9 + 1, i FROM generate_series(1, 40) i;
+        CREATE FUNCTION b() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN new.p := CASE WHEN new.p < 9 THEN 9 ELSE 8 END; RETURN new; END$$;
+        CREATE TRIGGER b BEFORE UPDATE OF n ON c FOR EACH ROW EXECUTE FUNCTION b();
+        CREATE FUNCTION a() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN
+          IF pg_trigger_depth() < 3 THEN UPDATE c SET n = n + 1000 WHERE p = new.p; UPDATE p SET name = name || '!' WHERE id = new.p; END IF; RETURN NULL; END$$;
+        CREATE TRIGGER zz AFTER UPDATE ON c FOR EACH ROW EXECUTE FUNCTION a();
+        CREATE RULE kept AS ON DELETE TO p WHERE old.id = 2 DO INSTEAD UPDATE p SET name = 'kept' WHERE id = old.id""",
+        """SELECT p.id AS document_id, jsonb_build_object('name', name, 'ns', (SELECT jsonb_agg(n ORDER BY c.id) FROM c WHERE c.p = p.id)) AS document FROM p""",
+        """[[indexes.NAME.watch]]\ntable = "p"\nkey = "id"\n[[indexes.NAME.watch]]\ntable = "c"\nkey = "p"\n""",
+        [
+            "UPDATE c SET n = 5 WHERE id IN (1, 2)",
+            "UPDATE p SET id = id + 100 WHERE id < 4",
+            "DELETE FROM p WHERE id IN (2, 5, 101)",
+            "WITH a AS (UPDATE c SET n = 0 WHERE id = 7 RETURNING *), b AS (DELETE FROM c WHERE id = 8) UPDATE c SET n = a.n FROM a WHERE c.id = 9",
+        ],
+    ),
+    "two levels of partitions": (
+        """CREATE TABLE d (id bigint GENERATED ALWAYS AS IDENTITY, at date, tenant int, n int, PRIMARY KEY (id, at, tenant)) PARTITION BY RANGE (at);
+        CREATE TABLE d24 PARTITION OF d FOR VALUES FROM ('2024-01-01') TO ('2025-01-01') PARTITION BY LIST (tenant);
+        CREATE TABLE d24a PARTITION OF d24 FOR VALUES IN (1, 2); CREATE TABLE d24b PARTITION OF d24 DEFAULT; CREATE TABLE rest PARTITION OF d DEFAULT;
+        INSERT INTO d (at, tenant, n) SELECT '2023-06-01'::date + i * 20, i % 4, i FROM generate_series(1, 60) i""",
+        """SELECT id AS document_id, jsonb_build_object('at', at, 'tenant', tenant, 'n', n) AS document FROM d""",
+        """[[indexes.NAME.watch]]\ntable = "d"\nkey = "id"\nignore = []\n""",
+        [
+            "UPDATE d SET at = at + 200, tenant = (tenant + 1) % 4",
+            "UPDATE d24a SET n = n + 1000",
+            "DELETE FROM d24b WHERE n % 5 = 0",
+            "MERGE INTO d USING (SELECT id FROM d LIMIT 9) s ON d.id = s.id WHEN MATCHED THEN UPDATE SET at = d.at - 150, tenant = 7",
+            "TRUNCATE d24a",
+        ],
+    ),
+    "inherited": (
+        """CREATE TABLE a (id int PRIMARY KEY, n int, x int); CREATE TABLE b (x int, more text, id int NOT NULL, n int); ALTER TABLE b INHERIT a;
+        INSERT INTO a SELECT i, i, i FROM generate_series(1, 3) i; INSERT INTO b SELECT 1, 't', i, i FROM generate_series(4, 9) i""",
+        """SELECT id AS document_id, jsonb_build_object('n', n) AS document FROM a""",
+        """[[indexes.NAME.watch]]\ntable = "a"\nkey = "id"\nignore = ["x"]\n""",
+        [
+            "UPDATE a SET n = n + 1",
+            "UPDATE ONLY a SET n = 0 WHERE id = 2",
+            "UPDATE b SET n = 7 WHERE id = 5",
+            "ALTER TABLE a ADD more_still int DEFAULT 4",
+            "UPDATE a SET n = n + 1",
+            "DELETE FROM b WHERE id = 6",
+        ],
+    ),
+    "drafts, NULL documents and a key of dates": (
+        """CREATE TABLE d (day date PRIMARY KEY, n int, state text DEFAULT 'open'); INSERT INTO d SELECT date '2024-02-25' + i, i FROM generate_series(1, 9) i""",
+        """WITH u AS (SELECT * FROM d WHERE state <> 'draft')
+        SELECT day AS document_id, CASE WHEN n <> 5 THEN jsonb_build_object('n', n, 'like', state LIKE 'o%', 's', '%s {} $1') END AS document FROM u /* end */""",
+        """[[indexes.NAME.watch]]\ntable = "d"\nkey = "day"\n""",
+        [
+            "SET DateStyle = 'SQL, DMY'",
+            "UPDATE d SET state = 'draft' WHERE n < 3",
+            "UPDATE d SET n = 5 WHERE n = 6",
+            "UPDATE d SET n = 50 WHERE n = 5 AND day > '01/03/2024'",
+            "UPDATE d SET state = 'again' WHERE n = 1",
+            "DELETE FROM d WHERE n = 9",
+        ],
+    ),
+    "texts of every kind as keys": (
+        r"""CREATE TABLE d (id text PRIMARY KEY, n int); INSERT INTO d SELECT id, 1 FROM unnest(ARRAY[
+        E'tab\t', E'line\n', E'\u2028', E'\x7f', E'\x01', '_x', '.', '..', 'a/b?c#d', '"', '\', ' ', '*', 'null', '{', '%3A']) id""",
+        """SELECT id AS document_id, to_jsonb(d) AS document FROM d""",
+        """[[indexes.NAME.watch]]\ntable = "d"\nkey = "id"\nignore = []\n""",
+        ["UPDATE d SET n = ascii(id)", "DELETE FROM d WHERE n % 3 = 0"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_documents_equal_their_rows_on_odd_schemas(build, case):
+    schema, document, watches, changes = ODD[case]
+    rig = build(schema, document, watches)
+    if "MERGE" in str(changes) and rig.conn.raw.info.server_version < 150000:
+        pytest.skip("MERGE came with PostgreSQL 15")
+    rig.watch()
+    rig.reindex()
+    assert rig.differences(name=iso) == []
+    for change in changes:
+        rig.application.execute(change.encode())
+    rig.drain()
+    assert rig.differences(name=iso) == []
+    assert rig.letters() == {}
+
+
+def iso(row: tuple) -> str:
+    return row[0].isoformat() if isinstance(row[0], dt.date) else str(row[0])
