@@ -188,15 +188,28 @@ def test_a_lookup_that_was_mended_since_frees_the_tasks_of_the_old_one(items):
     assert items.differences() == []
 
 
-def test_a_reindex_does_not_wait_for_tasks_that_wait_for_it(items):
-    """A column that the live generation's query reads is gone: its index is blocked until another generation is live."""
+def break_the_live_query(items):
     items.sql("ALTER TABLE items RENAME COLUMN price TO cost")
     items.sql("UPDATE items SET cost = '9'")
     items.hand().step()
     assert "price" in items.one("SELECT reason FROM opensearch_indexing_pauses")
     items.configure(document=items.query.replace("i.price", "i.cost"))
+
+
+def test_a_reindex_does_not_wait_for_tasks_that_wait_for_it(items, stops):
+    """A column that the live generation's query reads is gone: its index is blocked until another generation is live."""
+    break_the_live_query(items)
+    stops.do("reindex.filled", lambda: items.sql("UPDATE items SET name = 'while it was built' WHERE id = 2"))
     assert items.reindex().swapped
-    items.sql("UPDATE items SET name = 'after the swap' WHERE id = 3")
     items.drain()
     assert items.differences() == []
     assert items.sql("SELECT reason FROM opensearch_indexing_pauses") == []
+
+
+def test_what_no_waiting_task_will_mend_keeps_such_a_reindex_from_its_swap(items, stops):
+    break_the_live_query(items)
+    unseen = "ALTER TABLE items DISABLE TRIGGER ALL; UPDATE items SET cost = '7'; ALTER TABLE items ENABLE TRIGGER ALL"
+    stops.do("reindex.filled", lambda: items.sql("DELETE FROM opensearch_indexing_queue") or items.sql(unseen))
+    stops.do("reindex.filled", lambda: items.enqueue(1))
+    with pytest.raises(IdxctlError, match="19 documents of the new generation still differ"):
+        items.reindex()
