@@ -97,9 +97,10 @@ MUTANTS = (
             ),
             _edit(
                 _BACKFILL,
-                "            for lines in render.stream(conn, definition, condition, token=chunk.token, group=sizes.group(definition)):\n",
+                "            yield from ranges.readable(\n",
                 "            early = self._early[self._early_keys.index((str(chunk.after), str(chunk.upto)))]\n"
-                "            for lines in [render.Lines(one.ids, one.text.replace(b'7777777777777777', str(chunk.token).encode())) for one in early]:\n",
+                "            yield from [render.Lines(one.ids, one.text.replace(b'7777777777777777', str(chunk.token).encode())) for one in early]\n            return\n"
+                "            yield from ranges.readable(\n",
             ),
         ),
     ),
@@ -232,6 +233,71 @@ MUTANTS = (
         "a rescued batch is not halved",
         ("tests/faults/test_killed.py::test_document_that_kills_its_worker_is_alone_in_the_end_and_dies_there",),
         (_edit(_RESCUE, "middle = (len(tasks) + 1) // 2", "middle = len(tasks)"),),
+    ),
+    Mutant(
+        "a virtual column is read from the transition table",
+        ("tests/integration/test_capture_odd_tables.py::test_a_virtual_column_as_key",),
+        (_edit(_TRIGGERS, "        if not one.virtual:\n", "        if True:\n"),),
+    ),
+    Mutant(
+        "an aggregate is taken for a key",
+        ("tests/integration/test_capture_odd_tables.py::test_a_key_that_takes_many_rows_together_is_refused",),
+        (_edit("idxctl/capture/probe.py", "        _require_row_by_row(conn, table, text)\n", ""),),
+    ),
+    Mutant(
+        "a lookup's columns are stored under the writer's settings",
+        ("tests/integration/test_capture_odd_tables.py::test_what_a_lookup_stores_does_not_depend_on_the_writers_settings",),
+        (_edit(_TRIGGERS, "        settings += _SAME_TEXT\n", "        pass\n"),),
+    ),
+    Mutant(
+        "a key expression is read under the writer's kind of strings",
+        ("tests/integration/test_capture_odd_tables.py::test_a_backslash_in_a_key_expression_means_the_same_to_every_writer",),
+        (_edit(_TRIGGERS, '        settings.append("SET standard_conforming_strings = on")\n', "        pass\n"),),
+    ),
+    Mutant(
+        "the triggers of another idxctl are taken",
+        ("tests/integration/test_capture_odd_tables.py::test_a_table_that_another_idxctl_captures_is_refused_and_stays_captured",),
+        (_edit("idxctl/capture/install.py", "        refuse_captured_elsewhere(conn, todo)\n", ""),),
+    ),
+    Mutant(
+        "a watch that cannot look at the time stops the others",
+        ("tests/integration/test_expand.py::test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time",),
+        (_edit(_EXPAND, "                broken.append((index, why))\n                continue\n", "                raise\n"),),
+    ),
+    Mutant(
+        "a row that breaks its lookup holds up the others",
+        ("tests/integration/test_expand.py::test_a_row_that_breaks_its_lookup_waits_alone",),
+        (_edit(_EXPAND, "if is_of_values(error) and len(part) > 1", "if False and len(part) > 1"),),
+    ),
+    Mutant(
+        "a mended lookup leaves the tasks of the old one waiting",
+        ("tests/integration/test_expand.py::test_a_lookup_that_was_mended_since_frees_the_tasks_of_the_old_one",),
+        (_edit(_EXPAND, "    return count if mended else None\n", "    return None\n"),),
+    ),
+    Mutant(
+        "a reindex over a broken live query takes any difference for lag",
+        ("tests/integration/test_expand.py::test_what_no_waiting_task_will_mend_keeps_such_a_reindex_from_its_swap",),
+        (_edit("idxctl/rebuild/run.py", "drift = stuck.not_waiting(self.conn, self.plan.index, drift)", "drift = []"),),
+    ),
+    Mutant(
+        "a reindex over a broken live query takes lag for drift",
+        ("tests/integration/test_expand.py::test_a_reindex_does_not_wait_for_tasks_that_wait_for_it",),
+        (_edit("idxctl/rebuild/run.py", "drift = stuck.not_waiting(self.conn, self.plan.index, drift)", "pass"),),
+    ),
+    Mutant(
+        "documents are compared by one strict parser",
+        ("tests/integration/test_reindex.py::test_texts_that_few_parsers_read_are_compared",),
+        (_edit("idxctl/opensearch/scan.py", "        return json.loads(text)\n", "        raise\n"),),
+    ),
+    Mutant(
+        "documents come in the database's own encoding",
+        ("tests/integration/test_reindex.py::test_a_database_that_is_not_of_utf8",),
+        (_edit("idxctl/postgres/connect.py", '"client_encoding": "UTF8",', ""),),
+    ),
+    Mutant(
+        "a row that breaks the query stops the check of the others",
+        ("tests/integration/test_reindex.py::test_a_row_that_breaks_the_query_becomes_a_letter_and_the_others_are_checked",),
+        (_edit("idxctl/indexes/ranges.py", "        if not render.is_of_values(error):\n", "        if token is None or not render.is_of_values(error):\n"),),
     ),
 )  # fmt: skip
 

@@ -1,7 +1,9 @@
 """Fan-outs: lookups after commit (C1), sweeps after TRUNCATE (C3), on real servers."""
 
 import psycopg
+import pytest
 
+from idxctl.core.errors import IdxctlError
 from idxctl.queue import rescue
 
 
