@@ -239,10 +239,39 @@ def _urls(value: Any) -> tuple[SplitResult, ...]:
             raise _Wrong(f"{which}cannot be read as a URL", "write https://host:9200") from None
         if url.scheme not in {"http", "https"} or not host:
             raise _Wrong(f"{which}is not an http or https URL", "write https://host:9200")
+        if "@" in url.path:
+            raise _Wrong(f'{which}has a "/" in front of its "@", perhaps in the password', 'write %2F for "/"')
         if port == 0 or url.query or url.fragment:
             raise _Wrong(f"{which}is more or less than scheme, host, port and path prefix", "write https://host:9200")
         urls.append(url)
     return tuple(urls)
+
+
+def _connection_string(text: str) -> None:
+    """
+    Refuse what libpq would read otherwise than it was meant. Nothing of it is quoted, here or later.
+
+    A "/" or "@" that is not encoded cuts a password in two, and its rest becomes a port, host or database, which
+    errors name.
+    """
+    scheme, url, rest = text.strip().partition("://")
+    if not url or not re.fullmatch(r"[\w+.:-]+", scheme):
+        if "=" not in text:
+            raise _Wrong("is neither a URL nor a list of name=value", _WRITE_DATABASE_URL)
+        return
+    if scheme not in {"postgresql", "postgres"}:
+        raise _Wrong("is not a PostgreSQL URL", _WRITE_DATABASE_URL)
+    user, at, place = rest.partition("?")[0].partition("@")
+    if (at and "/" in user) or "@" in place:
+        raise _Wrong(
+            'has an "@" or a "/" where none can stand, so perhaps in the password',
+            'write %40 for "@", %2F for "/", %3A for ":", or leave the password to PGPASSWORD or ~/.pgpass',
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+        raise _Wrong('has a "%" without the two digits that belong to it', 'write %25 for "%"')
+
+
+_WRITE_DATABASE_URL = "write postgresql://user@host:5432/name, or host=... dbname=... user=..."
 
 
 def _command(value: Any) -> tuple[str, ...]:
@@ -505,6 +534,7 @@ class _Reader:
     def settings(self) -> Settings:
         """Read every section; what is wrong is in `problems` and a default stands in its place."""
         self._unknown_sections()
+        self._unknown_variables()
         database = self._database()
         opensearch = self._opensearch()
         worker = self._worker()
@@ -526,6 +556,18 @@ class _Reader:
             if name not in known:
                 self.wrong(self.at(name), "", f"unknown section {name!r}", did_you_mean(name, known))
 
+    def _unknown_variables(self) -> None:
+        """Report variables whose section is mistyped; a mistyped key is found where the section is read."""
+        sections = tuple(f"IDXCTL_{section.upper()}_" for section in _SECTIONS)
+        known = [
+            f"{prefix}{key.upper()}" for prefix, keys in zip(sections, _SECTIONS.values(), strict=True) for key in keys
+        ]
+        for name in sorted(self.environ):
+            if name.startswith("IDXCTL_") and not name.startswith(sections) and self.environ[name].strip():
+                near = nearest(name, known, cutoff=0.9)
+                if near:
+                    self.wrong(name, "", "unknown variable", f"did you mean {near}?")
+
     def _plain(self, section: str, values: Mapping[str, _Given]) -> dict[str, Any]:
         """Return values by key, and note where each came from."""
         self.sources.update({f"{section}.{key}": given.source for key, given in values.items()})
@@ -534,6 +576,11 @@ class _Reader:
     def _database(self) -> DatabaseSettings:
         values = self.section("database")
         url = self.secret("database", "url", values)
+        if url:
+            try:
+                _connection_string(url.value.reveal())
+            except _Wrong as wrong:
+                self.wrong(url.source, url.where, *self._sentence("url", url, wrong))
         plain = self._plain("database", {key: given for key, given in values.items() if key == "schema"})
         return DatabaseSettings(url=url.value if url else None, schema=plain.get("schema"))
 

@@ -195,19 +195,19 @@ def _not_fetched(present: _Present, error: OSError) -> Unreachable:
     names = [jar.path.name for jar in present.missing[:3]]
     more = f" and {len(present.missing) - len(names)} more" if len(present.missing) > len(names) else ""
     said = (str(error) or type(error).__name__).splitlines()[0]
-    reason = "no connection" if _no_connection(error) else said
+    reason, hint = said, "run it again with a network (what has arrived is kept)"
+    if _is(error, "SSLError"):  # a ConnectionError too, so it is asked about first
+        reason = "the repository's certificate is not trusted"
+        hint = "behind a proxy that inspects TLS, name its certificate in REQUESTS_CA_BUNDLE"
+    elif isinstance(error, ConnectionError | TimeoutError) or _is(error, "ConnectionError", "Timeout"):
+        reason = "no connection"
     return Unreachable(
         f"cannot fetch {len(present.missing)} of the {len(present.jars)} jars of OpenSearch "
         f"({', '.join(names)}{more}) into {present.store}: {reason}",
-        hint=(
-            "run it again with a network (what has arrived is kept), "
-            "or use servers of your own: set IDXCTL_DATABASE_URL and IDXCTL_OPENSEARCH_URL"
-        ),
+        hint=f"{hint}, or use servers of your own: set IDXCTL_DATABASE_URL and IDXCTL_OPENSEARCH_URL",
     )
 
 
-def _no_connection(error: OSError) -> bool:
-    """Whether the network is missing rather than the file; told by name, as the HTTP library is not ours to import."""
-    return isinstance(error, ConnectionError | TimeoutError) or any(
-        kind.__name__ in {"ConnectionError", "Timeout"} for kind in type(error).__mro__
-    )
+def _is(error: OSError, *names: str) -> bool:
+    """Whether it is of one of these kinds, told by name: the HTTP library is not ours to import."""
+    return any(kind.__name__ in names for kind in type(error).__mro__)

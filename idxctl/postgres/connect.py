@@ -17,7 +17,7 @@ import psycopg
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
 
-from idxctl.core.errors import IdxctlError, PostgresRefused, PostgresUnreachable
+from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres.named import Statement
 
@@ -111,7 +111,8 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
     """
     Connect, and find the schema of our tables: the configured one, otherwise the first of the search path.
 
-    Raises `PostgresUnreachable` when the server does not answer or turns us away, `PostgresRefused` for the rest.
+    Raises `PostgresUnreachable` when the server does not answer or turns us away, `ConfigError` when what names it
+    cannot be read, `PostgresRefused` for the rest.
     """
     conninfo = settings.url.reveal() if settings.url else ""
     target = describe(settings)
@@ -125,11 +126,11 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
         raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
         raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
-    except psycopg.ProgrammingError as error:
-        raise PostgresUnreachable(
+    except psycopg.ProgrammingError:
+        raise ConfigError(
             "the PostgreSQL connection string cannot be read",
             hint="IDXCTL_DATABASE_URL or [database] url: postgresql://user@host:5432/name, or host=... dbname=...",
-        ) from error
+        ) from None  # libpq's sentence quotes what it could not read, a password as well
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
     return Connection(raw, schema)

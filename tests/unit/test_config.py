@@ -319,6 +319,48 @@ def test_no_problem_quotes_a_secret(problems, text):
     assert problems(text)
 
 
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        (f"postgresql://u:ab/{SECRET}@h:5432/d", "%2F"),
+        (f"postgresql://u:12/{SECRET}@h:5432/d", "%2F"),
+        (f"postgresql://u:ab@{SECRET}@h/d", "%40"),
+        (f"postgres://u:{SECRET}%x@h/d", "%25"),
+        (f"postgresql+driver://u:{SECRET}@h/d", "not a PostgreSQL URL"),
+        (f"mysql://u:{SECRET}@h/d", "not a PostgreSQL URL"),
+        (SECRET, "neither"),
+    ],
+)
+def test_a_database_url_that_libpq_would_cut_in_the_wrong_place_is_refused(problems, url, wanted):
+    found = problems(environ={"IDXCTL_DATABASE_URL": url})
+    assert len(found) == 1
+    assert found[0].startswith("IDXCTL_DATABASE_URL: ")
+    assert wanted in found[0]
+    assert problems(f'[database]\nurl = "{url}"\n')[0].startswith("idxctl.toml line 2: [database]: url: ")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:a%2Fb%40c%25@h:5432/d?sslmode=require",
+        "postgresql://h/d",
+        "postgresql:///d?host=/run/postgresql&user=a%40b",
+        "postgresql://u@[::1]:5432/d",
+        "postgresql://u@h1:1,h2:2/d",
+        "host=h dbname=d password='a://b/c@d%e'",
+        "service=shop",
+    ],
+)
+def test_every_way_to_name_a_database_is_taken(load, url):
+    assert load(environ={"IDXCTL_DATABASE_URL": url}).database.url == Secret(url)
+
+
+def test_an_opensearch_url_with_a_bare_slash_in_its_password_is_refused(problems):
+    found = problems(environ={"IDXCTL_OPENSEARCH_URL": f"https://u:12/{SECRET}@h:9200"})
+    assert len(found) == 1
+    assert "%2F" in found[0]
+
+
 # --- what is wrong -----------------------------------------------------------------------------------------------------
 
 
@@ -490,6 +532,8 @@ def test_a_mistyped_variable_is_noticed_and_a_strangers_is_not(load, problems):
     assert load(environ={"IDXCTL_OPENSEARCH_VERSION": "3", "IDXCTL_HTTP_TOKEN": "x", "IDXCTL_WORKER_POD": "y"})
     found = problems(environ={"IDXCTL_OPENSEARCH_PASSWROD": SECRET})
     assert found == ["IDXCTL_OPENSEARCH_PASSWROD: unknown variable; did you mean IDXCTL_OPENSEARCH_PASSWORD?"]
+    found = problems(environ={"IDXCTL_DATABSE_URL": SECRET})
+    assert found == ["IDXCTL_DATABSE_URL: unknown variable; did you mean IDXCTL_DATABASE_URL?"]
 
 
 # --- names and lines ---------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import requests
 
 from idxctl.core.errors import ConfigError, Unreachable
 from idxctl.embedded import jars, opensearch, postgres
@@ -29,9 +30,12 @@ class Repository:
         self.asked: list[str] = []
         self.damaged: set[str] = set()  # handed out damaged once
         self.down = False
+        self.distrusted = False
 
     def __call__(self, jar: jars.Jar, beside: Path) -> Path:
         self.asked.append(jar.artifact)
+        if self.distrusted:
+            raise requests.exceptions.SSLError("certificate verify failed")
         if self.down:
             raise ConnectionError("Name or service not known")
         file = beside / "download"
@@ -48,6 +52,13 @@ def repository():
 def test_cold_cache_is_filled(tmp_path, repository):
     files = jars.provide(tmp_path, JARS, fetcher=repository)
     assert [file.read_bytes() for file in files] == [content(jar.artifact) for jar in JARS]
+
+
+def test_a_certificate_that_is_not_trusted_is_not_called_a_missing_network(tmp_path, repository):
+    repository.distrusted = True
+    with pytest.raises(Unreachable, match="certificate is not trusted") as caught:
+        jars.provide(tmp_path, JARS, fetcher=repository)
+    assert "REQUESTS_CA_BUNDLE" in caught.value.hint
 
 
 def test_warm_cache_asks_nobody(tmp_path, repository):
