@@ -2,11 +2,12 @@
 -- Old workers: none before this one. Programs of before idxctl that write the older table keep working (the trigger below).
 -- Locks: an older table ACCESS EXCLUSIVE while it is rewritten, some seconds for 100,000 letters. Safe to run again.
 
--- The group of an error whose type is not known: values taken out, so that "price 12" and "price 13" are one group.
+-- The group of an error whose type is not known: values taken out, so that "price 12" and "price 13" are one group. Letters
+-- without an error are a group too: it needs a name to be retried or purged by.
 CREATE OR REPLACE FUNCTION opensearch_indexing_dlq_group(error text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path FROM CURRENT AS $$
-    SELECT CASE WHEN coalesce(error, '') = '' THEN '' ELSE left(md5(
-        regexp_replace(regexp_replace(error, '"[^"]*"|''[^'']*''|\[[^][]*\]', '?', 'g'), '[0-9]+', '0', 'g')), 6) END
+    SELECT left(md5(
+        regexp_replace(regexp_replace(coalesce(error, ''), '"[^"]*"|''[^'']*''|\[[^][]*\]', '?', 'g'), '[0-9]+', '0', 'g')), 6)
 $$;
 
 -- A document's id as a number, where it is the plain text of one that fits: '12', '-3'; not '007', '1e3' or 20 digits.

@@ -51,7 +51,7 @@ class Problem:
             if isinstance(value, tuple)
             else value
         )
-        where = path.name if path else "idxctl.toml"
+        where = path or "idxctl.toml"
         line = f", line {self.watch.line}" if self.watch.line else ""
         written = " ".join(json.dumps(shown, ensure_ascii=False).split())
         return (

@@ -65,7 +65,7 @@ def validate(
         for problem in problems:
             render.out(f"  {problem}")
     else:
-        render.headline("ok", sound)
+        render.headline("ok" if state.settings.indexes else "warn", sound)
     if problems:
         raise typer.Exit(4)
 
@@ -73,6 +73,10 @@ def validate(
 def _sound(state: State) -> str:
     """Return the line that says what was found to be in order."""
     settings = state.settings
+    if not settings.indexes:
+        return f"{settings.path or 'environment'}: no problems, and no index is configured" + (
+            "" if settings.path else "; there is no idxctl.toml in this directory"
+        )
     watches = sum(len(index.watches) for index in settings.indexes.values())
     counted = (
         f"{format_counted(len(settings.indexes), 'index', 'indexes')}, {format_counted(watches, 'watch', 'watches')}"

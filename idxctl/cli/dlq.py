@@ -34,12 +34,16 @@ OlderOption = Annotated[
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say how many letters there are, in groups that failed alike."""
-    from idxctl.operate import dlq
+    from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
     with current().connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, current().settings, index)
         found = dlq.stats(conn, index=index)
+    if output is Output.CSV:  # rows are what it is for
+        render.table(found.by_error, _columns(dlq.Group), output)
+        return
     if render.is_data(output):
         render.record(found, ["total", "oldest_task"], output)
         return
@@ -62,6 +66,11 @@ def _say_stats(found: Stats, output: Output) -> None:
     render.table([_group(one) for one in found.by_error], columns, output)
     first = found.by_error[0].fingerprint
     render.next_step(f"idxctl dlq show {first} · idxctl dlq retry --error {first} --limit 5", output)
+
+
+def _columns(of: type[Group | Letter]) -> list[Column]:
+    """Return a column for each field, named as in JSON."""
+    return [Column(name) for name in of.__dataclass_fields__]
 
 
 def _counted(number: int, word: str) -> str:
@@ -90,12 +99,16 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Most letters to show.")] = 20,
 ) -> None:
     """Show letters, the newest failure first."""
-    from idxctl.operate import dlq
+    from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
     with current().connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, current().settings, index)
         found = dlq.letters(conn, dlq.Selection(index, error, None, older_than), limit=limit)
+    if render.is_data(output):
+        render.table(found, _columns(dlq.Letter), output)
+        return
     columns = [
         Column("id", kind="name"), Column("index", kind="name"), Column("document_id", "document"), Column("action", kind="name"),
         Column("attempts", kind="count"), Column("what", "why"), Column("fingerprint", "error", "name"),
@@ -105,9 +118,9 @@ def list_(
         columns = [
             one for one in columns if one.key not in _COMMON or len({getattr(row, one.key) for row in found}) > 1
         ]
-    as_they_are = output in {Output.JSON, Output.NDJSON}
-    rows = found if as_they_are else [_letter(one, cut=output is Output.TABLE) for one in found]
-    render.table(rows, columns, output, empty="No dead letters.")
+    rows = [_letter(one, cut=output is Output.TABLE) for one in found]
+    narrowed = index or error or older_than is not None
+    render.table(rows, columns, output, empty="No such dead letters." if narrowed else "No dead letters.")
 
 
 def _letter(one: Letter, *, cut: bool) -> dict[str, object]:
@@ -169,7 +182,7 @@ def retry(
 
     Where no worker runs, their documents are indexed here and now.
     """
-    from idxctl.operate import dlq
+    from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
     state = current()
@@ -177,6 +190,7 @@ def retry(
     pool = state.pool()
     try:
         migrate.require(pool.mine())
+        requests.check_known(pool.mine(), state.settings, index)
         if dry_run:
             done = dlq.plan_retry(pool.mine(), chosen, limit=limit)
         else:
@@ -189,9 +203,16 @@ def retry(
                 wait=wait,
                 timeout=timeout or timedelta(minutes=5),
             )
+    except dlq.NotSettled as late:
+        _tell_retried(late.done, chosen, output)
+        raise
     finally:
         pool.close()
     _tell_retried(done, chosen, output)
+    if done.failed:
+        raise PartlyDone(
+            f"{done.failed:,} of {done.retried:,} letters failed again", hint="idxctl dlq stats names the causes"
+        )
 
 
 def _tell_retried(done: Retried, chosen: Selection, output: Output) -> None:
@@ -210,10 +231,6 @@ def _tell_retried(done: Retried, chosen: Selection, output: Output) -> None:
         render.headline(None, _retried(done), output)
         if done.left and not done.dry_run:
             render.headline(None, f"{done.left:,} left. idxctl dlq stats", output)
-    if done.failed:
-        raise PartlyDone(
-            f"{done.failed:,} of {done.retried:,} letters failed again", hint="idxctl dlq stats names the causes"
-        )
 
 
 def _retried(done: Retried) -> str:
@@ -228,8 +245,10 @@ def _retried(done: Retried) -> str:
     if done.succeeded is None:
         return f"{done.retried:,} retried: back in the queue, {done.workers} worker{'' if done.workers == 1 else 's'} will index them"
     again = ", ".join(done.failed_groups)
-    return f"{done.retried:,} retried: {done.succeeded:,} indexed, {done.failed:,} failed again" + (
-        f" ({again})" if again else ""
+    return (
+        f"{done.retried:,} retried: {done.succeeded:,} indexed, {done.failed:,} failed again"
+        + (f" ({again})" if again else "")
+        + (f", {done.waiting:,} still queued" if done.waiting else "")
     )
 
 
@@ -250,13 +269,14 @@ def purge(
     dry_run: DryRunOption = False,
 ) -> None:
     """Delete letters for good. Asks on a terminal; a script that names which letters goes on, and the audit keeps the count."""
-    from idxctl.operate import dlq
+    from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
     state = current()
     chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
     with state.connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, state.settings, index)
         done = dlq.plan_purge(conn, chosen, everything=everything)
         if done.purged and not dry_run:
             question = (

@@ -24,12 +24,14 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say what waits, for how long, and why if it does not move."""
+    from idxctl.operate import requests
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
     from idxctl.worker import janitor
 
     with current().connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, current().settings, index)
         found, workers = engine.stats(conn, index=index), janitor.alive(conn)
     if render.is_data(output):
         render.record(
@@ -107,11 +109,13 @@ def list_(
     limit: Annotated[int, typer.Option(min=1, help="Most tasks to show.")] = 20,
 ) -> None:
     """Show waiting tasks in the order they are claimed."""
+    from idxctl.operate import requests
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
 
     with current().connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, current().settings, index)
         rows = engine.tasks(conn, index=index, limit=limit)
     columns = [
         Column("id"), Column("index"), Column("document_id", "document"), Column("kind"), Column("action"),
@@ -174,6 +178,7 @@ def cancel(
     dry_run: DryRunOption = False,
 ) -> None:
     """Take tasks out of the queue. Their changes are then not indexed until something else touches the documents."""
+    from idxctl.operate import requests
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
 
@@ -182,6 +187,7 @@ def cancel(
     state = current()
     with state.connect() as conn:
         migrate.require(conn)
+        requests.check_known(conn, state.settings, index)
         count = engine.count(conn, index=index, ids=task, documents=document)
         if count and not dry_run:
             state.confirm(f"Cancel {count:,} tasks? Their documents stay as they are in the index.", yes=yes)

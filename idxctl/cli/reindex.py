@@ -13,10 +13,10 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
-from idxctl.core.errors import ConfigError, PartlyDone, UsageError
+from idxctl.core.errors import PartlyDone, UsageError
 
 if TYPE_CHECKING:
-    from idxctl.core.settings import IndexSettings, Settings
+    from idxctl.core.settings import IndexSettings
     from idxctl.rebuild.preflight import Plan
     from idxctl.rebuild.run import Options, Reindexed, Steps
 
@@ -63,7 +63,7 @@ def reindex(
     from idxctl.rebuild.run import Options
 
     state = current()
-    chosen = _chosen(state.settings, index)
+    chosen = _chosen(index)
     options = Options(readers=readers, keep=keep or timedelta(days=1), take_alias=take_alias, max_failed=max_failed)
     pool, client = state.pool(), state.opensearch()
     with contextlib.closing(pool), contextlib.closing(client):
@@ -83,22 +83,19 @@ def reindex(
         raise PartlyDone(f"{failed:,} documents were refused and are dead letters now", hint="idxctl dlq stats")
 
 
-def _chosen(settings: Settings, index: str | None) -> list[IndexSettings]:
+def _chosen(index: str | None) -> list[IndexSettings]:
     """Return the indexes to build: the one named, otherwise each in turn."""
     from idxctl.core.nearest import did_you_mean
 
-    if not settings.indexes:
-        raise ConfigError(
-            "no index is configured", hint="an [indexes.NAME] table in idxctl.toml, with document, mapping and watch"
-        )
+    indexes = current().indexes()
     if index is None:
-        return list(settings.indexes.values())
-    if index not in settings.indexes:
+        return list(indexes.values())
+    if index not in indexes:
         raise UsageError(
             f"there is no index {index} in the configuration",
-            hint=did_you_mean(index, settings.indexes) or "known: " + ", ".join(settings.indexes),
+            hint=did_you_mean(index, indexes) or "known: " + ", ".join(indexes),
         )
-    return [settings.indexes[index]]
+    return [indexes[index]]
 
 
 def _warn(plans: list[Plan], *, yes: bool, dry_run: bool) -> None:

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from idxctl.core.errors import IdxctlError, UsageError
+from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from idxctl.core.settings import Settings
+    from idxctl.core.settings import IndexSettings, Settings
     from idxctl.opensearch.client import Client
     from idxctl.postgres.connect import Connection, Pool
 
@@ -82,6 +82,19 @@ class State:
         given = {**self.flags, **flags}
         return load(environ=os.environ, flags=given, path=self.config, need_indexes=self.need_indexes)
 
+    def indexes(self) -> Mapping[str, IndexSettings]:
+        """Return the configured indexes; raises where there is none, and says which file was looked for."""
+        if self.settings.indexes:
+            return self.settings.indexes
+        path = self.settings.path
+        wanted = "an [indexes.NAME] table, with document, mapping and watch"
+        hint = (
+            f"{path} needs {wanted}"
+            if path
+            else "there is no idxctl.toml in this directory; name it with --config PATH"
+        )
+        raise ConfigError("no index is configured", hint=hint)
+
     def connect(self) -> Connection:
         """Open a connection to PostgreSQL; the caller closes it."""
         from idxctl.postgres.connect import connect
@@ -120,7 +133,10 @@ class State:
             raise UsageError(f"this needs a yes, and there is no terminal to ask on: {question}", hint=f"add {flag}")
         sys.stderr.write(f"{question} [y/N] ")
         sys.stderr.flush()
-        if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        answer = sys.stdin.readline()
+        if not answer:  # Ctrl-D leaves the cursor behind the question
+            sys.stderr.write("\n")
+        if answer.strip().lower() not in {"y", "yes"}:
             raise NothingChanged("nothing was changed")
 
 

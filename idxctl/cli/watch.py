@@ -33,11 +33,11 @@ def install(output: OutputOption, wait: WaitOption = 10.0, dry_run: DryRunOption
     from idxctl.capture.plan import plan
     from idxctl.postgres import migrate
 
-    settings = current().settings
+    indexes = current().indexes()
     with current().connect() as conn:
         migrate.require(conn)
-        wanted = plan(conn, settings.indexes, path=settings.path)
-        done = engine.install(conn, wanted, list(settings.indexes), dry_run=dry_run, wait_seconds=wait)
+        wanted = plan(conn, indexes, path=current().settings.path)
+        done = engine.install(conn, wanted, list(indexes), dry_run=dry_run, wait_seconds=wait)
     _show_installed(done, output)
 
 

@@ -71,6 +71,7 @@ def start(
 
     The first SIGTERM or Ctrl-C finishes what is in flight, a second one leaves at once. Neither loses anything.
     """
+    from idxctl.operate import requests
     from idxctl.postgres import migrate
     from idxctl.worker.pool import Worker
 
@@ -86,6 +87,8 @@ def start(
     pool, client = state.pool(), state.opensearch()
     try:
         migrate.require(pool.mine())
+        for name in index or ():
+            requests.check_known(pool.mine(), settings, name)
         worker = Worker(pool, client, _options(settings, index, until_empty=until_empty))
         _say_started(settings, client, worker)
         _stop_on_signals(worker)

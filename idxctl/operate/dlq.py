@@ -7,6 +7,7 @@ carries the letter's number, age and history, so that a letter that fails again 
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import uuid
@@ -15,7 +16,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from idxctl.core.errors import UsageError, WaitTimeout
+from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import WorkerSettings
 from idxctl.opensearch.client import Client
@@ -27,6 +28,7 @@ from idxctl.worker.pool import Options, Worker
 
 SQL = load("idxctl.operate", "dlq.sql")
 _POLL_SECONDS = 0.1
+_BIGINT = 2**63 - 1  # no number and no count is greater
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Selection:
 
     def parameters(self) -> dict[str, Any]:
         """Return it as the statements take it."""
-        ids = None if self.ids is None else list(self.ids)
+        ids = None if self.ids is None else [one for one in self.ids if abs(one) <= _BIGINT]
         return {"index": self.index, "error": self.error, "ids": ids, "older_than": self.older_than}
 
     def described(self) -> dict[str, Any]:
@@ -121,9 +123,21 @@ class Retried:
     failed: int | None = None
     failed_groups: dict[str, int] = field(default_factory=dict)
     left: int = 0
+    waiting: int = 0  # neither indexed nor failed when the time was up; their tasks stay queued
     workers: int = 0  # live ones that will take the tasks
     without_index: dict[str, int] = field(default_factory=dict)  # letters of indexes that have no generation
     dry_run: bool = False
+
+
+class NotSettled(WaitTimeout):
+    """The time was up before every letter of a retry was indexed or had failed; ``done`` tells how far it came."""
+
+    def __init__(self, done: Retried, *, seconds: float) -> None:
+        super().__init__(
+            f"{done.waiting} of {done.retried} retried letters are not settled after {seconds:g} s; they stay in the queue",
+            hint="idxctl queue stats says what holds them",
+        )
+        self.done = done
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,11 @@ def letters(conn: Connection, selection: Selection, *, limit: int) -> list[Lette
     """Return up to *limit* letters, the newest failure first."""
     given = selection.parameters()
     rows = conn.run(
-        SQL["list"], index=given["index"], error=given["error"], older_than=given["older_than"], limit=limit
+        SQL["list"],
+        index=given["index"],
+        error=given["error"],
+        older_than=given["older_than"],
+        limit=min(limit, _BIGINT),
     )
     return [Letter(*row) for row in rows]
 
@@ -161,7 +179,7 @@ def show(conn: Connection, name: str) -> LetterInFull | None:
 
 def chosen(conn: Connection, selection: Selection, *, limit: int) -> list[int]:
     """Return the numbers of the letters a retry would take, the least recently attempted first; locked for the transaction."""
-    rows = conn.run(SQL["choose"], **selection.parameters(), named=selection.named, limit=limit)
+    rows = conn.run(SQL["choose"], **selection.parameters(), named=selection.named, limit=min(limit, _BIGINT))
     return [row[0] for row in rows]
 
 
@@ -202,28 +220,39 @@ def retry(
     """
     Put up to *limit* letters back into the queue and, where no worker lives or with *wait*, see them through.
 
-    Raises `WaitTimeout` when they are not all settled within *timeout*; the tasks stay queued.
+    Raises `NotSettled` when they are not all settled within *timeout*; the tasks stay queued. Where no worker lives and
+    OpenSearch does not answer nothing is moved: the letters are as safe where they are, and easier to see.
     """
     conn = pool.mine()
-    name, ids = requeue(conn, selection, limit=limit)
-    without = _without_index(conn, selection)
-    indexes = _indexes_of(conn, name)
     workers = len(janitor.alive(conn))
-    if not ids or (workers and not wait):
-        return Retried(
-            len(ids),
-            0 if not ids else None,
-            0 if not ids else None,
-            left=_total(conn),
-            workers=workers,
-            without_index=without,
-        )
-    if workers:
-        failed = _see_through(conn, name, ids, timeout)
-    else:
-        failed = _index_ourselves(pool, client(), settings, name, ids, indexes, timeout)
+    with contextlib.nullcontext() if workers else client() as ours:
+        if ours is not None:
+            _make_sure_it_answers(conn, ours, selection)
+        name, ids = requeue(conn, selection, limit=limit)
+        without = _without_index(conn, selection)
+        if not ids or (workers and not wait):
+            none = 0 if not ids else None
+            return Retried(len(ids), none, none, left=_total(conn), workers=workers, without_index=without)
+        if ours is None:
+            waiting, failed = _see_through(conn, name, ids, timeout)
+        else:
+            waiting, failed = _index_ourselves(pool, ours, settings, name, ids, _indexes_of(conn, name), timeout)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
-    return Retried(len(ids), len(ids) - failed, failed, groups, _total(conn), workers, without)
+    done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
+    if waiting:
+        raise NotSettled(done, seconds=timeout.total_seconds())
+    return done
+
+
+def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection) -> None:
+    """Raise what OpenSearch says instead of answering, if there is a letter to index."""
+    with conn.transaction():
+        if not chosen(conn, selection, limit=1):
+            return
+    try:
+        client.info()
+    except Unreachable as error:
+        raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
 def _index_ourselves(
@@ -234,7 +263,7 @@ def _index_ourselves(
     ids: Sequence[int],
     indexes: Sequence[str],
     timeout: timedelta,
-) -> int:
+) -> tuple[int, int]:
     """Run a worker of our own until the letters' tasks are settled; what else waits in these indexes may go with them."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
@@ -251,20 +280,15 @@ def _index_ourselves(
         thread.join(timeout=settings.drain_timeout_seconds + 5)
 
 
-def _see_through(conn: Connection, name: str, ids: Sequence[int], timeout: timedelta) -> int:
-    """Wait until no task of this retry is queued or in flight; returns how many letters are back."""
+def _see_through(conn: Connection, name: str, ids: Sequence[int], timeout: timedelta) -> tuple[int, int]:
+    """Wait until no task of this retry is queued or in flight; returns how many still are, and how many letters are back."""
     deadline = time.monotonic() + timeout.total_seconds()
     while True:
         row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
         assert row is not None
         waiting, failed = row
-        if not waiting:
-            return int(failed)
-        if time.monotonic() > deadline:
-            raise WaitTimeout(
-                f"{waiting} of {len(ids)} retried letters are not settled after {timeout.total_seconds():g} s; they stay in the queue",
-                hint="idxctl queue stats says what holds them",
-            )
+        if not waiting or time.monotonic() > deadline:
+            return int(waiting), int(failed)
         time.sleep(_POLL_SECONDS)
 
 

@@ -13,7 +13,10 @@ from idxctl.indexes import generations, render
 from idxctl.indexes.definitions import define, rows_of
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
+from idxctl.postgres.named import load
 from idxctl.queue.enqueue import PRIORITIES, enqueue
+
+SQL = load("idxctl.operate", "requests.sql")
 
 
 def the_index(conn: Connection, settings: Settings, name: str | None) -> str:
@@ -29,6 +32,15 @@ def the_index(conn: Connection, settings: Settings, name: str | None) -> str:
             f"there is no index {name}", hint=did_you_mean(name, known) or f"known: {', '.join(known) or 'none'}"
         )
     return name
+
+
+def check_known(conn: Connection, settings: Settings, name: str | None) -> None:
+    """Refuse the name of an index that is neither configured nor built, and of which no task or letter tells."""
+    if name is None or name in settings.indexes:
+        return
+    row = conn.run(SQL["mentioned"], index=name).fetchone()
+    if row is None or not row[0]:
+        the_index(conn, settings, name)
 
 
 def add(
@@ -79,5 +91,5 @@ def add(
     except PostgresRefused as error:
         raise UsageError(
             f"the condition does not run: {error.detail}",
-            hint="columns are those of the document query, such as document_id",
+            hint="columns are those of the document query: document_id > 1000, or document->>'status' = 'sold'",
         ) from error

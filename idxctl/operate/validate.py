@@ -40,11 +40,11 @@ def _check_query(conn: Connection, index: IndexSettings, path: Path | None, chec
     try:
         _, warnings = check_query(conn, index.name, define(conn, index))
     except (ConfigError, PostgresRefused) as error:
-        source = index.document_path.name if index.document_path else _name(path)
+        source = str(index.document_path or _name(path))
         checked.problems.append(Problem(source, f"indexes.{index.name}.document", error.message, error.hint or ""))
     else:
         checked.warnings.extend(warnings)
 
 
 def _name(path: Path | None) -> str:
-    return path.name if path else "configuration"
+    return str(path) if path else "configuration"

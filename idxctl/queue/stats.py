@@ -81,7 +81,7 @@ def _index(row: Row) -> IndexStats:
 
 def tasks(conn: Connection, *, index: str | None = None, limit: int) -> list[QueuedTask]:
     """Return up to *limit* waiting tasks, in the order they are claimed."""
-    return [QueuedTask(*row) for row in conn.run(SQL["list"], index=index, limit=limit)]
+    return [QueuedTask(*row) for row in conn.run(SQL["list"], index=index, limit=min(limit, 2**63 - 1))]
 
 
 def count(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:

@@ -193,7 +193,7 @@ class _Run:
                 raise
             raise DocumentError(
                 f"index {self.plan.index}: OpenSearch refuses the mapping or settings: {error.reason or error.message}",
-                hint="see [indexes." + self.plan.index + "] mapping in idxctl.toml; nothing was changed",
+                hint=f"see mapping under [indexes.{self.plan.index}] in the configuration; nothing was changed",
             ) from error
         reach("reindex.created")
         with self.conn.transaction():

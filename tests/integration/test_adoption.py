@@ -101,7 +101,7 @@ def test_errors_that_differ_in_their_values_are_one_group(conn):
     migrate.up(conn, default_index="products")
     (first,), (second,), (none,) = letters(conn, "fingerprint")
     assert first == second != ""
-    assert none == ""
+    assert none not in {"", first}  # a group too, with a name to retry or purge it by
 
 
 def test_times_are_read_in_the_time_zone_of_the_session(conn):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+
 import psycopg
 import pytest
 
@@ -247,3 +249,88 @@ def test_until_empty_waits_for_a_later_attempt_and_not_for_a_later_moment(items:
     assert cli("worker", "start", "--until-empty").status == 0
     assert items.queued() == 1
     assert items.differences() == []
+
+
+NOBODY = "http://127.0.0.1:9"  # the discard port: connections are refused
+
+
+def test_retry_without_a_worker_moves_nothing_while_opensearch_is_away(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    away = cli("dlq", "retry", "--limit", "100", env={"IDXCTL_OPENSEARCH_URL": NOBODY})
+    assert away.status == 5
+    assert "no letter was retried" in away.stderr
+    assert list(items.letters()) == ["3"]
+    assert items.queued() == 0
+    assert items.one("SELECT retries FROM opensearch_indexing_dlq") == 0
+
+
+def test_retry_of_nothing_needs_no_opensearch(items: Rig, cli):
+    assert cli("dlq", "retry", env={"IDXCTL_OPENSEARCH_URL": NOBODY}).status == 0
+
+
+def test_retry_that_runs_out_of_time_tells_how_far_it_came(items: Rig, cli):
+    poison(items, 3, 4)
+    items.drain()
+    cli("pause", "--index", items.index)
+    late = cli("dlq", "retry", "--timeout", "500ms", "-o", "json")
+    assert late.status == 8
+    assert (late.json["retried"], late.json["succeeded"], late.json["failed"], late.json["waiting"]) == (2, 0, 0, 2)
+    assert items.queued() == 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("dlq", "stats"),
+        ("dlq", "list"),
+        ("dlq", "retry"),
+        ("dlq", "purge", "--yes"),
+        ("queue", "stats"),
+        ("queue", "list"),
+        ("queue", "cancel", "--yes"),
+        ("worker", "start", "--until-empty"),
+    ],
+    ids=" ".join,
+)
+def test_an_index_that_nobody_knows_is_a_mistake_and_not_an_empty_one(items: Rig, cli, command):
+    done = cli(*command, "--index", items.index + "x")
+    assert done.status == 2
+    assert f"did you mean {items.index!r}?" in done.stderr
+
+
+def test_letters_of_an_index_taken_out_of_the_configuration_can_still_be_named(items: Rig, cli):
+    items.sql("INSERT INTO opensearch_indexing_dlq (index_name, document_id, action) VALUES ('gone', '1', 'index')")
+    assert [one["index"] for one in cli("dlq", "list", "--index", "gone", "-o", "json").json] == ["gone"]
+    assert cli("dlq", "purge", "--index", "gone", "-o", "json").json["purged"] == 1
+
+
+def test_numbers_too_great_for_any_letter_are_no_trouble(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    huge = "9" * 30
+    assert len(cli("dlq", "list", "--limit", huge, "-o", "json").json) == 1
+    assert cli("dlq", "purge", huge, "-o", "json").json["purged"] == 0
+    assert cli("dlq", "retry", huge, "-o", "json").json["retried"] == 0
+    assert cli("dlq", "retry", "--limit", huge, "--dry-run", "-o", "json").json["retried"] == 1
+    assert cli("queue", "list", "--limit", huge).status == 0
+
+
+def test_csv_has_the_names_that_json_has(items: Rig, cli):
+    poison(items, 3, 4)
+    items.drain()
+    for command in ("list", "stats"):
+        rows = cli("dlq", command, "-o", "json").json
+        rows = rows["by_error"] if command == "stats" else rows
+        read = list(csv.DictReader(cli("dlq", command, "-o", "csv").stdout.splitlines()))
+        assert [row.keys() for row in read] == [row.keys() for row in rows]
+        assert [row.get("id", row["fingerprint"]) for row in read] == [str(r.get("id", r["fingerprint"])) for r in rows]
+
+
+def test_where_there_is_no_configuration_file_watch_install_says_so(items: Rig, cli):
+    cli.environ.pop("IDXCTL_CONFIG")
+    for command in (("watch", "install"), ("reindex",)):
+        done = cli(*command)
+        assert done.status == 4
+        assert "there is no idxctl.toml in this directory" in done.stderr
+    assert "no index is configured" in cli("config", "validate").stdout
