@@ -209,7 +209,7 @@ def _missed(todo: TriggerChanges, kept: Sequence[Watch]) -> list[str]:
     holes = [each for each in todo.missing if each.table in watched and each.why in {"missing", "disabled"}]
     names = dict.fromkeys((label(each.member.schema, each.member.name), each.why) for each in holes)
     return [
-        f"triggers on {name} were {why}: changes made meanwhile were not captured; idxctl verify --repair finds them"
+        f"triggers on {name} were {why}: changes made meanwhile were not captured; idxctl reindex brings them in"
         for name, why in names
     ]
 
@@ -290,7 +290,7 @@ def _require_rights(todo: TriggerChanges) -> None:
         raise PostgresRefused(
             "\n".join([f"triggers can be changed by the owner alone, and {lines[0]}", *lines[1:]]),
             sqlstate="42501",
-            hint="idxctl watch sql prints the script for the owner or a DBA; idxctl grants makes a role that may",
+            hint="idxctl watch sql prints the script for the owner or a DBA",
         )
 
 
