@@ -284,7 +284,7 @@ def purge(
             )
             state.confirm(question, yes=yes, unattended=not chosen.empty)
         if not dry_run:
-            done = dlq.purge(conn, chosen, everything=everything)
+            done = dlq.purge(conn, chosen, everything=everything, planned=done)
     _tell_purged(done, output)
 
 

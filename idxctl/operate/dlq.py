@@ -305,11 +305,15 @@ def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> P
     return Purged(count, oldest, newest, dry_run=True)
 
 
-def purge(conn: Connection, selection: Selection, *, everything: bool = False) -> Purged:
-    """Delete letters for good, and leave an audit row, in one transaction."""
-    planned = plan_purge(conn, selection, everything=everything)
+def purge(conn: Connection, selection: Selection, *, everything: bool = False, planned: Purged | None = None) -> Purged:
+    """
+    Delete letters for good, and leave an audit row, in one transaction.
+
+    With *planned*, what `plan_purge` found and somebody agreed to: a letter that has come since then stays.
+    """
+    planned = planned or plan_purge(conn, selection, everything=everything)
     with conn.transaction():
-        count = conn.run(SQL["purge"], **selection.parameters()).rowcount
+        count = conn.run(SQL["purge"], **selection.parameters(), newest=planned.newest).rowcount
         if count:
             audit.record(
                 conn,

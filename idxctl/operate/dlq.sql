@@ -87,12 +87,13 @@ WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
 
 -- name: purge
--- Letters deleted for good.
+-- Letters deleted for good; not those that came after the newest that somebody was asked about.
 DELETE FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
+  AND created_at <= %(newest)s
 
 -- name: indexes_of
 -- The indexes whose letters a retry took.

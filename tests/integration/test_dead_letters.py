@@ -7,6 +7,7 @@ import csv
 import psycopg
 import pytest
 
+from idxctl.operate import dlq
 from support.rig import Rig, until
 
 LEGACY = [
@@ -334,3 +335,15 @@ def test_where_there_is_no_configuration_file_watch_install_says_so(items: Rig, 
         assert done.status == 4
         assert "there is no idxctl.toml in this directory" in done.stderr
     assert "no index is configured" in cli("config", "validate").stdout
+
+
+def test_purge_spares_a_letter_that_came_after_the_question(items: Rig):
+    poison(items, 3, 4)
+    items.drain()
+    everything = dlq.Selection(index=items.index)
+    asked = dlq.plan_purge(items.conn, everything, everything=False)
+    poison(items, 5)
+    items.drain()
+    done = dlq.purge(items.conn, everything, planned=asked)
+    assert (asked.purged, done.purged) == (2, 2)
+    assert list(items.letters()) == ["5"]
