@@ -194,15 +194,17 @@ def retry(
         if dry_run:
             done = dlq.plan_retry(pool.mine(), chosen, limit=limit)
         else:
-            done = dlq.retry(
-                pool,
-                state.opensearch,
-                state.settings.worker,
-                chosen,
-                limit=limit,
-                wait=wait,
-                timeout=timeout or timedelta(minutes=5),
-            )
+            with render.progress("retry") as bar:
+                done = dlq.retry(
+                    pool,
+                    state.opensearch,
+                    state.settings.worker,
+                    chosen,
+                    limit=limit,
+                    wait=wait,
+                    timeout=timeout or timedelta(minutes=5),
+                    told=lambda settled, total: bar.update(settled, total=total),
+                )
     except dlq.NotSettled as late:
         _tell_retried(late.done, chosen, output)
         raise

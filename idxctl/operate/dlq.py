@@ -11,7 +11,7 @@ import contextlib
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -216,9 +216,12 @@ def retry(
     limit: int,
     wait: bool,
     timeout: timedelta,
+    told: Callable[[int, int], None] = lambda _settled, _all: None,
 ) -> Retried:
     """
     Put up to *limit* letters back into the queue and, where no worker lives or with *wait*, see them through.
+
+    *told* hears now and then how many of how many are settled.
 
     Raises `NotSettled` when they are not all settled within *timeout*; the tasks stay queued. Where no worker lives and
     OpenSearch does not answer nothing is moved: the letters are as safe where they are, and easier to see.
@@ -234,9 +237,10 @@ def retry(
             none = 0 if not ids else None
             return Retried(len(ids), none, none, left=_total(conn), workers=workers, without_index=without)
         if ours is None:
-            waiting, failed = _see_through(conn, name, ids, timeout)
+            waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
-            waiting, failed = _index_ourselves(pool, ours, settings, name, ids, _indexes_of(conn, name), timeout)
+            with _worker(pool, ours, settings, _indexes_of(conn, name)):
+                waiting, failed = _see_through(conn, name, ids, timeout, told)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
     if waiting:
@@ -255,16 +259,9 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
         raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
-def _index_ourselves(
-    pool: Pool,
-    client: Client,
-    settings: WorkerSettings,
-    name: str,
-    ids: Sequence[int],
-    indexes: Sequence[str],
-    timeout: timedelta,
-) -> tuple[int, int]:
-    """Run a worker of our own until the letters' tasks are settled; what else waits in these indexes may go with them."""
+@contextlib.contextmanager
+def _worker(pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str]) -> Iterator[None]:
+    """Have a worker of our own run meanwhile; what else waits in these indexes may go with the letters."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
         max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
@@ -274,19 +271,22 @@ def _index_ourselves(
     thread = threading.Thread(target=worker.run, name="retry", daemon=True)
     thread.start()
     try:
-        return _see_through(pool.mine(), name, ids, timeout)
+        yield
     finally:
         worker.stop()
         thread.join(timeout=settings.drain_timeout_seconds + 5)
 
 
-def _see_through(conn: Connection, name: str, ids: Sequence[int], timeout: timedelta) -> tuple[int, int]:
+def _see_through(
+    conn: Connection, name: str, ids: Sequence[int], timeout: timedelta, told: Callable[[int, int], None]
+) -> tuple[int, int]:
     """Wait until no task of this retry is queued or in flight; returns how many still are, and how many letters are back."""
     deadline = time.monotonic() + timeout.total_seconds()
     while True:
         row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
         assert row is not None
         waiting, failed = row
+        told(len(ids) - waiting, len(ids))
         if not waiting or time.monotonic() > deadline:
             return int(waiting), int(failed)
         time.sleep(_POLL_SECONDS)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+from datetime import timedelta
 
 import psycopg
 import pytest
 
+from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.operate import dlq
+from idxctl.postgres.connect import Pool
 from support.rig import Rig, until
 
 LEGACY = [
@@ -347,3 +350,26 @@ def test_purge_spares_a_letter_that_came_after_the_question(items: Rig):
     done = dlq.purge(items.conn, everything, planned=asked)
     assert (asked.purged, done.purged) == (2, 2)
     assert list(items.letters()) == ["5"]
+
+
+def test_retry_tells_how_far_it_is(items: Rig):
+    poison(items, 3, 4)
+    items.drain()
+    heard: list[tuple[int, int]] = []
+    pool = Pool(items.settings.database)
+    try:
+        done = dlq.retry(
+            pool,
+            lambda: connect_opensearch(items.settings.opensearch),
+            items.settings.worker,
+            dlq.Selection(),
+            limit=100,
+            wait=False,
+            timeout=timedelta(minutes=1),
+            told=lambda settled, total: heard.append((settled, total)),
+        )
+    finally:
+        pool.close()
+    assert (done.retried, done.failed) == (2, 2)
+    assert heard == sorted(heard)
+    assert heard[-1] == (2, 2)
