@@ -23,7 +23,7 @@ from idxctl.postgres.named import Statement
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
-_RIGHTS_HINT = "idxctl grants prints the rights each role needs"
+_RIGHTS_HINT = "run it as the owner of idxctl's tables, or have that role grant the right"
 _ROW_SECURITY_HINT = (
     "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
 )
