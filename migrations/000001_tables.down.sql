@@ -6,6 +6,7 @@
 
 DROP FUNCTION IF EXISTS opensearch_indexing_enqueue(text, text, text, integer, timestamptz);
 DROP FUNCTION IF EXISTS opensearch_indexing_advance_token(bigint, text);
+DROP FUNCTION IF EXISTS opensearch_indexing_server();
 DROP TABLE IF EXISTS opensearch_indexing_reindex_chunks;
 DROP TABLE IF EXISTS opensearch_indexing_reindex_runs;
 DROP TABLE IF EXISTS opensearch_indexing_audit;

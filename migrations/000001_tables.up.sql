@@ -11,6 +11,7 @@ CREATE TABLE IF NOT EXISTS opensearch_indexing_token_jumps (
     jumped_from bigint NOT NULL,             -- the last token that may have been drawn before the jump
     jumped_to   bigint NOT NULL,             -- the first one after it
     reason      text NOT NULL,
+    server      text NOT NULL,               -- the run of the server that it was made for: see opensearch_indexing_server
     jumped_at   timestamptz NOT NULL DEFAULT clock_timestamp()
 );
 
@@ -134,7 +135,10 @@ CREATE TABLE IF NOT EXISTS opensearch_indexing_workers (
     seen_at    timestamptz NOT NULL DEFAULT clock_timestamp(),
     indexes    text[],                       -- NULL: all
     counters   jsonb NOT NULL DEFAULT '{}',
-    breaker    jsonb
+    breaker    jsonb,
+    -- Of the connection that its heartbeats come by: once the session is gone and no beat follows, so is the worker.
+    session_pid   integer,                   -- NULL behind a pooler, whose sessions tell nothing
+    session_start timestamptz
 );
 
 CREATE TABLE IF NOT EXISTS opensearch_indexing_pauses (
@@ -216,21 +220,36 @@ BEGIN
             CASE WHEN available_at IS NULL OR available_at <= clock_timestamp() THEN clock_timestamp() ELSE available_at END, 'api');
 END $$;
 
+-- T4: names this sequence in this run of this server. A restored backup, a promoted standby, a server that crashed, a dump
+-- read in again, a copy of the database: each has another name than the last jump, and its sequence may have gone back.
+CREATE OR REPLACE FUNCTION opensearch_indexing_server() RETURNS text
+LANGUAGE sql STABLE SET search_path FROM CURRENT AS $$
+    SELECT concat_ws(' ', (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint,
+                     (SELECT oid FROM pg_database WHERE datname = current_database()), 'opensearch_indexing_token'::regclass::oid)
+$$;
+
 -- T4: moves the token sequence forward, never back. ALTER SEQUENCE blocks nextval until the commit, setval does not.
+-- The first jump that a run of the server sees goes to the clock at least: how far the sequence had come before is not known.
 CREATE OR REPLACE FUNCTION opensearch_indexing_advance_token(past bigint, why text) RETURNS bigint
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
-    last bigint;
+    last  bigint;
+    clock bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    here  text := opensearch_indexing_server();
 BEGIN
     LOCK TABLE opensearch_indexing_token_jumps IN SHARE ROW EXCLUSIVE MODE;   -- one jump at a time
     -- Takes the sequence's lock before its value is read: no number is drawn in between.
     ALTER SEQUENCE opensearch_indexing_token NO CYCLE;
     SELECT last_value INTO last FROM opensearch_indexing_token;
+    IF here IS DISTINCT FROM (SELECT server FROM opensearch_indexing_token_jumps ORDER BY id DESC LIMIT 1) THEN
+        -- A sequence that runs ahead of the clock, after a foreign version: past what was drawn in a quarter of an hour.
+        past := greatest(past, CASE WHEN clock > last THEN clock ELSE last + 1000000000 END);
+    END IF;
     IF past < last THEN
         RETURN last;
     END IF;
     EXECUTE format('ALTER SEQUENCE opensearch_indexing_token RESTART WITH %s', past + 1);
-    INSERT INTO opensearch_indexing_token_jumps (jumped_from, jumped_to, reason) VALUES (last, past + 1, why);
+    INSERT INTO opensearch_indexing_token_jumps (jumped_from, jumped_to, reason, server) VALUES (last, past + 1, why, here);
     RETURN past + 1;
 END $$;
 

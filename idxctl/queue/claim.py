@@ -10,7 +10,7 @@ from typing import Any
 
 from idxctl.core.points import reach
 from idxctl.postgres.connect import Connection, translated
-from idxctl.queue import SQL
+from idxctl.queue import SQL, tokens
 
 # One round trip. A weaker synchronous_commit would let a token be drawn twice after a crash of the server (T2).
 _BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE;
@@ -105,8 +105,29 @@ def claim(
     Take up to *limit* due tasks of *index* and *priority*; None when there is none to take.
 
     One transaction: the set of generations is locked by an earlier statement than the one that reads it (G2), the token
-    is drawn by the statement that takes the tasks (T1), and the commit is durable (T2).
+    is drawn by the statement that takes the tasks (T1), and the commit is durable (T2). From a server whose sequence may
+    have gone back nothing is taken before it has been moved (T4).
     """
+    take = _Take(index, priority, worker, limit, lease_seconds, floor)
+    taken = _taken(conn, take)
+    if taken is None and tokens.catch_up_with_clock(conn) is not None:
+        taken = _taken(conn, take)
+    return taken
+
+
+@dataclass(frozen=True)
+class _Take:
+    """What is asked of a claim."""
+
+    index: str
+    priority: int
+    worker: str
+    limit: int
+    lease_seconds: float
+    floor: datetime | None
+
+
+def _taken(conn: Connection, take: _Take) -> Claimed | None:
     begin = _BEGIN.format(schema="'" + conn.schema.replace("'", "''") + "'")
     born = time.monotonic()  # before the token is drawn: bytes may seem older than they are, never younger (T3)
     with translated("claim"):
@@ -115,12 +136,12 @@ def claim(
         reach("claim.locked")
         row = conn.run(
             SQL["claim"],
-            index=index,
-            priority=priority,
-            floor=floor,
-            limit=limit,
-            worker=worker,
-            lease=f"{lease_seconds} seconds",
+            index=take.index,
+            priority=take.priority,
+            floor=take.floor,
+            limit=take.limit,
+            worker=take.worker,
+            lease=f"{take.lease_seconds} seconds",
         ).fetchone()
         reach("claim.taken")
     except BaseException:
@@ -133,10 +154,10 @@ def claim(
         return None
     token, kind, generations, *arrays, reached, rows, claimed_at = row
     tasks = tuple(Task(*task) for task in zip(*arrays, strict=True))
-    return Claimed(Batch(token, index, kind, tuple(generations), tasks, claimed_at, born), reached, rows)
+    return Claimed(Batch(token, take.index, kind, tuple(generations), tasks, claimed_at, born), reached, rows)
 
 
-def renew(conn: Connection, tokens: Sequence[int], *, lease_seconds: float) -> set[int]:
-    """Hold leases for *lease_seconds* from now; returns the tokens whose lease still stood."""
-    rows = conn.run(SQL["renew"], tokens=list(tokens), lease=f"{lease_seconds} seconds")
+def renew(conn: Connection, held: Sequence[int], *, lease_seconds: float) -> set[int]:
+    """Hold leases for *lease_seconds* from now; returns those that are, without waiting for any that is just being ended."""
+    rows = conn.run(SQL["renew"], tokens=list(held), lease=f"{lease_seconds} seconds")
     return {row[0] for row in rows}

@@ -35,6 +35,7 @@ ORDER BY p.priority DESC, head.available_at
 -- T1: the token is drawn by the statement that takes the tasks. G2: the set of generations is read here, never remembered;
 -- the shared lock was taken by an earlier statement. A batch holds documents or fan-outs, and tasks of one split group.
 -- SKIP LOCKED: another claimer's tasks are not waited for. The rows are found again by ctid: they are locked and never updated.
+-- T4: nothing is taken while the sequence has not been moved to the clock in this run of the server.
 WITH due AS MATERIALIZED (
     SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group
     FROM opensearch_indexing_queue q
@@ -45,6 +46,7 @@ WITH due AS MATERIALIZED (
       AND NOT EXISTS (
           SELECT FROM opensearch_indexing_pauses s
           WHERE s.index_name = %(index)s AND (s.probe_at IS NULL OR s.probe_at > statement_timestamp()))
+      AND (SELECT j.server FROM opensearch_indexing_token_jumps j ORDER BY j.id DESC LIMIT 1) = (SELECT opensearch_indexing_server())
     ORDER BY q.available_at, q.id
     LIMIT %(limit)s
     FOR UPDATE OF q SKIP LOCKED
@@ -62,7 +64,7 @@ WITH due AS MATERIALIZED (
            max(priority) AS priority, max(attempts) AS attempts, min(enqueued_at) AS enqueued_at,
            (array_agg(origin ORDER BY id))[1] AS origin,
            coalesce((array_agg(last_error ORDER BY id) FILTER (WHERE last_error IS NOT NULL))[1], '') AS last_error,
-           coalesce((array_agg(payload ORDER BY id) FILTER (WHERE payload IS NOT NULL))[1], '{}') AS payload,
+           coalesce((array_agg(payload ORDER BY payload ? 'letter' DESC, id) FILTER (WHERE payload IS NOT NULL))[1], '{}') AS payload,
            max(available_at) AS available_at,
            min(kind) AS kind
     FROM taken
@@ -85,9 +87,11 @@ RETURNING token, kind, generations, document_ids, actions, priorities, attempts,
           (SELECT count(*) FROM due), clock_timestamp()
 
 -- name: renew
--- A lease still held is held for longer; returns those that are.
+-- A lease still held is held for longer; returns those that are. A batch that is just being settled or taken back is passed
+-- over: the others' leases must not wait for it.
 UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(lease)s::interval
-WHERE token = ANY(%(tokens)s)
+WHERE token IN (
+    SELECT token FROM opensearch_indexing_inflight WHERE token = ANY(%(tokens)s) ORDER BY token FOR UPDATE SKIP LOCKED)
 RETURNING token
 
 -- name: settle_done
@@ -126,7 +130,7 @@ FROM unnest(%(document_ids)s::text[], %(actions)s::text[], %(priorities)s::small
      AS t (document_id, action, priority, attempts, delay, enqueued_at, last_error, origin, split_group, payload)
 
 -- name: bury
--- Dead letters; one an index, document and action. T5: the greater token stays.
+-- Dead letters; one an index, document and action. T5: the greater token stays. The past of both is kept, its last entries.
 INSERT INTO opensearch_indexing_dlq AS d (
     id, index_name, document_id, action, attempts, last_error, error_type, fingerprint, token, retryable, retries,
     not_before, origin, history, data, created_at, last_attempt_at)
@@ -144,7 +148,11 @@ ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
     attempts = excluded.attempts, last_error = excluded.last_error, error_type = excluded.error_type,
     fingerprint = excluded.fingerprint, token = excluded.token, retryable = excluded.retryable,
     retries = greatest(d.retries, excluded.retries), not_before = excluded.not_before, origin = excluded.origin,
-    created_at = least(d.created_at, excluded.created_at), last_attempt_at = excluded.last_attempt_at
+    created_at = least(d.created_at, excluded.created_at), last_attempt_at = excluded.last_attempt_at,
+    history = (
+        SELECT jsonb_agg(past.entry ORDER BY past.place)
+        FROM (SELECT entry, place FROM jsonb_array_elements(d.history || excluded.history) WITH ORDINALITY AS all_ (entry, place)
+              ORDER BY place DESC LIMIT %(remembered)s) AS past)
 WHERE d.token <= excluded.token
 
 -- name: blame
@@ -176,7 +184,7 @@ WHERE token IN (
     SELECT token FROM opensearch_indexing_inflight
     WHERE greatest(lease_until, pg_postmaster_start_time() + interval '5 seconds') < clock_timestamp() OR worker = ANY(%(gone)s)
     ORDER BY token LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING token, index_name, kind, worker, claimed_at, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
+RETURNING token, index_name, kind, worker, claimed_at, clock_timestamp(), document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
 
 -- name: take_unheld
 -- Batches of a worker that it does not know of: their claim was committed, and the answer lost.
@@ -207,8 +215,10 @@ SELECT (SELECT last_value FROM opensearch_indexing_token),
 SELECT opensearch_indexing_advance_token(%(past)s, %(why)s)
 
 -- name: token_lag
--- How far the sequence lies behind the wall clock, in seconds.
-SELECT extract(epoch FROM clock_timestamp()) - last_value / 1000000.0 FROM opensearch_indexing_token
+-- T4: how far the sequence lies behind the wall clock, in seconds, and whether it has been moved in this run of the server.
+SELECT extract(epoch FROM clock_timestamp()) - last_value / 1000000.0,
+       coalesce((SELECT server FROM opensearch_indexing_token_jumps ORDER BY id DESC LIMIT 1) = opensearch_indexing_server(), false)
+FROM opensearch_indexing_token
 
 -- name: watch
 -- What a fan-out task needs to know of its watch, also of one that was replaced since.

@@ -3,15 +3,20 @@ Tokens: numbers from one sequence, sent to OpenSearch as the external version of
 
 T1: a claim's token is drawn by the statement that takes the tasks (`queue.claim`). T2: every draw commits a row; there is no
 bare draw here. T4: a version in OpenSearch that this sequence did not draw means that the sequence went back, or that
-somebody else writes with versions; the sequence is then moved past it.
+somebody else writes with versions; the sequence is then moved past it. That is seen only where a version lies above the
+sequence: so the sequence is moved to the clock, past all that may have been drawn before, whenever the server was started
+anew, is another one, or is a copy, and nothing is claimed until then.
 """
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
 
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL
+
+log = logging.getLogger("idxctl.queue")
 
 _FAR_BEHIND_SECONDS = 3600.0
 
@@ -47,15 +52,22 @@ def advance(conn: Connection, past: int, why: str) -> int:
 
 def catch_up_with_clock(conn: Connection) -> int | None:
     """
-    Move the sequence to the wall clock in microseconds if it lies more than an hour behind; returns where to, if it did.
+    Move the sequence to the wall clock in microseconds where it may have gone back, and log it; returns where to, if it did.
 
-    A database restored from a backup then does not issue tokens that OpenSearch has already seen (T4).
+    That is in a run of the server that has not seen a jump yet (a restored backup, a promoted standby, a crash), and when it
+    lies more than an hour behind. A restored database then does not issue tokens that OpenSearch has already seen (T4).
     """
     row = conn.run(SQL["token_lag"]).fetchone()
     assert row is not None
-    lag = float(row[0])
-    if lag < _FAR_BEHIND_SECONDS:
+    lag, known = float(row[0]), bool(row[1])
+    if known and lag < _FAR_BEHIND_SECONDS:
         return None
     clock = conn.execute(b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
     assert clock is not None
-    return advance(conn, int(clock[0]), f"the sequence lay {lag:.0f} s behind the clock")
+    why = f"the sequence lay {lag:.0f} s behind the clock"
+    why = why if known else f"PostgreSQL was started anew; {why}"
+    jumped = advance(conn, int(clock[0]), why)
+    log.info(
+        "the token sequence was moved to the clock: %s", why, extra={"fact": "sequence", "fields": {"token": jumped}}
+    )
+    return jumped

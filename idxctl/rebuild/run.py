@@ -32,7 +32,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL as QUEUE
-from idxctl.queue import pause
+from idxctl.queue import pause, tokens
 from idxctl.queue.enqueue import enqueue
 from idxctl.rebuild import stuck, swap
 from idxctl.rebuild.backfill import Backfill
@@ -130,6 +130,7 @@ class _Run:
     def go(self) -> Reindexed:
         """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
         age = timedelta(seconds=self.settings.worker.age_limit_seconds)
+        tokens.catch_up_with_clock(self.conn)  # T4: chunks draw tokens without a claim
         retire.sweep_up(self.conn, self.client, age_limit=age)
         self._start()
         try:

@@ -220,9 +220,9 @@ def sort(
 
 
 def _conflict(verdict: Verdict, foreign: set[int]) -> Verdict:
-    """T4: a conflict is success only if this database drew the version that stands there."""
+    """T4: a conflict is success only if this database drew the version that stands there, as far as it is named."""
     version = outcomes.current_version(verdict.reason)
-    if version not in foreign:
+    if version is not None and version not in foreign:
         return DONE
     if version is not None and version >= _GREATEST_VERSION:
         return Verdict(Kind.PERMANENT, verdict.error_type, verdict.reason)

@@ -87,6 +87,7 @@ def test_a_version_in_the_gap_that_a_jump_left_is_overtaken(items):
 
 
 def test_a_version_of_ours_that_is_newer_counts_as_success(items, stops):
+    jumps = items.sql("SELECT count(*) FROM opensearch_indexing_token_jumps")
     rename(items, 1, "first")
     stop = stops.at("send.before")
     slow = items.hand()
@@ -98,7 +99,7 @@ def test_a_version_of_ours_that_is_newer_counts_as_success(items, stops):
     assert slow.worker.counters.superseded == 1
     assert items.at_rest()
     assert items.document(1)["name"] == "second"
-    assert items.sql("SELECT count(*) FROM opensearch_indexing_token_jumps") == [(1,)]
+    assert items.sql("SELECT count(*) FROM opensearch_indexing_token_jumps") == jumps
 
 
 def test_a_version_that_the_sequence_can_never_reach_is_a_dead_letter(items):
