@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -133,7 +133,7 @@ def show(
     letter: Annotated[str, typer.Argument(metavar="ID", help="The letter's number, or a group's name for its newest.")],
     output: OutputOption,
 ) -> None:
-    """Show one letter with its past."""
+    """Show one letter with its past: every failed attempt, and every worker that was lost with the document in hand."""
     from idxctl.operate import dlq
     from idxctl.postgres import migrate
 
@@ -153,8 +153,17 @@ def show(
     render.record(found, fields, output)
     if not render.is_data(output) and len(found.history) > 1:
         render.blank(output)
-        render.table(found.history, [Column("error_type", "before"), Column("origin"), Column("reason", "why")], output)
+        columns = [
+            Column("at", kind="time"), Column("error_type", "error"), Column("attempts", kind="count"), Column("origin"),
+            Column("reason", "why"),
+        ]  # fmt: skip
+        render.table([_entry(one) for one in found.history], columns, output)
     render.next_step(f"idxctl dlq retry {found.id}", output)
+
+
+def _entry(entry: dict[str, object]) -> dict[str, object]:
+    at = entry.get("at")
+    return {**entry, "at": datetime.fromisoformat(at) if isinstance(at, str) else None}
 
 
 @app.command(epilog=exits(3, 8))

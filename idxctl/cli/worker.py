@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from datetime import timedelta
 from enum import Enum
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,8 +71,17 @@ def start(
     """
     Claim tasks, index their documents, settle; until stopped.
 
-    The first SIGTERM or Ctrl-C finishes what is in flight, a second one leaves at once. Neither loses anything.
+    The first SIGTERM or Ctrl-C finishes what is in flight and ends with 0; what the drain timeout leaves over goes back into
+    the queue as it was. A second one leaves at once, and so does SIGKILL: other workers take the batches over within
+    seconds. None of them loses anything.
+
+    Whoever stops it should wait some seconds longer than the drain timeout: TimeoutStopSec=40 in a systemd unit,
+    terminationGracePeriodSeconds: 40 in a pod (its default, 30, is the default drain timeout itself).
+
+    PostgreSQL must answer at the start (exit status 5, for a supervisor to try again); later outages of it, and all of
+    OpenSearch, are waited for.
     """
+    signals = _Signals()
     from idxctl.operate import requests
     from idxctl.postgres import migrate
     from idxctl.worker.pool import Worker
@@ -91,7 +102,7 @@ def start(
             requests.check_known(pool.mine(), settings, name)
         worker = Worker(pool, client, _options(settings, index, until_empty=until_empty))
         _say_started(settings, client, worker)
-        _stop_on_signals(worker)
+        signals.drain(worker)
         began = time.monotonic()
         seconds = drain_timeout.total_seconds() if drain_timeout is not None else settings.worker.drain_timeout_seconds
         worker.run(drain_timeout=seconds)
@@ -141,23 +152,40 @@ def _say_started(settings: Settings, client: Client, worker: Worker) -> None:
     )  # fmt: skip
 
 
-def _stop_on_signals(worker: Worker) -> None:
-    """First signal: drain. Second one, of either kind: leave at once; leases lapse, nothing is lost."""
-    from idxctl.worker.pool import fact
+class _Signals:
+    """
+    First signal: drain; before there is anything to drain, end. Second one, of either kind: leave at once.
 
-    def on_signal(number: int, _frame: FrameType | None) -> None:
-        if worker.asked_to_stop:
-            os._exit(128 + number)
-        worker.asked_to_stop = True
+    Installed first of all: the first process of a container is not ended by a signal that it does not handle.
+    """
+
+    def __init__(self) -> None:
+        self._worker: Worker | None = None
+        self._asked = False
+        self._told: SimpleQueue[int] = SimpleQueue()  # its put may be called in a handler, whatever was interrupted
+        for one in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(one, self._arrived)
+
+    def drain(self, worker: Worker) -> None:
+        """Have the first signal drain *worker* from now on."""
+        threading.Thread(target=self._tell, args=(worker,), name="signals", daemon=True).start()
+        self._worker = worker
+
+    def _arrived(self, number: int, _frame: FrameType | None) -> None:
+        if self._asked:
+            os._exit(128 + number)  # leases lapse, nothing is lost
+        self._asked = True
+        if self._worker is None:
+            raise SystemExit(0)
+        self._told.put(number)
+
+    def _tell(self, worker: Worker) -> None:
+        from idxctl.worker.pool import fact
+
+        self._told.get()
+        in_flight = worker.in_flight
         worker.stop()
-        fact(
-            "draining",
-            f"{worker.in_flight} batches in flight; again to leave at once (nothing is lost)",
-            batches=worker.in_flight,
-        )
-
-    for one in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(one, on_signal)
+        fact("draining", f"{in_flight} batches in flight; again to leave at once (nothing is lost)", batches=in_flight)
 
 
 def _say_stopped(worker: Worker, seconds: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 from psycopg.types.json import Jsonb
@@ -34,6 +34,7 @@ class Failure:
     charged: bool = True  # an attempt of the document is spent
 
 
+_REMEMBERED = 30  # entries of a letter's history
 MISSED = "missed_write"  # the type of a failure that is no refusal: the document is written again at the swap
 
 
@@ -108,8 +109,14 @@ def _settle(conn: Connection, batch: Batch, outcomes: Outcomes, max_attempts: in
     return Settled(True, len(done), len(again) + len(outcomes.again), len(dead), healed)
 
 
-def divide(failed: Sequence[Failure], *, max_attempts: int) -> tuple[list[Failure], list[tuple[Task, float, str]]]:
-    """Split failures into the dead, and those that are tried again with the wait before it."""
+def divide(
+    failed: Sequence[Failure], *, max_attempts: int, at: datetime | None = None, **more: str
+) -> tuple[list[Failure], list[tuple[Task, float, str]]]:
+    """
+    Split failures into the dead, and those that are tried again with the wait before it.
+
+    The latter remember this attempt: *at*, now by default, and *more* of it.
+    """
     dead: list[Failure] = []
     again: list[tuple[Task, float, str]] = []
     for one in failed:
@@ -119,7 +126,7 @@ def divide(failed: Sequence[Failure], *, max_attempts: int) -> tuple[list[Failur
             dead.append(spent)
         else:
             wait = backoff.before_attempt(attempts).total_seconds() if one.charged else 1.0
-            again.append((spent.task, wait, one.reason))
+            again.append((remember(spent.task, one.error_type, one.reason, at=at, **more), wait, one.reason))
     return dead, again
 
 
@@ -171,12 +178,14 @@ def end_lease(conn: Connection, batch: Batch) -> bool:
     return conn.run(SQL["end_lease"], token=batch.token).fetchone() is not None
 
 
-def bury(conn: Connection, index: str, token: int, dead: Sequence[Failure]) -> None:
+def bury(
+    conn: Connection, index: str, token: int, dead: Sequence[Failure], *, at: datetime | None = None, **more: str
+) -> None:
     """Make dead letters; one an index, document and action, and the greater token stays (T5)."""
     if not dead:
         return
     dead = list({(one.task.document_id, one.task.action): one for one in dead}.values())
-    payloads = [_letter(one) for one in dead]
+    payloads = [_letter(one, at, **more) for one in dead]
     conn.run(
         SQL["bury"],
         index=index,
@@ -191,20 +200,30 @@ def bury(conn: Connection, index: str, token: int, dead: Sequence[Failure]) -> N
         waits=[_wait(one) for one in dead],
         origins=[one.task.origin for one in dead],
         payloads=[Jsonb(payload) for payload in payloads],
+        remembered=_REMEMBERED,
     )
 
 
-def _letter(one: Failure) -> dict[str, Any]:
-    """Return the payload of a letter's task, with this failure added to its history; the last ten are kept."""
-    payload = dict(one.task.payload)
-    letter = dict(payload.get("letter", {}))
+def remember(task: Task, error_type: str, reason: str, *, at: datetime | None = None, **more: str) -> Task:
+    """Return *task* with a failure in its history, which its letter shows should it become one."""
     entry = {
-        "error_type": one.error_type,
-        "reason": one.reason[:500],
-        "attempts": one.task.attempts,
-        "origin": one.task.origin,
+        "at": (at or datetime.now(timezone.utc)).isoformat(),
+        "error_type": error_type,
+        "reason": reason[:500],
+        "attempts": task.attempts,
+        "origin": task.origin,
+        **more,
     }
-    letter["history"] = [*letter.get("history", []), entry][-10:]
+    past = [*task.payload.get("history", []), entry][-_REMEMBERED:]
+    return replace(task, payload={**task.payload, "history": past})
+
+
+def _letter(one: Failure, at: datetime | None, **more: str) -> dict[str, Any]:
+    """Return the payload of a letter's task, with all that is remembered of its failures, this one the last."""
+    task = remember(one.task, one.error_type, one.reason, at=at, **more)
+    payload = dict(task.payload)
+    letter = dict(payload.get("letter", {}))
+    letter["history"] = [*letter.get("history", []), *payload.pop("history")][-_REMEMBERED:]
     payload["letter"] = letter
     return payload
 

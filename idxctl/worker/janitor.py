@@ -1,4 +1,9 @@
-"""Heartbeats: a worker's row says that it lives and what it does; who is silent for long is taken for gone."""
+"""
+Heartbeats: a worker's row says that it lives and what it does; who is silent for long is not counted on.
+
+A row also names the session that its beats come by. A process that is killed takes its sessions with it, so others know at
+once that its batches are nobody's, without waiting for the leases. Behind a pooler sessions say nothing, and none is named.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +22,10 @@ from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
 SQL = load("idxctl.worker", "janitor.sql")
-BEAT_SECONDS = 2.0
+BEAT_SECONDS = 1.0
 ALIVE_SECONDS = 10.0  # unseen for longer, a worker is not counted on
+GONE_SECONDS = 3.0  # time to connect again and beat, for one whose connection merely broke
+_PATIENCE = {"statement_timeout": "5s"}  # a lock on the workers' table must not keep leases from being renewed
 
 
 @dataclass(frozen=True)
@@ -55,21 +62,23 @@ def beat(
     counters: Mapping[str, Any],
     breaker: Mapping[str, Any] | None,
 ) -> None:
-    """Say that *worker* lives."""
+    """Say that *worker* lives, and by which session; in a transaction of its own."""
     host, pid, _ = worker.rsplit(":", 2)
-    conn.run(
-        SQL["beat"],
-        id=worker,
-        host=host,
-        pid=int(pid),
-        version=__version__,
-        state=state,
-        threads=threads,
-        queue_size=queue_size,
-        indexes=None if indexes is None else list(indexes),
-        counters=Jsonb(dict(counters)),
-        breaker=None if breaker is None else Jsonb(dict(breaker)),
-    )
+    with conn.transaction(local=_PATIENCE):
+        conn.run(
+            SQL["beat"],
+            session=conn.raw.info.backend_pid,
+            id=worker,
+            host=host,
+            pid=int(pid),
+            version=__version__,
+            state=state,
+            threads=threads,
+            queue_size=queue_size,
+            indexes=None if indexes is None else list(indexes),
+            counters=Jsonb(dict(counters)),
+            breaker=None if breaker is None else Jsonb(dict(breaker)),
+        )
 
 
 def leave(conn: Connection, worker: str) -> None:
@@ -77,14 +86,14 @@ def leave(conn: Connection, worker: str) -> None:
     conn.run(SQL["leave"], id=worker)
 
 
+def gone(conn: Connection, worker: str) -> list[str]:
+    """Return the workers that hold batches and are provably gone, as *worker* sees it."""
+    return [row[0] for row in conn.run(SQL["gone"], me=worker, grace=GONE_SECONDS)]
+
+
 def forget_the_silent(conn: Connection) -> None:
     """Take away rows of workers not seen for a day."""
     conn.run(SQL["forget"])
-
-
-def release(conn: Connection, tokens: Sequence[int]) -> None:
-    """Give up leases; the batches are rescued by whoever looks next."""
-    conn.run(SQL["release"], tokens=list(tokens))
 
 
 def alive(conn: Connection, *, index: str | None = None, within_seconds: float = ALIVE_SECONDS) -> list[WorkerRow]:

@@ -44,7 +44,8 @@ _SHORTEST_POLL = 0.025
 _LONGEST_POLL = 1.0
 _SWEEP_EVERY = 0.5  # seconds between looks below the floor: a change committed late waits that long
 _LOWEST_EVERY = 8  # every eighth claim takes the lowest priority that waits, so that nothing starves
-_RESCUE_EVERY = 2.0
+_TURN_SECONDS = janitor.BEAT_SECONDS
+_CLOSING_SECONDS = 5.0  # for putting things in order at the end; a server that is away does not keep us from leaving
 _FACTS_EVERY = 60.0
 _BLOCK_PROBE_SECONDS = (2.0, 60.0)
 _SETTLE_TRIES = 6
@@ -111,7 +112,6 @@ class Worker:
         self.options = options
         self.counters = Counters()
         self.breaker = Breaker()
-        self.asked_to_stop = False  # by a signal; a second one leaves at once
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
@@ -146,15 +146,17 @@ class Worker:
     @contextmanager
     def _running(self) -> Iterator[None]:
         conn = self._pool.mine()
-        jumped = tokens.catch_up_with_clock(conn)
-        if jumped is not None:
-            fact("sequence", "the token sequence lay behind the clock and was moved", token=jumped)
+        tokens.catch_up_with_clock(conn)
         self._rescue(conn)
         self._beat(conn, "running")
-        janitor_thread = threading.Thread(target=self._tidy, name="janitor", daemon=True)
-        janitor_thread.start()
+        keeper, tidier = (
+            threading.Thread(target=self._minded, args=(act,), name=name, daemon=True)
+            for name, act in (("keeper", self._keep), ("janitor", self._tidy))
+        )
+        keeper.start()
+        tidier.start()
         self._threads = [
-            threading.Thread(target=self._work, name=f"worker-{number}", daemon=True)
+            threading.Thread(target=self._minded, args=(self._work,), name=f"worker-{number}", daemon=True)
             for number in range(self.options.workers)
         ]
         for thread in self._threads:
@@ -164,9 +166,19 @@ class Worker:
         finally:
             self._stopping.set()
             self._finished.set()
-            janitor_thread.join(timeout=5)
-            self._quietly(lambda: self._give_back(self._pool.mine()))
-            self._quietly(lambda: janitor.leave(self._pool.mine(), self.id))
+            closing = threading.Thread(target=self._close, args=(keeper,), name="closing", daemon=True)
+            closing.start()
+            closing.join(_CLOSING_SECONDS)
+
+    def _close(self, keeper: threading.Thread) -> None:
+        """Put back as it was what could not be settled, charging nobody, and take our row away."""
+        keeper.join()  # a last beat would bring the row back
+        try:
+            conn = self._pool.mine()
+            rescue.give_back(conn, self.id, held=(), why="its worker ended before the outcome was known")
+            janitor.leave(conn, self.id)
+        except IdxctlError as error:  # a crash would leave the same undone: the leases lapse
+            log.debug("left undone: %s", error)
 
     def stop(self) -> None:
         """Claim no more; what is in flight is finished."""
@@ -194,26 +206,21 @@ class Worker:
                 f"{len(left)} batches were still in flight after {timeout:g} s; their tasks go back to the queue",
                 batches=len(left),
             )
-            self._quietly(lambda: janitor.release(self._pool.mine(), left))
-
-    def _quietly(self, act: Callable[[], None]) -> None:
-        """Do what a crash would leave undone as well; a server that is away does not keep us from leaving."""
-        try:
-            act()
-        except IdxctlError as error:
-            log.debug("left undone: %s", error)
 
     # --- threads ----------------------------------------------------------------------------------------------------
 
-    def _work(self) -> None:
+    def _minded(self, act: Callable[[], None]) -> None:
         try:
-            while not self._stopping.is_set():
-                taken = self._next()
-                if taken is not None:
-                    self._carry(*taken)
+            act()
         except BaseException as error:  # noqa: BLE001 - a bug must end the process, not leave it with fewer threads
             self._broken = error
             self._stopping.set()
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            taken = self._next()
+            if taken is not None:
+                self._carry(*taken)
 
     def _next(self) -> tuple[Batch, Head] | None:
         """Hold the baton until a batch is claimed or the pool stops."""
@@ -244,10 +251,8 @@ class Worker:
         """Put in order what the outage left: a claim whose answer was lost. Whoever holds the baton is the only claimer."""
         with self._guard:
             held = [*self._held, *(batch.token for batch in self._unsettled)]
-        rescue.give_back(conn, self.id, held=held)
-        jumped = tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
-        if jumped is not None:
-            fact("sequence", "the token sequence lay behind the clock and was moved", token=jumped)
+        rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")
+        tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
         self._floors.clear()
         self._postgres_down = 0
         fact("postgres", "PostgreSQL is back")
@@ -482,21 +487,31 @@ class Worker:
         if self.breaker.failed(sorted_.unreachable):
             fact("circuit", f"open: {sorted_.unreachable}; nothing is lost, no attempt was spent", state="open")
 
-    # --- the janitor ------------------------------------------------------------------------------------------------
+    # --- the keeper and the janitor ---------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        """Renew leases and beat, every second until the pool is done; nothing slow is done in this thread."""
+        turn = min(_TURN_SECONDS, self.options.lease_seconds / 6)
+        wait = turn
+        while not self._finished.wait(wait):
+            try:
+                self._renew(self._pool.mine())
+                self._beat(self._pool.mine(), "draining" if self._stopping.is_set() else "running")
+                wait = turn
+            except IdxctlError as error:  # back at once where only the connection broke: others wait to see us
+                log.debug("keeper: %s", error)
+                wait = turn / 4
 
     def _tidy(self) -> None:
-        """Beat, renew leases, rescue lapsed ones, enqueue what time has made due; every second until the pool is done."""
+        """Rescue what others have lost, enqueue what time has made due; every second until the pool is done."""
         turn = 0
         spoke = time.monotonic()
-        while not self._finished.wait(1.0):
+        while not self._finished.wait(_TURN_SECONDS):
             turn += 1
             try:
                 conn = self._pool.mine()
-                self._renew(conn)
                 self._give_back(conn)
-                if turn % 2 == 0:
-                    self._beat(conn, "draining" if self._stopping.is_set() else "running")
-                    self._rescue(conn)
+                self._rescue(conn)
                 self._enqueue_due(conn)
                 if turn % _SWEEP_UP_EVERY == 0:
                     self._sweep_up(conn)
@@ -551,8 +566,9 @@ class Worker:
                     self._held[token] = time.monotonic()
 
     def _rescue(self, conn: Connection) -> None:
-        for one in rescue.rescue(conn, max_attempts=self.options.max_attempts):
-            ago = f"claimed at {one.claimed_at:%H:%M:%S}"
+        lost = janitor.gone(conn, self.id)
+        for one in rescue.rescue(conn, max_attempts=self.options.max_attempts, gone=lost):
+            ago = f"claimed at {one.claimed_at:%H:%M:%S}, " + ("which is gone" if one.gone else "whose lease lapsed")
             fact(
                 "rescued",
                 f"1 batch of {one.tasks} tasks from {one.worker}, {ago}",
