@@ -138,16 +138,27 @@ def add(
             "--where", metavar="SQL", help="Every document whose key columns match, such as 'document_id > 1000'."
         ),
     ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option(
+            "--all", help="Every row, and every document that the index holds: after a restore of the database."
+        ),
+    ] = False,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
     dry_run: DryRunOption = False,
 ) -> None:
-    """Enqueue documents by hand: by id, or all that a condition over the document query's columns finds."""
+    """
+    Enqueue documents by hand: by id, all that a condition over the document query's columns finds, or really all.
+
+    A database restored from a backup has lost changes that the index has seen. Their documents equal their rows again after
+    --all, or a reindex; --where finds rows only, and so no document whose row is gone.
+    """
     from idxctl.operate import requests
     from idxctl.postgres import migrate
 
-    if bool(ids) == (where is not None):
+    if [bool(ids), where is not None, everything].count(True) != 1:
         raise UsageError(
-            "which documents? give ids, or --where with a condition",
+            "which documents? give ids, --where with a condition, or --all",
             hint="idxctl queue add 12345 --index marketplace_listings",
         )
     with current().connect() as conn:

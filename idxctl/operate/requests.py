@@ -14,7 +14,7 @@ from idxctl.indexes.definitions import define, rows_of
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
-from idxctl.queue.enqueue import PRIORITIES, enqueue
+from idxctl.queue.enqueue import PRIORITIES, enqueue, enqueue_sweep
 
 SQL = load("idxctl.operate", "requests.sql")
 
@@ -53,7 +53,12 @@ def add(
     priority: str,
     dry_run: bool,
 ) -> int:
-    """Enqueue documents of *index*; returns how many. *where* is a condition over the columns of the document query."""
+    """
+    Enqueue documents of *index*; returns how many.
+
+    *where* is a condition over the columns of the document query. With neither it nor *ids*: every row, and every document
+    that the index holds, which is not counted.
+    """
     if priority not in PRIORITIES:
         raise UsageError(f"priority is {priority!r}", hint="high, normal or low")
     if ids is not None:
@@ -86,6 +91,8 @@ def add(
                     chosen=chosen,
                 )
             ).rowcount
+            if where is None:
+                enqueue_sweep(conn, index=index, priority=PRIORITIES[priority], origin="cli")
             audit.record(conn, action="queue add", subject=index, detail={"tasks": count, "where": where})
             return count
     except PostgresRefused as error:

@@ -11,6 +11,11 @@ from idxctl.queue import SQL
 PRIORITIES = {"low": -1, "normal": 0, "high": 1}
 
 
+def enqueue_sweep(conn: Connection, *, index: str, priority: int, origin: str) -> None:
+    """Add a task for every document that the index holds: those without a row are found by no query over rows."""
+    conn.run(SQL["enqueue_sweep"], index=index, priority=priority, origin=origin)
+
+
 def enqueue(
     conn: Connection,
     *,

@@ -5,6 +5,11 @@ SELECT %(index)s, id, %(action)s, %(priority)s, coalesce(%(available_at)s::times
 FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS id) AS wanted
 WHERE id IS NOT NULL AND id <> ''
 
+-- name: enqueue_sweep
+-- A task that becomes one for every id that the index holds.
+INSERT INTO opensearch_indexing_queue (index_name, kind, priority, origin, payload)
+VALUES (%(index)s, 'sweep', %(priority)s, %(origin)s, '{}')
+
 -- name: heads
 -- The oldest due task of each index and priority that may be claimed: a generation is there, nothing pauses it.
 SELECT open.index_name, p.priority, head.available_at, open.probing

@@ -25,7 +25,6 @@ SQL = load("idxctl.worker", "janitor.sql")
 BEAT_SECONDS = 1.0
 ALIVE_SECONDS = 10.0  # unseen for longer, a worker is not counted on
 GONE_SECONDS = 3.0  # time to connect again and beat, for one whose connection merely broke
-_PATIENCE = {"statement_timeout": "5s"}  # a lock on the workers' table must not keep leases from being renewed
 
 
 @dataclass(frozen=True)
@@ -61,10 +60,15 @@ def beat(
     indexes: Sequence[str] | None,
     counters: Mapping[str, Any],
     breaker: Mapping[str, Any] | None,
+    patience_seconds: float,
 ) -> None:
-    """Say that *worker* lives, and by which session; in a transaction of its own."""
+    """
+    Say that *worker* lives, and by which session; in a transaction of its own.
+
+    Given up after *patience_seconds*: a lock on the workers' table must not keep leases from being renewed.
+    """
     host, pid, _ = worker.rsplit(":", 2)
-    with conn.transaction(local=_PATIENCE):
+    with conn.transaction(local={"statement_timeout": f"{patience_seconds * 1000:.0f}"}):
         conn.run(
             SQL["beat"],
             session=conn.raw.info.backend_pid,

@@ -553,6 +553,7 @@ class Worker:
             indexes=self.options.indexes,
             counters={**self.counters.shown(), "per_second": round(per_second, 1)},
             breaker=breaker,
+            patience_seconds=self.options.lease_seconds / 6,
         )
 
     def _renew(self, conn: Connection) -> None:
