@@ -2,40 +2,26 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
+from support.processes import HERE, PATIENCE, environment, lapse
 from support.rig import Rig
-
-SUPPORT = Path(__file__).parent.parent / "support" / "killed.py"
-PATIENCE = 60
 
 
 def killed_at(rig: Rig, point: str, *arguments: str, nth: int = 1) -> None:
     """Run a command that must die at *point*."""
     done = subprocess.run(
-        [sys.executable, str(SUPPORT), point, str(nth), "--config", str(rig.config), *arguments],
+        [sys.executable, str(HERE / "killed.py"), point, str(nth), "--config", str(rig.config), *arguments],
         env=environment(rig),
         capture_output=True,
         timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == -signal.SIGKILL, f"{point} was never reached: {done.stderr.decode()}"
-
-
-def environment(rig: Rig) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("IDXCTL_", "PG"))}
-    return {**kept, "IDXCTL_DATABASE_URL": rig.database, "IDXCTL_OPENSEARCH_URL": rig.opensearch}
-
-
-def lapse(rig: Rig) -> None:
-    """Let every lease lapse now; nobody needs to wait half a minute for that."""
-    rig.sql("UPDATE opensearch_indexing_inflight SET lease_until = now() - interval '1 second'")
 
 
 WORKER_POINTS = [
@@ -74,9 +60,20 @@ def test_killed_in_a_settle_with_failures_a_letter_is_there_once(items: Rig, poi
     assert list(items.letters()) == ["7"]
 
 
-def test_lookup_killed_while_it_expands_is_expanded_by_another(items: Rig):
+@pytest.mark.parametrize("point", ["expand.before", "expand.moved"])
+def test_lookup_killed_while_it_expands_is_expanded_by_another(items: Rig, point):
     items.sql("UPDATE categories SET name = name || '!'")
-    killed_at(items, "expand.moved", "worker", "start", "--until-empty")
+    killed_at(items, point, "worker", "start", "--until-empty")
+    lapse(items)
+    items.drain()
+    assert items.differences() == []
+
+
+@pytest.mark.parametrize("point", ["expand.before", "expand.swept_page", "expand.moved"])
+def test_sweep_killed_half_way_is_swept_by_another(items: Rig, point):
+    items.sql("TRUNCATE items CASCADE")
+    items.sql("INSERT INTO items (id, name, category_id) VALUES (3, 'back again', 1)")
+    killed_at(items, point, "worker", "start", "--until-empty")
     lapse(items)
     items.drain()
     assert items.differences() == []
@@ -92,39 +89,15 @@ def test_rescue_killed_half_way_leaves_the_batch_to_the_next(items: Rig):
     assert items.differences() == []
 
 
-def test_document_that_kills_its_worker_is_alone_in_the_end_and_dies_there(items: Rig, stops):
-    """Halving: a rescued batch comes back in two halves, claimed apart, until the culprit is alone and is charged."""
-
-    class Killer(BaseException):
-        pass
-
-    items.sql("UPDATE items SET name = name || '!'")
-    hand = items.hand()
-    for _ in range(40):
-        if not items.due():
-            break
-        taken = hand.claim()
-        if any(task.document_id == "7" for task in taken[0].tasks):
-            lapse(items)  # its worker dies with the batch in hand
-            from idxctl.queue import rescue
-
-            rescue.rescue(items.conn, max_attempts=3)
-            items.sql("UPDATE opensearch_indexing_queue SET available_at = now() WHERE available_at > now()")
-        else:
-            hand.carry(taken)
-    assert list(items.letters()) == ["7"]
-    assert items.letters()["7"][0] == "worker_lost"
-    assert items.one("SELECT attempts FROM opensearch_indexing_dlq") == 3
-    assert items.differences(but=[7]) == []
-
-
 RUN_POINTS = [
     ("reindex.started", 1),
     ("reindex.created", 1),
     ("reindex.registered", 1),
+    ("chunk.before", 1),
     ("chunk.committed", 1),
     ("chunk.done", 1),
     ("reindex.filled", 1),
+    ("reindex.checked", 1),
     ("swap.intended", 1),
     ("swap.made", 1),
     ("swap.recorded", 1),
@@ -160,6 +133,24 @@ def test_killed_reindex_is_put_in_order_by_the_next_one(items: Rig, point, nth):
     states = [row[0] for row in items.sql("SELECT state FROM opensearch_indexing_generations")]
     assert states.count("live") == 1
     assert "building" not in states
+
+
+DLQ_POINTS = ["dlq.requeued", "claim.committed", "read.done", "send.done", "settle.moved", "settle.done"]
+
+
+@pytest.mark.parametrize("point", DLQ_POINTS)
+def test_retry_that_indexes_by_itself_killed_half_way_loses_no_letter(items: Rig, point):
+    items.sql("UPDATE items SET price = 'poison' WHERE id <= 5")
+    items.drain()
+    items.sql("ALTER TABLE items DISABLE TRIGGER ALL")
+    items.sql("UPDATE items SET price = '1' WHERE id <= 4")
+    items.sql("ALTER TABLE items ENABLE TRIGGER ALL")
+    killed_at(items, point, "dlq", "retry")
+    lapse(items)
+    items.drain()
+    assert list(items.letters()) == ["5"]
+    assert items.letters()["5"][0] == "mapper_parsing_exception"
+    assert items.differences(but=[5]) == []
 
 
 def test_killed_retry_leaves_every_letter_in_exactly_one_place(items: Rig):

@@ -166,9 +166,11 @@ def test_a_signal_while_postgresql_is_away_ends_it_with_0(own):
     """With a batch in hand that cannot be settled, and without one."""
     server, rig = own
     rig.sql("UPDATE items SET name = name || '!'")
-    with Process(rig, "worker", "start", point="send.done") as busy, Process(rig, "worker", "start") as idle:
+    with contextlib.ExitStack() as both:
+        busy = both.enter_context(Process(rig, "worker", "start", point="send.done"))
         busy.wait_until_held()
-        idle.wait_for("started")
+        idle = both.enter_context(Process(rig, "worker", "start"))
+        until(lambda: rig.one("SELECT count(*) FROM opensearch_indexing_workers") == 2, "they do not beat")
         server.stop()
         idle.wait_for("waiting for it, nothing is lost")
         busy.send(signal.SIGTERM)
