@@ -51,6 +51,8 @@ def _edit(path: str, old: str, new: str, times: int = 1) -> Edit:
 _CLAIM, _QUEUE, _BATCH = "idxctl/queue/claim.py", "idxctl/queue/queue.sql", "idxctl/worker/batch.py"
 _SETTLE, _RESCUE, _EXPAND = "idxctl/queue/settle.py", "idxctl/queue/rescue.py", "idxctl/queue/expand.py"
 _RENDER, _TRIGGERS, _BULK = "idxctl/indexes/render.py", "idxctl/capture/triggers.py", "idxctl/opensearch/bulk.py"
+_POOL, _JANITOR = "idxctl/worker/pool.py", "idxctl/worker/janitor.sql"
+_LEASES, _RESTORE, _SHUTDOWN = (f"tests/faults/test_{name}.py" for name in ("leases", "restore", "shutdown"))
 _BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
 _GENERATIONS, _INDEXES, _RETIRE = (
     "idxctl/indexes/generations.py",
@@ -115,6 +117,35 @@ MUTANTS = (
         (_edit(_CLAIM, "set_config('synchronous_commit', 'on', true)", "set_config('synchronous_commit', 'off', true)"),),
     ),
     Mutant(
+        "T2: a chunk's token is drawn by a bare nextval",
+        ("tests/faults/test_tokens_survive.py::test_the_token_of_a_chunk_survives_a_crash_of_the_server",),
+        (
+            _edit(_REBUILD, "SET token = nextval('opensearch_indexing_token')", "SET token = %(token)s", times=2),
+            _edit(_BACKFILL, '        with conn.transaction():\n            conn.run(SQL["durable"])\n            row = conn.run(statement, **parameters).fetchone()\n',
+                  '        parameters["token"] = conn.execute(b"SELECT nextval(\'opensearch_indexing_token\')").fetchone()[0]\n        row = conn.run(statement, **parameters).fetchone()\n'),
+        ),
+    ),
+    Mutant(
+        "T3: the age of the bytes is counted from their lease",
+        (f"{_LEASES}::test_bytes_older_than_a_forgotten_delete_are_not_sent_however_their_lease_was_renewed",),
+        (
+            _edit(_BATCH, "return time.monotonic() - batch.born >", "return time.monotonic() - RENEWED.get(batch.token, batch.born) >"),
+            _edit(_BATCH, "_GREATEST_VERSION = 2**62", "RENEWED: dict = {}\n_GREATEST_VERSION = 2**62"),
+            _edit(_POOL, "            with self._guard:\n                for token in renewed", "            steps.RENEWED.update(dict.fromkeys(renewed, time.monotonic()))\n            with self._guard:\n                for token in renewed"),
+        ),
+    ),
+    Mutant(
+        "T3: what was rescued keeps its token",
+        (f"{_LEASES}::test_a_worker_stopped_beyond_its_lease_overwrites_nothing_newer_when_it_goes_on[send.before]",),
+        (
+            _edit(_RESCUE, "middle = (len(tasks) + 1) // 2", "middle = len(tasks)"),
+            _edit(_RESCUE, "        return remember(task, LOST, why, at=self.at, worker=self.worker)\n",
+                  "        kept = remember(task, LOST, why, at=self.at, worker=self.worker)\n        return replace(kept, payload={**kept.payload, 'token': self.token})\n"),
+            _edit(_QUEUE, "SELECT nextval('opensearch_indexing_token'), %(index)s,",
+                  "SELECT coalesce((SELECT min((m.payload->>'token')::bigint) FROM merged m), nextval('opensearch_indexing_token')), %(index)s,"),
+        ),
+    ),
+    Mutant(
         "T3: the age of the bytes is not looked at",
         ("tests/integration/test_tokens.py::test_bytes_that_have_grown_too_old_are_not_sent_but_read_again",),
         (_edit(_BATCH, "return time.monotonic() - batch.born > limits.age_limit_seconds", "return False"),),
@@ -124,8 +155,29 @@ MUTANTS = (
         (
             "tests/integration/test_tokens.py::test_a_version_above_the_sequence_is_overtaken",
             "tests/integration/test_tokens.py::test_a_version_in_the_gap_that_a_jump_left_is_overtaken",
+            "tests/faults/test_restore.py::test_a_sequence_set_back_within_the_hour_is_found_by_the_conflict",
         ),
-        (_edit(_BATCH, "    if version not in foreign:\n        return DONE\n", "    return DONE\n"),),
+        (_edit(_BATCH, "    if version is not None and version not in foreign:\n        return DONE\n", "    return DONE\n"),),
+    ),
+    Mutant(
+        "T4: tasks are taken from a server started anew before its sequence is moved",
+        (
+            f"{_RESTORE}::test_nothing_is_claimed_from_a_server_started_anew_before_the_sequence_has_been_moved",
+        ),
+        (_edit(_QUEUE, "      AND (SELECT j.server FROM opensearch_indexing_token_jumps j ORDER BY j.id DESC LIMIT 1) = (SELECT opensearch_indexing_server())\n", ""),),
+    ),
+    Mutant(
+        "T4: only a sequence an hour behind the clock is moved",
+        (f"{_RESTORE}::test_a_base_backup_taken_before_a_thousand_changes_is_restored",),
+        (
+            _edit(_QUEUE, "      AND (SELECT j.server FROM opensearch_indexing_token_jumps j ORDER BY j.id DESC LIMIT 1) = (SELECT opensearch_indexing_server())\n", ""),
+            _edit("idxctl/queue/tokens.py", "if known and lag < _FAR", "if lag < _FAR"),
+        ),
+    ),
+    Mutant(
+        "T4: a conflict that names no version is success",
+        (f"{_RESTORE}::test_a_conflict_that_names_no_version_is_no_success",),
+        (_edit(_BATCH, "    if version is not None and version not in foreign:", "    if version not in foreign:"),),
     ),
     Mutant(
         "T5: a success clears letters without comparing tokens",
@@ -161,7 +213,7 @@ MUTANTS = (
         ("tests/integration/test_generations.py::test_a_generation_registered_between_two_claims_is_written_by_the_second", HISTORIES),
         (
             _edit(_CLAIM, "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n",
-                  "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n    generations = _SEEN.setdefault((worker, index), generations)\n"),
+                  "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n    generations = _SEEN.setdefault((take.worker, take.index), generations)\n"),
             _edit(_CLAIM, "Floors = Mapping", "_SEEN: dict = {}\nFloors = Mapping"),
         ),
     ),
@@ -231,7 +283,7 @@ MUTANTS = (
     ),
     Mutant(
         "a rescued batch is not halved",
-        ("tests/faults/test_killed.py::test_document_that_kills_its_worker_is_alone_in_the_end_and_dies_there",),
+        (f"{_LEASES}::test_a_document_that_kills_its_workers_dies_alone_and_its_letter_tells_of_each",),
         (_edit(_RESCUE, "middle = (len(tasks) + 1) // 2", "middle = len(tasks)"),),
     ),
     Mutant(
@@ -298,6 +350,74 @@ MUTANTS = (
         "a row that breaks the query stops the check of the others",
         ("tests/integration/test_reindex.py::test_a_row_that_breaks_the_query_becomes_a_letter_and_the_others_are_checked",),
         (_edit("idxctl/indexes/ranges.py", "        if not render.is_of_values(error):\n", "        if token is None or not render.is_of_values(error):\n"),),
+    ),
+    Mutant(
+        "what was lost together comes back together",
+        (f"{_LEASES}::test_documents_that_were_lost_together_come_back_apart",),
+        (_edit(_RESCUE, "wait + lost.apart, why", "wait, why"),),
+    ),
+    Mutant(
+        "a loss is not remembered while the document is not alone",
+        (f"{_LEASES}::test_a_document_that_kills_its_workers_dies_alone_and_its_letter_tells_of_each",),
+        (_edit(_RESCUE, "(lost.remembered_by(task, len(tasks)), wait, lost.why)", "(task, wait, lost.why)"),),
+    ),
+    Mutant(
+        "leases are renewed by the thread that may wait for anything",
+        (f"{_LEASES}::test_a_batch_of_a_living_worker_is_nobody_elses_however_long_it_takes",),
+        (
+            _edit(_POOL, "                self._renew(self._pool.mine())\n", ""),
+            _edit(_POOL, "                self._give_back(conn)\n                self._rescue(conn)\n", "                self._renew(conn)\n                self._give_back(conn)\n                self._rescue(conn)\n"),
+        ),
+    ),
+    Mutant(
+        "a beat waits for a lock as long as it lasts",
+        (f"{_LEASES}::test_a_batch_of_a_living_worker_is_nobody_elses_however_long_it_takes",),
+        (_edit("idxctl/worker/janitor.py", 'conn.transaction(local={"statement_timeout": f"{patience_seconds * 1000:.0f}"})', "conn.transaction()"),),
+    ),
+    Mutant(
+        "a renewal waits for a batch that is being settled",
+        (f"{_LEASES}::test_a_batch_that_is_being_settled_does_not_hold_up_the_renewal_of_others",),
+        (_edit(_QUEUE, "WHERE token = ANY(%(tokens)s) ORDER BY token FOR UPDATE SKIP LOCKED)", "WHERE token = ANY(%(tokens)s) ORDER BY token FOR UPDATE)"),),
+    ),
+    Mutant(
+        "a killed worker's batches wait for their leases",
+        (f"{_LEASES}::test_what_a_killed_worker_held_is_taken_over_although_its_lease_stands",),
+        (_edit(_POOL, "lost = janitor.gone(conn, self.id)", "lost: list[str] = []"),),
+    ),
+    Mutant(
+        "a worker behind a pooler is gone when no session is seen",
+        (f"{_LEASES}::test_a_worker_whose_sessions_tell_nothing_keeps_its_batch_until_the_lease_lapses",),
+        (_edit(_JANITOR, " AND w.session_pid IS NOT NULL\n", "\n"),),
+    ),
+    Mutant(
+        "a worker is gone as soon as its session is",
+        (f"{_LEASES}::test_a_living_worker_whose_connections_broke_is_not_taken_for_gone",),
+        (_edit(_JANITOR, "  AND w.seen_at < clock_timestamp() - %(grace)s * interval '1 second'\n", ""),),
+    ),
+    Mutant(
+        "who has just connected takes everybody else for gone",
+        (f"{_LEASES}::test_who_has_just_connected_leaves_others_the_time_to_come_back",),
+        (_edit(_JANITOR, " AND a.backend_start < clock_timestamp() - %(grace)s * interval '1 second')", ")"),),
+    ),
+    Mutant(
+        "what the drain timeout leaves over is left to its lease",
+        (f"{_SHUTDOWN}::test_what_the_drain_timeout_leaves_over_goes_back_as_it_was",),
+        (_edit(_POOL, '            rescue.give_back(conn, self.id, held=(), why="its worker ended before the outcome was known")\n', ""),),
+    ),
+    Mutant(
+        "the first signal leaves at once",
+        (f"{_SHUTDOWN}::test_the_first_signal_finishes_what_is_in_flight_and_ends_with_0",),
+        (_edit("idxctl/cli/worker.py", "        if self._asked:\n", "        if True:\n"),),
+    ),
+    Mutant(
+        "the second signal waits for the first",
+        (f"{_SHUTDOWN}::test_the_second_signal_leaves_at_once",),
+        (_edit("idxctl/cli/worker.py", "            os._exit(128 + number)", "            return"),),
+    ),
+    Mutant(
+        "signals are handled once PostgreSQL has answered",
+        (f"{_SHUTDOWN}::test_a_signal_before_the_first_connection_stands_ends_it_with_0",),
+        (_edit("idxctl/cli/worker.py", "            raise SystemExit(0)", "            return"),),
     ),
 )  # fmt: skip
 

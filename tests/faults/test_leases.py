@@ -68,6 +68,7 @@ def test_a_batch_that_is_being_settled_does_not_hold_up_the_renewal_of_others(it
     for number in (1, 2):
         items.enqueue(number)
         batches.append(items.hand().claim()[0].token)
+    items.conn.execute("SET lock_timeout = '2s'")
     with psycopg.connect(items.database) as settling:
         settling.execute("DELETE FROM opensearch_indexing_inflight WHERE token = %s", (batches[0],))
         assert claim.renew(items.conn, batches, lease_seconds=30) == {batches[1]}
@@ -85,6 +86,14 @@ def killed_with_a_batch(rig):
         until(lambda: rig.one("SELECT session_pid FROM opensearch_indexing_workers"), "no session is named")
 
 
+def long_connected(rig):
+    """A connection that has seen others come back, had they been able to."""
+    conn = rig.connect()
+    age = "SELECT now() - backend_start > %s * interval '1 s' FROM pg_stat_activity WHERE pid = %s"
+    until(lambda: rig.one(age, janitor.GONE_SECONDS, conn.raw.info.backend_pid), "time stands still")
+    return conn
+
+
 def test_what_a_killed_worker_held_is_taken_over_although_its_lease_stands(items):
     killed_with_a_batch(items)
     assert items.one("SELECT lease_until - now() > interval '8 min' FROM opensearch_indexing_inflight")
@@ -99,9 +108,7 @@ def test_a_worker_whose_sessions_tell_nothing_keeps_its_batch_until_the_lease_la
     items.sql(
         "UPDATE opensearch_indexing_workers SET session_pid = NULL, session_start = NULL, seen_at = now() - interval '1 h'"
     )
-    me = items.connect()
-    until(lambda: items.one("SELECT now() - backend_start > %s * interval '1 s' FROM pg_stat_activity WHERE pid = %s",
-                            janitor.GONE_SECONDS, me.raw.info.backend_pid), "time stands still")  # fmt: skip
+    me = long_connected(items)
     assert janitor.gone(me, "me") == []
     lapse(items)
     items.drain()
@@ -116,6 +123,7 @@ def test_who_has_just_connected_leaves_others_the_time_to_come_back(items):
 
 
 def test_a_living_worker_whose_connections_broke_is_not_taken_for_gone(items, stops):
+    watcher = long_connected(items)
     items.sql("UPDATE items SET name = name || '!'")
     stop = stops.at("read.done")
     with items.working(workers=1) as worker:
@@ -125,8 +133,7 @@ def test_a_living_worker_whose_connections_broke_is_not_taken_for_gone(items, st
             rows = "FROM pg_stat_activity WHERE application_name = 'idxctl' AND datname = current_database()"
             until(lambda: items.one(f"SELECT count(*) {rows} AND pid = ({session})"), "the keeper has not beaten")
             before = items.one(session)
-            other.execute(f"SELECT pg_terminate_backend(pid) {rows}")
-            watcher = items.connect()
+            other.execute(f"SELECT pg_terminate_backend(pid) {rows} AND pid <> %s", (watcher.raw.info.backend_pid,))
             while items.one(session) in (before, None):
                 assert janitor.gone(watcher, "somebody else") == []
         stop.release()
