@@ -136,7 +136,7 @@ MUTANTS = (
     ),
     Mutant(
         "T3: what was rescued keeps its token",
-        (f"{_LEASES}::test_a_worker_stopped_beyond_its_lease_overwrites_nothing_newer_when_it_goes_on[send.before]",),
+        (f"{_LEASES}::test_what_was_rescued_is_claimed_under_a_new_token",),
         (
             _edit(_RESCUE, "middle = (len(tasks) + 1) // 2", "middle = len(tasks)"),
             _edit(_RESCUE, "        return remember(task, LOST, why, at=self.at, worker=self.worker)\n",

@@ -201,6 +201,16 @@ def test_documents_that_were_lost_together_come_back_apart(items):
     assert min(later - sooner for sooner, later in itertools.pairwise(moments)).total_seconds() > 1
 
 
+def test_what_was_rescued_is_claimed_under_a_new_token(items):
+    items.sql("UPDATE items SET name = name || '!'")
+    lost, _ = items.hand().claim()
+    lapse(items)
+    rescue.rescue(items.conn, max_attempts=3)
+    again, _ = items.hand().claim()
+    assert {task.document_id for task in again.tasks} < {task.document_id for task in lost.tasks}
+    assert again.token > lost.token
+
+
 # The age of bytes ------------------------------------------------------------------------------------------------------
 
 

@@ -174,6 +174,19 @@ def test_letter_keeps_its_number_and_its_age_through_a_failed_retry(items: Rig, 
     assert len(shown["history"]) == 2
 
 
+def test_letter_whose_document_fails_again_keeps_its_past(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    items.sql("UPDATE items SET price = '1', divisor = 0 WHERE id = 3")
+    items.drain()
+    ((number,),) = items.sql("SELECT id FROM opensearch_indexing_dlq")
+    history = cli("dlq", "show", str(number), "-o", "json").json["history"]
+    assert [one["error_type"] for one in history] == ["mapper_parsing_exception", "sql_22012"]
+    shown = cli("dlq", "show", str(number)).stdout
+    assert "mapper_parsing_exception" in shown
+    assert history[0]["at"][:10] in shown
+
+
 def test_hopeless_letter_is_left_alone_from_its_second_retry_on_unless_named(items: Rig, cli):
     poison(items, 3)
     items.drain()
