@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import idxctl as package
 from support.rig import Rig, until
 
 HERE = Path(__file__).parent
@@ -16,7 +17,12 @@ PATIENCE = 60
 
 def environment(rig: Rig) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("IDXCTL_", "PG"))}
-    return {**kept, "IDXCTL_DATABASE_URL": rig.database, "IDXCTL_OPENSEARCH_URL": rig.opensearch}
+    ours = {
+        "IDXCTL_DATABASE_URL": rig.database,
+        "IDXCTL_OPENSEARCH_URL": rig.opensearch,
+        "PYTHONPATH": str(Path(package.__file__).parents[1]),  # the code under test, also where another is installed
+    }
+    return {**kept, **ours}
 
 
 class Process:
