@@ -137,7 +137,7 @@ def _options(settings: Settings, indexes: list[str] | None, *, until_empty: bool
 
 def _say_started(settings: Settings, client: Client, worker: Worker) -> None:
     from idxctl.postgres.connect import describe
-    from idxctl.worker.pool import fact
+    from idxctl.worker.options import fact
 
     try:
         name, version = client.info()
@@ -180,7 +180,7 @@ class _Signals:
         self._told.put(number)
 
     def _tell(self, worker: Worker) -> None:
-        from idxctl.worker.pool import fact
+        from idxctl.worker.options import fact
 
         self._told.get()
         in_flight = worker.in_flight
@@ -190,7 +190,7 @@ class _Signals:
 
 def _say_stopped(worker: Worker, seconds: float) -> None:
     from idxctl.core.durations import format_duration
-    from idxctl.worker.pool import fact
+    from idxctl.worker.options import fact
 
     counters = worker.counters
     fact(

@@ -75,7 +75,11 @@ class PostgresUnreachable(Unreachable):
 
 
 class OpenSearchUnreachable(Unreachable):
-    """OpenSearch does not answer; what a request under way has done is unknown."""
+    """OpenSearch does not answer; what a request under way has done is unknown. ``cut``: it closed the connection then."""
+
+    def __init__(self, message: str, *, hint: str | None = None, cut: bool = False) -> None:
+        super().__init__(message, hint=hint)
+        self.cut = cut
 
 
 class Locked(IdxctlError):  # noqa: N818 - reads as the state it is

@@ -31,6 +31,7 @@ _TRAILER = b"\xff\xff"
 _VALUE_CLASSES = ("22", "21", "54", "P0")
 _GROUP = 64  # documents a message, where they are small ...
 _SMALL_BYTES = 32 * 1024  # ... on average
+_LARGE_BYTES = 256 * 1024  # a document of more is a message of its own in any case
 _UNKNOWN = 100  # documents in a first read, when nothing is known of their size
 
 
@@ -170,10 +171,21 @@ def stream(
     conn: Connection, definition: Definition, condition: sql.Composable, *, token: int | None = None, group: int = 1
 ) -> Generator[Lines, None, None]:
     """
-    Yield the documents for which *condition* holds, in no order, in one READ COMMITTED statement.
+    Yield the documents for which *condition* holds, in no order; each is read by one READ COMMITTED statement.
 
-    The transaction is open while the caller iterates: take what is needed and be done.
+    With a *group*, large ones are left out of it and come after the others, one a message: a few of them are all that is
+    held at once, here and in the server. The transaction is open while the caller iterates: take what is needed and be done.
     """
+    large: list[str] = []
+    yield from _copied(conn, definition, condition, token, group, large)
+    if large:
+        yield from _copied(conn, definition, _wanted(definition, large), token, 1, large)
+
+
+def _copied(
+    conn: Connection, definition: Definition, condition: sql.Composable, token: int | None, group: int, large: list[str]
+) -> Generator[Lines, None, None]:
+    """Yield documents, *group* of them a message, and add the ids of those too large for that to *large*."""
     query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(_grouped(_lines(definition, condition, token), group))
     paired = token is None and definition.routing is not None
     # jit: compiling takes longer than a page of documents does.
@@ -185,19 +197,35 @@ def stream(
         cursor.copy(query) as copy,
     ):
         for message in copy:
-            row = bytes(message)
-            if row.startswith(_COPY_HEADER):
-                row = row[_HEADER_SIZE:]
-            if not row or row == _TRAILER:
+            names, text, left_out = _fields(message)
+            if left_out:
+                named = orjson.loads(left_out)
+                large.extend([name for name, _ in named] if paired else named)
+            if names is None or text is None:  # NULL: the query says there is no such document
                 continue
-            at = 6 + int.from_bytes(row[2:6], "big", signed=True)
-            if at < 6 or row[at : at + 4] == b"\xff\xff\xff\xff":  # NULL: the query says there is no such document
-                continue
-            names = orjson.loads(row[6:at])
             if paired:
-                yield Lines([name for name, _ in names], row[at + 4 :], [orjson.dumps(way) for _, way in names])
+                pairs = orjson.loads(names)
+                yield Lines([name for name, _ in pairs], text, [orjson.dumps(way) for _, way in pairs])
             else:
-                yield Lines(names, row[at + 4 :])
+                yield Lines(orjson.loads(names), text)
+
+
+def _fields(message: bytes | bytearray | memoryview) -> tuple[bytes | None, bytes | None, bytes | None]:
+    """Return the three fields of a row of binary COPY; all None for its header and its end."""
+    row = memoryview(message)
+    if row[: len(_COPY_HEADER)] == _COPY_HEADER:
+        row = row[_HEADER_SIZE:]
+    if not row or row == _TRAILER:
+        return None, None, None
+    fields: list[bytes | None] = []
+    at = 2
+    for _ in range(3):
+        size = int.from_bytes(row[at : at + 4], "big", signed=True)
+        at += 4
+        fields.append(None if size < 0 else bytes(row[at : at + size]))
+        at += max(size, 0)
+    names, text, large = fields
+    return names, text, large
 
 
 def _lines(definition: Definition, condition: sql.Composable, token: int | None) -> sql.Composed:
@@ -230,16 +258,18 @@ def _lines(definition: Definition, condition: sql.Composable, token: int | None)
 
 def _grouped(lines: sql.Composed, group: int) -> sql.Composed:
     """
-    Return *lines* with *group* rows in one.
+    Return *lines* with *group* rows in one, and in a third column the names of those too large for that.
 
     The window keeps the planner from rendering a document twice, once to test it for NULL.
     """
     if group == 1:
-        return sql.SQL("SELECT '[' || k || ']', t FROM ({}) AS l").format(lines)
+        return sql.SQL("SELECT '[' || k || ']', t, NULL::text FROM ({}) AS l").format(lines)
     return sql.SQL(
-        "SELECT '[' || string_agg(k, ',') FILTER (WHERE t IS NOT NULL) || ']', string_agg(t, '') "
-        "FROM (SELECT k, t, (row_number() OVER () - 1) / {} AS g FROM ({}) AS l) AS n GROUP BY g"
-    ).format(sql.Literal(group), lines)
+        "SELECT '[' || string_agg(k, ',') FILTER (WHERE octet_length(t) <= {large}) || ']', "
+        "string_agg(t, '') FILTER (WHERE octet_length(t) <= {large}), "
+        "'[' || string_agg(k, ',') FILTER (WHERE octet_length(t) > {large}) || ']' "
+        "FROM (SELECT k, t, (row_number() OVER () - 1) / {group} AS g FROM ({lines}) AS l) AS n GROUP BY g"
+    ).format(large=sql.Literal(_LARGE_BYTES), group=sql.Literal(group), lines=lines)
 
 
 def _routing_over(definition: Definition, ident: sql.Composable) -> sql.Composed:

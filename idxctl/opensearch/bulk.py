@@ -72,12 +72,10 @@ def join(bodies: Sequence[Body]) -> Body:
 
 
 def gather(pieces: Iterable[Body], *, max_bytes: int) -> Iterator[Body]:
-    """Join *pieces* into bodies of about *max_bytes*, each of one piece at least; empty ones are left out."""
+    """Join *pieces* into bodies of *max_bytes* at most, or of one document; empty ones are left out."""
     run: list[Body] = []
     size = 0
-    for piece in pieces:
-        if not piece.ids:
-            continue
+    for piece in (part for whole in pieces for part in _cut(whole, max_bytes)):
         if run and size + len(piece.text) > max_bytes:
             yield join(run)
             run, size = [], 0
@@ -85,6 +83,16 @@ def gather(pieces: Iterable[Body], *, max_bytes: int) -> Iterator[Body]:
         size += len(piece.text)
     if run:
         yield join(run)
+
+
+def _cut(piece: Body, max_bytes: int) -> Iterator[Body]:
+    """Yield *piece* in parts of *max_bytes* at most, or of one document."""
+    if len(piece.text) <= max_bytes or len(piece.ids) <= 1:
+        if piece.ids:
+            yield piece
+        return
+    for half in piece.halves():
+        yield from _cut(half, max_bytes)
 
 
 def send(client: Client, index: str, body: Body, *, pipeline: str | None = None) -> list[Answer]:

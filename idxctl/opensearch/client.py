@@ -110,8 +110,18 @@ class Client:
         params: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
     ) -> dict[str, Any]:
-        """Send a ready-made bulk body to a concrete index (T6) and return took, errors and items."""
-        asked = {"filter_path": BULK_ANSWER, **(params or {}), **({"pipeline": pipeline} if pipeline else {})}
+        """
+        Send a ready-made bulk body to a concrete index (T6) and return took, errors and items.
+
+        OpenSearch waits for shards that are away for a third of our patience: then we hear which they are, and not nothing.
+        """
+        patience = timeout_seconds or self._settings.request_timeout_seconds
+        asked = {
+            "filter_path": BULK_ANSWER,
+            "timeout": f"{max(int(patience * 1000 / 3), 1)}ms",
+            **(params or {}),
+            **({"pipeline": pipeline} if pipeline else {}),
+        }
         answer = self.request(
             "POST",
             f"/{segment(index)}/_bulk",
@@ -392,7 +402,7 @@ def _unreachable(error: Any, settings: OpenSearchSettings, patience: float) -> I
             hint="name its authority: [opensearch] ca_file or IDXCTL_OPENSEARCH_CA_FILE; verify = false trusts anybody",
         )
     sentence, hint = _network_reason(cause, text, settings, patience)
-    return OpenSearchUnreachable(f"OpenSearch at {name} {sentence}", hint=hint)
+    return OpenSearchUnreachable(f"OpenSearch at {name} {sentence}", hint=hint, cut=sentence.startswith(_CUT))
 
 
 def _certificate_reason(text: str) -> str:
@@ -401,6 +411,7 @@ def _certificate_reason(text: str) -> str:
     return reason.strip(" '\")") or "verification failed"
 
 
+_CUT = "closed the connection without an answer"
 _NETWORK: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("Connection refused",),
@@ -458,7 +469,7 @@ def _network_reason(cause: Any, text: str, settings: OpenSearchSettings, patienc
 
 def _closed(settings: OpenSearchSettings) -> tuple[str, str | None]:
     """Say what a connection closed in our face may mean: a server's alert is often lost in the reset that follows."""
-    sentence = "closed the connection without an answer"
+    sentence = _CUT
     if all(url.startswith("http:") for url in settings.urls):
         return f"{sentence}; does it want https?", None
     hint = "if so, set [opensearch] client_cert and client_key to a pair that it trusts"

@@ -27,6 +27,11 @@ def block(conn: Connection, index: str, *, reason: str, by: str, probe_after_sec
     conn.run(SQL["pause"], index=index, cause="blocked", reason=reason, by=by, probe_after=probe_after_seconds)
 
 
+def put_off(conn: Connection, index: str, *, seconds: float) -> None:
+    """Keep others from probing a blocked *index* while a probe is under way."""
+    conn.run(SQL["put_off"], index=index, seconds=seconds)
+
+
 def unblock(conn: Connection, index: str) -> str | None:
     """End a block after a write went through; returns the reason it had, None when there was none."""
     row = conn.run(SQL["resume"], index=index, cause="blocked").fetchone()

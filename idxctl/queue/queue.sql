@@ -261,6 +261,11 @@ ON CONFLICT (index_name, cause) DO UPDATE SET
     reason = excluded.reason, probes = p.probes + 1,
     probe_at = clock_timestamp() + %(probe_after)s * interval '1 second'
 
+-- name: put_off
+-- A blocked index is being probed: the next probe is due later.
+UPDATE opensearch_indexing_pauses SET probe_at = clock_timestamp() + %(seconds)s * interval '1 second'
+WHERE index_name = %(index)s AND cause = 'blocked'
+
 -- name: resume
 -- Claims go on.
 DELETE FROM opensearch_indexing_pauses WHERE index_name = %(index)s AND cause = %(cause)s RETURNING reason

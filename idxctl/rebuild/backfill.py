@@ -228,7 +228,7 @@ class Backfill:
         batch = Batch(chunk.token, self._generation.index, "document", (self._generation.id,), (), now, chunk.born)
         written = Written()
         documents = size = 0
-        for body in bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.batch_bytes):
+        for body in bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.body_bytes):
             steps.send(self._client, batch, self._generation, body, self._limits, written)
             documents += len(body.ids)
             size += len(body.text)
@@ -267,7 +267,7 @@ class Backfill:
         failures: dict[str, PostgresRefused] = {}
         try:
             yield from ranges.readable(
-                conn, definition, condition, token=chunk.token, max_bytes=self._limits.batch_bytes, sizes=sizes,
+                conn, definition, condition, token=chunk.token, max_bytes=self._limits.body_bytes, sizes=sizes,
                 failures=failures,
             )  # fmt: skip
         except PostgresRefused as error:

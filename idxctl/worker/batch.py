@@ -25,7 +25,8 @@ from idxctl.queue import tokens
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import MISSED, Failure, Outcomes
 from idxctl.worker import outcomes
-from idxctl.worker.outcomes import DONE, Kind, Verdict
+from idxctl.worker.load import MOST_BYTES_UNDER_WAY, Load, Room
+from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 
 _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query returns this id more than once")
 _TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
@@ -37,11 +38,17 @@ _GREATEST_VERSION = 2**62  # beyond it the sequence could not be moved past a fo
 
 @dataclass(frozen=True)
 class Limits:
-    """What bounds a batch while it is under way; ``sizes`` is what it has learnt of the documents."""
+    """What bounds a batch while it is under way: as configured, and learnt of the documents and of OpenSearch."""
 
     batch_bytes: int = 8 * 1024 * 1024
     age_limit_seconds: float = 60.0
     sizes: render.Sizes = field(default_factory=render.Sizes)
+    load: Load = field(default_factory=Load)
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes of a bulk body now, about."""
+        return min(self.batch_bytes, self.load.body_bytes)
 
 
 @dataclass
@@ -54,6 +61,8 @@ class Written:
 
     verdicts: dict[tuple[str, int], Verdict] = field(default_factory=dict)
     answered: dict[int, int] = field(default_factory=dict)
+    passed: bool = False  # OpenSearch has taken a body, or part of one
+    largest: int = 0  # bytes of one document at the most, where that is more than a few
 
     def note(self, ids: Collection[str], generations: Iterable[Generation], verdict: Verdict) -> None:
         """Give all of *ids* the same verdict in all of *generations*."""
@@ -73,7 +82,8 @@ class Sorted:
 
     outcomes: Outcomes
     blocked: str | None = None  # why the index must be paused
-    unreachable: str | None = None  # why a whole request failed, for the breaker
+    unreachable: str | None = None  # why a whole request failed for want of a server, for the breaker
+    overloaded: str | None = None  # what OpenSearch said that refused something for overload
     jumped_past: int | None = None  # a version this database did not draw (T4)
     superseded: int = 0
 
@@ -95,27 +105,53 @@ def read_and_write(
     written = Written()
     ids = [task.document_id for task in batch.tasks]
     for sharing in _shapes(generations):
-        definition = sharing[0].definition
-        rest = ids
+        rest: Sequence[str] = ids
         while rest:
-            reach("read.before")
-            try:
-                read = render.by_ids(
-                    conn, definition, rest, token=batch.token, max_bytes=limits.batch_bytes, sizes=limits.sizes
-                )
-                body = _body(conn, batch, definition, rest, read)
-            except PostgresRefused as error:
-                written.note(rest, sharing, Verdict(_read_kind(error), f"sql_{error.sqlstate}", error.detail))
-                break
-            reach("read.done")
-            for one, cause in read.failures.items():
-                written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
-            written.note(read.doubled, sharing, _DOUBLED)
-            for generation in sharing:
-                for part in bulk.gather(body, max_bytes=limits.batch_bytes):
-                    send(client, batch, generation, part, limits, written)
-            rest = read.rest
+            with limits.load.room(_expected(limits, sharing[0].definition, len(rest))) as room:
+                rest = _some(conn, client, batch, sharing, rest, limits, written, room)
     return written
+
+
+def _some(
+    conn: Connection,
+    client: Client,
+    batch: Batch,
+    sharing: Sequence[Generation],
+    ids: Sequence[str],
+    limits: Limits,
+    written: Written,
+    room: Room,
+) -> Sequence[str]:
+    """Read as many of *ids* as make about one body, and send them; returns the ids that were left."""
+    definition = sharing[0].definition
+    reach("read.before")
+    try:
+        read = render.by_ids(conn, definition, ids, token=batch.token, max_bytes=limits.body_bytes, sizes=limits.sizes)
+        room.resize(read.size)
+        pieces = _body(conn, batch, definition, ids, read)
+    except PostgresRefused as error:
+        written.note(ids, sharing, Verdict(_read_kind(error), f"sql_{error.sqlstate}", error.detail))
+        return ()
+    reach("read.done")
+    for one, cause in read.failures.items():
+        written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
+    written.note(read.doubled, sharing, _DOUBLED)
+    written.largest = max([written.largest, *(len(lines.text) for lines in read.found if len(lines.ids) == 1)])
+    bodies = list(bulk.gather(pieces, max_bytes=limits.body_bytes))
+    read.found.clear()  # joined by now: held twice for as long as OpenSearch takes, they would count twice
+    pieces.clear()
+    for generation in sharing:
+        for body in bodies:
+            send(client, batch, generation, body, limits, written)
+    return read.rest
+
+
+def _expected(limits: Limits, definition: Definition, documents: int) -> int:
+    """Return the bytes that a read will come to; all there may be while nothing is known of the documents' size."""
+    average = limits.sizes.average(definition)
+    if average is None:
+        return MOST_BYTES_UNDER_WAY
+    return int(max(min(documents * average, limits.body_bytes), average))
 
 
 def _body(
@@ -133,9 +169,9 @@ def _body(
 
 
 def _shapes(generations: Sequence[Generation]) -> list[list[Generation]]:
-    """Group generations that render the same bytes."""
+    """Group generations that render the same bytes; the live one comes first, so that no other holds it up."""
     groups: dict[str, list[Generation]] = {}
-    for generation in generations:
+    for generation in sorted(generations, key=lambda one: one.state != "live"):
         groups.setdefault(generation.definition.render_fingerprint, []).append(generation)
     return list(groups.values())
 
@@ -151,23 +187,55 @@ def send(client: Client, batch: Batch, generation: Generation, body: Body, limit
     if too_old(batch, limits):
         written.note(body.ids, [generation], _TOO_OLD)
         return
+    began = time.monotonic()
     try:
         answers = bulk.send(client, generation.name, body, pipeline=generation.definition.pipeline)
     except (OpenSearchRefused, OpenSearchUnreachable) as error:
         verdict = outcomes.of_request(error)
-        if verdict.kind is Kind.SPLIT and len(body.ids) > 1:
+        _learn(verdict, len(body.text), limits.load, began)
+        if len(body.ids) > 1 and _is_halved(verdict, len(body.text), limits.load):
             for half in body.halves():
                 send(client, batch, generation, half, limits, written)
-        elif verdict.kind is Kind.SPLIT:
-            written.note(body.ids, [generation], Verdict(Kind.PERMANENT, verdict.error_type, verdict.reason))
-        else:
-            written.note(body.ids, [generation], verdict)
+            if verdict.cause is Cause.CUT and _all_answered(body, generation, written):
+                limits.load.too_large(len(body.text))
+            return
+        if len(body.ids) == 1:
+            verdict = outcomes.alone(verdict, len(body.text), over_limit=limits.load.over_limit(len(body.text)))
+        written.note(body.ids, [generation], verdict)
         return
     reach("send.done")
     written.count(generation, len(body.ids))
-    for answer in answers:
-        verdict = outcomes.of_item(answer.status, answer.error_type, answer.reason)
-        written.verdicts[answer.document_id, generation.id] = verdict
+    verdicts = [(one.document_id, outcomes.of_item(one.status, one.error_type, one.reason)) for one in answers]
+    refused = sum(verdict.cause is Cause.OVERLOAD for _, verdict in verdicts)
+    written.passed = written.passed or refused < len(body.ids)
+    if refused:
+        limits.load.overloaded(len(body.text), began=began, partly=refused < len(body.ids))
+    else:
+        limits.load.passed(len(body.text))
+    for one, verdict in verdicts:
+        written.verdicts[one, generation.id] = verdict
+
+
+def _learn(verdict: Verdict, size: int, load: Load, began: float) -> None:
+    """Tell the load what a request that failed says of it."""
+    if verdict.cause is Cause.OVERLOAD:
+        load.overloaded(size, began=began, partly=False)
+    elif verdict.cause is Cause.TOO_LARGE:
+        load.too_large(size)
+
+
+def _is_halved(verdict: Verdict, size: int, load: Load) -> bool:
+    """
+    Tell whether the halves may fare better.
+
+    Some servers and proxies close the connection on what is too large: so one larger than any that passed is tried in halves.
+    """
+    return verdict.kind is Kind.SPLIT or (verdict.cause is Cause.CUT and load.untried(size))
+
+
+def _all_answered(body: Body, generation: Generation, written: Written) -> bool:
+    verdicts = (written.verdicts.get((one, generation.id), DONE) for one in body.ids)
+    return not any(verdict.whole and verdict.kind is Kind.TRANSIENT for verdict in verdicts)
 
 
 @dataclass
@@ -181,6 +249,7 @@ class _Sorting:
     missed: list[Failure] = field(default_factory=list)
     blocked: str | None = None
     unreachable: str | None = None
+    overloaded: str | None = None
     superseded: int = 0
 
 
@@ -214,9 +283,20 @@ def sort(
             _place(lists, task, troubles, states)
         else:
             lists.done.append(task)
+    lists.blocked = lists.blocked or _shards_away(batch, written, [one for one in writable if states[one.id] == "live"])
     result = Outcomes(lists.done, lists.again, lists.failed, lists.blamed, lists.missed)
     within = [one for one in foreign if one < _GREATEST_VERSION]
-    return Sorted(result, lists.blocked, lists.unreachable, max(within, default=None), lists.superseded)
+    past = max(within, default=None)
+    return Sorted(result, lists.blocked, lists.unreachable, lists.overloaded, past, lists.superseded)
+
+
+def _shards_away(batch: Batch, written: Written, living: Sequence[Generation]) -> str | None:
+    """Return why nothing of a batch could be written where it belongs: not one document's bad luck, but the index's state."""
+    for generation in living:
+        verdicts = [written.verdicts.get((task.document_id, generation.id), DONE) for task in batch.tasks]
+        if verdicts and all(one.cause is Cause.SHARDS for one in verdicts):
+            return f"{generation.name}: {verdicts[0].error_type}: {verdicts[0].reason}"
+    return None
 
 
 def _conflict(verdict: Verdict, foreign: set[int]) -> Verdict:
@@ -233,9 +313,13 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
     """Put a task where its troubles send it: a letter, the queue again, or done with a note against a generation."""
     living = [(one, verdict) for one, verdict in troubles if states[one.id] == "live"]
     others = [(one, verdict) for one, verdict in troubles if states[one.id] != "live"]
-    again = [verdict for _, verdict in troubles if verdict.kind is Kind.TRANSIENT]
+    again = [
+        verdict for one, verdict in troubles if verdict.kind is Kind.TRANSIENT and not _is_its_own(one, verdict, states)
+    ]
     for verdict in again:
-        if verdict.whole:
+        if verdict.cause is Cause.OVERLOAD:
+            lists.overloaded = lists.overloaded or f"{verdict.error_type}: {verdict.reason}"
+        elif verdict.whole:
             lists.unreachable = lists.unreachable or verdict.reason
     for generation, verdict in living:
         if verdict.kind in _PAUSES:
@@ -245,8 +329,11 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
     lists.failed += [_failure(task, verdict, one) for one, verdict in dead]
     lists.blamed += [_failure(task, verdict, one) for one, verdict in others if verdict.kind in _REFUSALS]
     # A letter's retry writes to all; until then the others have missed what passes by itself as well.
-    missable = {*_PAUSES, Kind.TRANSIENT} if dead else _PAUSES
-    lists.missed += [_missed(task, verdict, one) for one, verdict in others if verdict.kind in missable]
+    lists.missed += [
+        _missed(task, verdict, one)
+        for one, verdict in others
+        if _is_its_own(one, verdict, states) or (dead and verdict.kind is Kind.TRANSIENT)
+    ]
     if dead:
         return
     if again:
@@ -254,6 +341,11 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
         lists.again.append((task, wait, f"{again[0].error_type}: {again[0].reason}"))
     else:
         lists.done.append(task)
+
+
+def _is_its_own(generation: Generation, verdict: Verdict, states: Mapping[int, str]) -> bool:
+    """Tell whether a failure is the trouble of a generation that is not live: it goes on without."""
+    return states[generation.id] != "live" and (verdict.kind in _PAUSES or verdict.cause is Cause.SHARDS)
 
 
 def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:

@@ -1,18 +1,162 @@
 """
-The circuit breaker: while the cluster as a whole fails, nothing is claimed and it is probed.
+How hard OpenSearch is pushed: batches at once, bytes of a body, bytes under way, and the circuit breaker. One for a process.
 
-closed → open (a request failed for want of a server, or was turned away for overload) → probing (one probe after a wait that
-doubles up to ten seconds) → closed, or open again. No attempt of a document is spent meanwhile (P4).
+What is refused for overload halves batches and bytes, what passes lets them grow back by a step (AIMD). The breaker stops
+claims while the cluster as a whole fails: closed → open (a request failed for want of a server, or nothing but refusals for
+overload) → probing (a ping after a wait that doubles up to ten seconds, then one small batch) → closed, or open again. No
+attempt of a document is spent meanwhile (P4).
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from idxctl.core import backoff
+
+MOST_BYTES_UNDER_WAY = 32 * 1024 * 1024  # read and not yet answered for, in a process
+_SMALLEST_BODY = 256 * 1024
+_STEPS = 16  # bodies that pass between half their size and all of it
+_REFUSALS_TO_OPEN = 3  # bodies in a row of which nothing passed
+
+
+@dataclass(frozen=True)
+class LoadState:
+    """What is shown of the load: batches at once, bytes of a body, and the size that OpenSearch was seen to refuse."""
+
+    concurrency: int
+    body_bytes: int
+    size_limit: int | None = None
+
+    def shown(self) -> dict[str, int | None]:
+        """Return it as a heartbeat carries it."""
+        return {"concurrency": self.concurrency, "batch_bytes": self.body_bytes, "size_limit": self.size_limit}
+
+
+class Load:
+    """Batches at once and bytes of a body, between one and what was configured. Thread-safe."""
+
+    def __init__(
+        self, *, batches: int = 1, body_bytes: int = 8 * 1024 * 1024, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._clock = clock
+        self._most_batches = batches
+        self._most_bytes = body_bytes
+        self._batches = float(batches)
+        self._bytes = float(body_bytes)
+        self._limit: int | None = None
+        self._largest_passed = 0
+        self._cut_at = float("-inf")
+        self._refused_in_a_row = 0
+        self._under_way = 0
+        self._lock = threading.Condition()
+
+    # --- what OpenSearch says ----------------------------------------------------------------------------------------
+
+    def passed(self, size: int) -> None:
+        """Take note of a body that OpenSearch took, all of it or all but what documents themselves are to blame for."""
+        with self._lock:
+            self._refused_in_a_row = 0
+            self._largest_passed = max(self._largest_passed, size)
+            self._batches = min(self._batches + 1 / self._batches, self._most_batches)
+            if 2 * size >= self._bytes:  # a small one says nothing of large ones
+                self._bytes = min(self._bytes + self._most_bytes / _STEPS, self._most_bytes)
+
+    def overloaded(self, size: int, *, began: float, partly: bool) -> bool:
+        """
+        Take note of a body refused for overload, wholly or *partly*; True when that made us send less.
+
+        Bodies under way at the time of a refusal are refused together: one of them counts.
+        """
+        with self._lock:
+            self._refused_in_a_row = 0 if partly else self._refused_in_a_row + 1
+            if began < self._cut_at:
+                return False
+            before = (int(self._batches), int(self._bytes))
+            self._cut_at = self._clock()
+            self._batches = max(self._batches / 2, 1.0)
+            self._bytes = max(min(self._bytes, size) / 2, min(_SMALLEST_BODY, self._most_bytes))
+            return before != (int(self._batches), int(self._bytes))
+
+    def too_large(self, size: int) -> bool:
+        """
+        Take note of a body that is too large for OpenSearch ever to take; True when that is news.
+
+        It stays for as long as the process: the limit is a setting of the nodes, which changes with a restart of theirs,
+        and trying a larger body uploads it in vain.
+        """
+        with self._lock:
+            if self._limit is not None and size > self._limit:
+                return False
+            self._limit = max(size // 2, 1)
+            return True
+
+    # --- what follows from it ----------------------------------------------------------------------------------------
+
+    @property
+    def batches(self) -> int:
+        """Batches that may be under way at once."""
+        return int(self._batches)
+
+    @property
+    def body_bytes(self) -> int:
+        """Bytes that a body should have, about."""
+        return min(int(self._bytes), self._limit or self._most_bytes)
+
+    @property
+    def full(self) -> bool:
+        """Whether as much is sent as was configured, or as OpenSearch takes."""
+        return self._batches >= self._most_batches and self._bytes >= self._most_bytes
+
+    @property
+    def refuses_all(self) -> bool:
+        """Whether nothing has passed for some bodies in a row."""
+        return self._refused_in_a_row >= _REFUSALS_TO_OPEN
+
+    def over_limit(self, size: int) -> bool:
+        """Whether a body is larger than what was once too large."""
+        return self._limit is not None and size > 2 * self._limit
+
+    def untried(self, size: int) -> bool:
+        """Whether no body as large as this one has passed yet, and it is not a small one."""
+        return size > max(self._largest_passed, _SMALLEST_BODY)
+
+    def state(self) -> LoadState:
+        """Return what is shown to people."""
+        return LoadState(self.batches, self.body_bytes, self._limit)
+
+    @contextmanager
+    def room(self, size: int) -> Iterator[Room]:
+        """Wait until *size* more bytes may be under way; whoever is alone may have any number."""
+        with self._lock:
+            self._lock.wait_for(lambda: not self._under_way or self._under_way + size <= MOST_BYTES_UNDER_WAY)
+            self._under_way += size
+        room = Room(self, size)
+        try:
+            yield room
+        finally:
+            room.resize(0)
+
+    def _resize(self, by: int) -> None:
+        with self._lock:
+            self._under_way += by
+            self._lock.notify_all()
+
+
+class Room:
+    """Bytes that a thread has under way."""
+
+    def __init__(self, load: Load, size: int) -> None:
+        self._load = load
+        self._size = size
+
+    def resize(self, size: int) -> None:
+        """Say how many they really are."""
+        self._load._resize(size - self._size)  # noqa: SLF001 - its other half
+        self._size = size
 
 
 @dataclass(frozen=True)
@@ -77,8 +221,13 @@ class Breaker:
 
     @property
     def open(self) -> bool:
-        """Whether claims are held back."""
+        """Whether claims are held back, but for a probe."""
         return self._reason is not None
+
+    @property
+    def probing(self) -> bool:
+        """Whether a probe is under way."""
+        return self._probing
 
     def state(self) -> BreakerState:
         """Return what is shown to people."""

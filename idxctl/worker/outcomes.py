@@ -8,7 +8,7 @@ pressure, cluster blocks) and tried on 2.19 and 3.8 servers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
@@ -21,10 +21,20 @@ class Kind(Enum):
     SUPERSEDED = "superseded"  # a newer write is there; success, once its version is seen to be ours (T4)
     TRANSIENT = "transient"  # try again; no attempt is spent
     DOUBTFUL = "doubtful"  # the document's own failure, perhaps passing: an attempt is spent
-    SPLIT = "split"  # the request is too large, or one item spoils it: halve
+    SPLIT = "split"  # the request is too large, or one item spoils it: halve; alone, it is the document's own failure
     BLOCKED = "blocked"  # the index, or the credentials: pause and say why
     PERMANENT = "permanent"  # trying again cannot help
     GONE = "gone"  # the index does not exist
+
+
+class Cause(Enum):
+    """What else a failure tells, whatever it means for the document."""
+
+    OVERLOAD = "overload"  # too much at once: send less
+    TOO_LARGE = "too large"  # the request's size, whatever the load: such a one never passes
+    CUT = "cut"  # the connection was closed while the request was under way, as some do with what is too large
+    FAULT = "fault"  # OpenSearch fell over it, by its own word
+    SHARDS = "shards"  # where the document belongs cannot be written now: the index's trouble, if it is all of it
 
 
 @dataclass(frozen=True)
@@ -35,21 +45,27 @@ class Verdict:
     error_type: str = ""
     reason: str = ""
     whole: bool = False
+    cause: Cause | None = None
 
 
 DONE = Verdict(Kind.DONE)
 
 _OVERLOAD = {"rejected_execution_exception", "circuit_breaking_exception", "opensearch_rejected_execution_exception"}
-_CLUSTER = {"unavailable_shards_exception", "process_cluster_event_timeout_exception", "no_shard_available_action_exception",
-            "cluster_manager_not_discovered_exception", "master_not_discovered_exception", "node_closed_exception",
-            "node_not_connected_exception", "node_disconnected_exception", "already_closed_exception",
-            "index_shard_closed_exception", "shard_not_in_primary_mode_exception", "primary_shard_closed_exception"}  # fmt: skip
+_SHARDS = {"unavailable_shards_exception", "no_shard_available_action_exception", "index_shard_closed_exception",
+           "shard_not_in_primary_mode_exception", "primary_shard_closed_exception", "engine_closed_exception",
+           "shard_not_found_exception", "illegal_index_shard_state_exception", "already_closed_exception",
+           "translog_exception", "i_o_exception", "file_system_exception", "no_such_file_exception"}  # fmt: skip
+_CLUSTER = {"process_cluster_event_timeout_exception", "cluster_manager_not_discovered_exception",
+            "master_not_discovered_exception", "failed_to_commit_cluster_state_exception", "node_closed_exception",
+            "node_not_connected_exception", "node_disconnected_exception", "not_cluster_manager_exception",
+            "connect_transport_exception", "receive_timeout_transport_exception", "timeout_exception"}  # fmt: skip
 _BLOCKED_TYPES = {
     "index_closed_exception",
     "cluster_block_exception",
     "security_exception",
     "routing_missing_exception",
 }
+_BLOCKED_REASONS = re.compile(r"no write index is defined for alias|pipeline with id \[.*\] does not exist")
 _VERSION = re.compile(r"current version \[(\d+)\]")
 
 
@@ -57,7 +73,8 @@ def of_item(status: int, error_type: str, reason: str) -> Verdict:
     """Sort one item of a bulk that was answered with 200; *error_type* is "" where the item has no error."""
     if not error_type:
         return DONE  # 200, 201, and 404 of a delete that found nothing
-    return Verdict(_item_kind(status, error_type, reason), error_type, reason)
+    kind = _item_kind(status, error_type, reason)
+    return Verdict(kind, error_type, reason, cause=_item_cause(kind, status, error_type))
 
 
 def _item_kind(status: int, error_type: str, reason: str) -> Kind:
@@ -65,48 +82,81 @@ def _item_kind(status: int, error_type: str, reason: str) -> Kind:
         return Kind.SUPERSEDED
     if error_type in {"index_not_found_exception", "no_such_index_exception"}:
         return Kind.GONE
-    if error_type in _BLOCKED_TYPES or status in {401, 403}:
-        return Kind.BLOCKED
-    if "no write index is defined for alias" in reason:
-        return Kind.BLOCKED
-    if error_type in _OVERLOAD or error_type in _CLUSTER or status == 429:
+    if error_type == "cluster_block_exception" and status == 503:  # a cluster that is starting: passes by itself
         return Kind.TRANSIENT
-    if status in {502, 503, 504}:
+    if error_type in _BLOCKED_TYPES or status in {401, 403} or _BLOCKED_REASONS.search(reason):
+        return Kind.BLOCKED
+    if error_type in _OVERLOAD | _SHARDS | _CLUSTER or status in {429, 502, 503, 504}:
         return Kind.TRANSIENT
     return Kind.DOUBTFUL if status >= 500 else Kind.PERMANENT
+
+
+def _item_cause(kind: Kind, status: int, error_type: str) -> Cause | None:
+    if kind is not Kind.TRANSIENT:
+        return None
+    if error_type in _OVERLOAD or status == 429:
+        return Cause.OVERLOAD
+    return None if error_type in _CLUSTER else Cause.SHARDS
 
 
 def of_request(error: OpenSearchRefused | OpenSearchUnreachable) -> Verdict:
     """Sort a whole request that failed. Nothing of it was applied for 400, 413 and 429; otherwise that is unknown."""
     if isinstance(error, OpenSearchUnreachable):
-        return Verdict(Kind.TRANSIENT, "unreachable", error.message, whole=True)
+        cause = Cause.CUT if error.cut else None
+        return Verdict(Kind.TRANSIENT, "unreachable", error.message, whole=True, cause=cause)
+    kind, cause = _request(error)
     error_type = error.error_type or f"http_{error.status}"
-    return Verdict(_request_kind(error), error_type, error.reason or error.message, whole=True)
+    return Verdict(kind, error_type, error.reason or error.message, whole=True, cause=cause)
 
 
-def _request_kind(error: OpenSearchRefused) -> Kind:
+def _request(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:
+    """
+    Decide by status and type. A 500 with a type is OpenSearch's own, and one item may be all its cause.
+
+    Without a type it is a proxy's word, and tells nothing of the documents.
+    """
     if error.status == 413:
-        return Kind.SPLIT
+        return Kind.SPLIT, Cause.TOO_LARGE
     if error.status == 404:
-        return Kind.GONE
-    if error.status in {401, 403}:
-        return Kind.BLOCKED
+        return Kind.GONE, None
     if error.status == 429:
-        return Kind.BLOCKED if error.error_type == "cluster_block_exception" else _pressure(error)
+        return _pressure(error)
     if error.status == 400:
-        return Kind.SPLIT
-    return Kind.TRANSIENT if error.status >= 500 else Kind.BLOCKED
+        return Kind.SPLIT, None
+    if error.status == 500 and error.error_type and error.error_type not in _SHARDS | _CLUSTER | _OVERLOAD:
+        return Kind.SPLIT, Cause.FAULT
+    return (Kind.TRANSIENT, None) if error.status >= 500 or error.status == 408 else (Kind.BLOCKED, None)
 
 
 _PRESSURE = re.compile(r"coordinating_operation_bytes=(\d+), max_coordinating_and_primary_bytes=(\d+)")
 
 
-def _pressure(error: OpenSearchRefused) -> Kind:
-    """A body larger than all the memory that bulks may take can never pass; any other wait is overload."""
+def _pressure(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:
+    """Tell a block, a body larger than all the memory that bulks may take, which can never pass, and an overload apart."""
+    if error.error_type == "cluster_block_exception":
+        return Kind.BLOCKED, None
     found = _PRESSURE.search(error.reason)
     if found and int(found.group(1)) > int(found.group(2)):
-        return Kind.SPLIT
-    return Kind.TRANSIENT
+        return Kind.SPLIT, Cause.TOO_LARGE
+    return Kind.TRANSIENT, Cause.OVERLOAD
+
+
+def alone(verdict: Verdict, size: int, *, over_limit: bool = False) -> Verdict:
+    """
+    Return what a failed request means when a single document of *size* bytes was all of it: nothing is left to halve.
+
+    *over_limit*: larger than what this server was seen to refuse; a connection that it closes is then its way to say so.
+    """
+    if verdict.cause is Cause.CUT and over_limit:
+        return replace(verdict, kind=Kind.DOUBTFUL)
+    if verdict.kind is not Kind.SPLIT:
+        return verdict
+    if verdict.cause is Cause.TOO_LARGE:
+        reason = (
+            f"this document alone is {size / 1e6:.1f} MB, more than OpenSearch takes in one request: {verdict.reason}"
+        )
+        return replace(verdict, kind=Kind.PERMANENT, reason=reason)
+    return replace(verdict, kind=Kind.DOUBTFUL if verdict.cause is Cause.FAULT else Kind.PERMANENT)
 
 
 def current_version(reason: str) -> int | None:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -25,18 +23,18 @@ from idxctl.core.errors import (
     PostgresRefused,
     PostgresUnreachable,
 )
-from idxctl.indexes import generations as generations_
 from idxctl.indexes import retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.queue import SQL, claim, expand, pause, rescue, settle, tokens
+from idxctl.queue import SQL, claim, expand, pause, rescue, tokens
 from idxctl.queue.claim import Batch, Head
-from idxctl.queue.settle import Settled
-from idxctl.worker import batch as steps
 from idxctl.worker import janitor, outcomes
-from idxctl.worker.batch import Limits, Sorted
+from idxctl.worker.carry import Carrier
 from idxctl.worker.load import Breaker
+from idxctl.worker.options import Counters, Options, fact
 from idxctl.worker.outcomes import Kind
+
+__all__ = ["Counters", "Options", "Worker"]
 
 log = logging.getLogger("idxctl.worker")
 
@@ -47,57 +45,10 @@ _LOWEST_EVERY = 8  # every eighth claim takes the lowest priority that waits, so
 _TURN_SECONDS = janitor.BEAT_SECONDS
 _CLOSING_SECONDS = 5.0  # for putting things in order at the end; a server that is away does not keep us from leaving
 _FACTS_EVERY = 60.0
-_BLOCK_PROBE_SECONDS = (2.0, 60.0)
-_SETTLE_TRIES = 6
+_PROBE_TASKS = 5  # enough to see whether an index or the cluster takes writes again
+_PROBE_SECONDS = 10.0  # within which a blocked index is not probed by others
+_LOOK_AGAIN = 0.02  # seconds, while as many batches are under way as OpenSearch can take
 _SWEEP_UP_EVERY = 30  # turns of the janitor
-
-
-def fact(name: str, text: str, **fields: Any) -> None:
-    """Log one fact: its name, the sentence for people and the fields for machines."""
-    log.info("%s", text, extra={"fact": name, "fields": fields})
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a pool runs."""
-
-    workers: int = 5
-    queue_size: int = 1000
-    batch_size: int = 1000
-    batch_bytes: int = 8 * 1024 * 1024
-    max_attempts: int = 3
-    lease_seconds: float = 30.0
-    age_limit_seconds: float = 60.0
-    request_timeout_seconds: float = 30.0
-    until_empty: bool = False
-    indexes: tuple[str, ...] | None = None  # None: every index that has a generation
-
-
-@dataclass
-class Counters:
-    """What a pool has done since it started. Latencies are seconds from enqueued to indexed, the last few thousand."""
-
-    indexed: int = 0
-    dead: int = 0
-    retried: int = 0
-    healed: int = 0
-    superseded: int = 0
-    expanded: int = 0
-    batches: int = 0
-    lost: int = 0
-    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
-
-    def percentile(self, share: float) -> float | None:
-        """Return the latency below which *share* of the last tasks were, in seconds."""
-        ordered = sorted(self.latencies)
-        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
-
-    def shown(self) -> dict[str, Any]:
-        """Return the numbers as a heartbeat carries them."""
-        p95 = self.percentile(0.95)
-        return {"indexed": self.indexed, "dead": self.dead, "retried": self.retried, "batches": self.batches,
-                "healed": self.healed, "superseded": self.superseded, "expanded": self.expanded, "lost": self.lost,
-                "p95_seconds": None if p95 is None else round(p95, 4)}  # fmt: skip
 
 
 class Worker:
@@ -110,19 +61,16 @@ class Worker:
     def __init__(self, pool: Pool, client: Client, options: Options) -> None:
         self.id = janitor.new_id()
         self.options = options
-        self.counters = Counters()
-        self.breaker = Breaker()
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
-        self._cache = generations_.Cache()
-        self._limits = Limits(options.batch_bytes, options.age_limit_seconds)
         self._stopping = threading.Event()
         self._finished = threading.Event()
+        self._carrier = Carrier(pool, client, options, self.id, stopping=self._stopping, finished=self._finished)
         self._baton = threading.Lock()
         self._guard = threading.Lock()
         self._held: dict[int, float] = {}  # token -> when it was last claimed or renewed
-        self._unsettled: list[Batch] = []  # their outcome was lost with PostgreSQL; the janitor puts them back
+        self._probe: int | None = None  # token of the batch that tries whether the cluster works again
         self._floors: dict[tuple[str, int], datetime] = {}
         self._swept_at = 0.0
         self._claims = 0
@@ -132,6 +80,16 @@ class Worker:
         self._told: set[tuple[str, str]] = set()
         self._threads: list[threading.Thread] = []
         self._broken: BaseException | None = None
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done since it started."""
+        return self._carrier.counters
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether the cluster is known to fail."""
+        return self._carrier.breaker
 
     # --- life -------------------------------------------------------------------------------------------------------
 
@@ -250,7 +208,7 @@ class Worker:
     def _postgres_is_back(self, conn: Connection) -> None:
         """Put in order what the outage left: a claim whose answer was lost. Whoever holds the baton is the only claimer."""
         with self._guard:
-            held = [*self._held, *(batch.token for batch in self._unsettled)]
+            held = [*self._held, *self._carrier.unsettled]
         rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")
         tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
         self._floors.clear()
@@ -260,6 +218,15 @@ class Worker:
     def _claim_or_wait(self) -> tuple[Batch, Head] | None:
         if self._held_back():
             return None
+        taken = None
+        try:
+            taken = self._claim_if_due()
+        finally:
+            if self.breaker.probing and taken is None:  # it answers, and there is nothing to try more with
+                self._carrier.close_breaker()
+        return taken
+
+    def _claim_if_due(self) -> tuple[Batch, Head] | None:
         conn = self._pool.mine()
         if self._postgres_down:
             self._postgres_is_back(conn)
@@ -278,32 +245,40 @@ class Worker:
         return None
 
     def _held_back(self) -> bool:
-        """Wait while the breaker is open; the thread that gets the probe makes it."""
+        """
+        Wait while OpenSearch has its hands full, or the breaker is open; False once this thread may claim.
+
+        While the breaker is probing, what it then claims is the probe.
+        """
+        if self._carrier.load.batches < self.options.workers and len(self._held) >= self._carrier.load.batches:
+            self._stopping.wait(_LOOK_AGAIN)
+            return True
         wait = self.breaker.seconds_to_wait()
         if not wait:
             return False
         self._stopping.wait(wait)
-        if self.breaker.take_probe():
-            try:
-                self._client.request("GET", "/", timeout_seconds=5)
-            except (OpenSearchUnreachable, OpenSearchRefused) as error:
-                # A no to this question (403 where the role may only write) is an answer too.
-                if outcomes.of_request(error).kind is Kind.TRANSIENT:
-                    self.breaker.failed(error.message)
-                    return True
-            if self.breaker.worked():
-                fact("circuit", "closed: OpenSearch answers again", state="closed")
-        return self.breaker.open
+        return not self.breaker.take_probe() or not self._answers()
+
+    def _answers(self) -> bool:
+        try:
+            self._client.request("GET", "/", timeout_seconds=5)
+        except (OpenSearchUnreachable, OpenSearchRefused) as error:
+            # A no to this question (403 where the role may only write) is an answer too.
+            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+                self.breaker.failed(error.message)
+                return False
+        return True
 
     def _claim(self, conn: Connection, heads: Sequence[Head], *, below: bool) -> tuple[Batch, Head] | None:
         head = heads[-1] if self._claims % _LOWEST_EVERY == _LOWEST_EVERY - 1 else heads[0]
         place = (head.index, head.priority)
+        limit = _PROBE_TASKS if head.probing or self.breaker.probing else self.options.batch_size
         taken = claim.claim(
             conn,
             index=head.index,
             priority=head.priority,
             worker=self.id,
-            limit=self.options.batch_size,
+            limit=limit,
             lease_seconds=self.options.lease_seconds,
             floor=None if below else self._floors.get(place),
         )
@@ -312,12 +287,16 @@ class Worker:
             self._stopping.wait(_SHORTEST_POLL)
             return None
         # A full claim from below the floor may have left more there; a smaller one has emptied it.
-        full = taken.rows >= self.options.batch_size
+        full = taken.rows >= limit
         self._floors[place] = (
             taken.reached if full or place not in self._floors else max(taken.reached, self._floors[place])
         )
         with self._guard:
             self._held[taken.batch.token] = time.monotonic()
+            if self.breaker.probing:
+                self._probe = taken.batch.token
+        if head.probing:
+            pause.put_off(conn, head.index, seconds=_PROBE_SECONDS)
         return taken.batch, head
 
     def _is_empty(self, conn: Connection) -> bool:
@@ -329,163 +308,16 @@ class Worker:
         self.kept = int(kept)
         return not waiting and not in_flight
 
-    # --- one batch --------------------------------------------------------------------------------------------------
-
     def _carry(self, batch: Batch, head: Head) -> None:
-        """Take one batch to its end; a batch that cannot be settled is left to its lease."""
+        """Take one batch to its end."""
         try:
-            if batch.kind == "document":
-                self._documents(batch, head)
-            else:
-                self._fan_outs(batch)
-        except (PostgresUnreachable, PostgresRefused) as error:
-            passing = isinstance(error, PostgresUnreachable) or error.passing
-            self._leave(batch, error, give_back=passing)
-        except IdxctlError as error:
-            self._leave(batch, error, give_back=False)
+            self._carrier.carry(batch, head)
         finally:
             with self._guard:
                 self._held.pop(batch.token, None)
-
-    def _leave(self, batch: Batch, error: IdxctlError, *, give_back: bool) -> None:
-        """
-        Leave a batch that cannot be settled: to the janitor where PostgreSQL was away, to its lease otherwise.
-
-        The janitor puts it back as it was: an outage charges nobody an attempt, as the lapse of a lease may do.
-        """
-        self.counters.lost += 1
-        if give_back:
-            with self._guard:
-                self._unsettled.append(batch)
-        fact(
-            "postgres" if give_back else "failed",
-            f"{error}; a batch of {len(batch.tasks)} tasks is "
-            + ("put back once PostgreSQL answers" if give_back else "left to its lease")
-            + ", nothing is lost",
-            token=batch.token,
-        )
-        self._stopping.wait(_SHORTEST_POLL if give_back else 1.0)
-
-    def _give_back(self, conn: Connection) -> None:
-        """Put back what could not be settled while PostgreSQL was away; no attempt is spent."""
-        with self._guard:
-            batches = list(self._unsettled)
-        for batch in batches:
-            self._put_back(conn, batch, "PostgreSQL was away before the outcome was known", wait=0.0)
-            with self._guard:
-                self._unsettled.remove(batch)
-
-    def _documents(self, batch: Batch, head: Head) -> None:
-        conn = self._pool.mine()
-        generations = self._cache.get(conn, list(batch.generations))
-        written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
-        sorted_: Sorted = self._insist(
-            lambda conn: steps.sort(
-                conn, batch, generations, written, generations_.states(conn, list(batch.generations))
-            )
-        )
-        if sorted_.jumped_past is not None:
-            fact(
-                "sequence",
-                f"OpenSearch holds version {sorted_.jumped_past}, which this database did not draw; the sequence was moved past it",
-                version=sorted_.jumped_past,
-            )
-        settled: Settled = self._insist(
-            lambda conn: settle.settle(conn, batch, sorted_.outcomes, max_attempts=self.options.max_attempts)
-        )
-        self._count(batch, sorted_, settled)
-        self._mind_the_index(batch, head, sorted_)
-        self._mind_the_cluster(sorted_)
-
-    def _fan_outs(self, batch: Batch) -> None:
-        conn = self._pool.mine()
-        generations = self._cache.get(conn, list(batch.generations))
-        gone_after = self.options.age_limit_seconds + self.options.request_timeout_seconds
-        try:
-            done = expand.expand(conn, self._client, batch, generations, bytes_gone_after_seconds=gone_after)
-        except (OpenSearchUnreachable, OpenSearchRefused) as error:
-            why = error.message
-            self._insist(lambda conn: self._put_back(conn, batch, why))
-            if outcomes.of_request(error).kind is not Kind.TRANSIENT:  # the index's own trouble, not the cluster's
-                fact("failed", f"{why}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
-            elif self.breaker.failed(why):
-                fact("circuit", f"open: {why}; nothing is lost", state="open")
-            return
-        self.counters.expanded += done.enqueued
-        if done.broken is not None:
-            fact("broken", done.broken, index=batch.index)
-        if done.waiting == len(batch.tasks):
-            self._stopping.wait(_SHORTEST_POLL)
-
-    def _put_back(self, conn: Connection, batch: Batch, why: str, *, wait: float = 1.0) -> None:
-        """Put a batch back as it was, unless its lease was lost and others have its tasks."""
-        with conn.transaction():
-            if not settle.end_lease(conn, batch):
-                return
-            if batch.kind == "document":
-                settle.requeue(conn, batch.index, [(task, wait, why) for task in batch.tasks])
-            else:
-                settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
-
-    def _insist(self, act: Callable[[Connection], Any]) -> Any:
-        """Do it on a connection that works: a lost one, a deadlock or a failover is tried again a few times."""
-        for failed in range(_SETTLE_TRIES):
-            try:
-                return act(self._pool.mine())
-            except PostgresRefused as error:
-                if not error.passing or failed == _SETTLE_TRIES - 1:
-                    raise
-                if error.sqlstate[:2] != "40":  # a deadlock, or a conflict: at once
-                    self._pool.drop()
-                    self._finished.wait(backoff.before_probe(failed, shortest=0.1, longest=3.0))
-            except PostgresUnreachable:
-                if failed == _SETTLE_TRIES - 1:
-                    raise
-                self._finished.wait(backoff.before_probe(failed, shortest=0.1, longest=3.0))
-        raise AssertionError
-
-    # --- consequences -----------------------------------------------------------------------------------------------
-
-    def _count(self, batch: Batch, sorted_: Sorted, settled: Settled) -> None:
-        with self._guard:
-            self.counters.batches += 1
-            if not settled.held:
-                self.counters.lost += 1
-                fact(
-                    "lost",
-                    f"the lease of a batch of {len(batch.tasks)} tasks had lapsed; others have the tasks",
-                    token=batch.token,
-                )
-                return
-            self.counters.indexed += settled.done
-            self.counters.retried += settled.retried
-            self.counters.dead += settled.dead
-            self.counters.healed += settled.healed
-            self.counters.superseded += sorted_.superseded
-            now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
-            for task in sorted_.outcomes.done[:: max(len(sorted_.outcomes.done) // 64, 1)]:
-                self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
-        for one in sorted_.outcomes.failed[:3]:
-            fact("dead" if one.permanent else "failing", f"{batch.index} {one.task.document_id}: {one.reason} ({one.fingerprint})",
-                 index=batch.index, document_id=one.task.document_id, error_type=one.error_type, fingerprint=one.fingerprint)  # fmt: skip
-
-    def _mind_the_index(self, batch: Batch, head: Head, sorted_: Sorted) -> None:
-        """Pause an index whose writes are refused as a whole; end its pause when one goes through."""
-        if sorted_.blocked is not None:
-            known = {one.index: one.probes for one in pause.pauses(self._pool.mine()) if one.cause == "blocked"}
-            wait = backoff.before_probe(
-                known.get(batch.index, 0), shortest=_BLOCK_PROBE_SECONDS[0], longest=_BLOCK_PROBE_SECONDS[1]
-            )
-            pause.block(self._pool.mine(), batch.index, reason=sorted_.blocked, by=self.id, probe_after_seconds=wait)
-            fact("blocked", f"{batch.index} is paused, next try in {wait:g} s: {sorted_.blocked}", index=batch.index)
-        elif head.probing and sorted_.unreachable is None and pause.unblock(self._pool.mine(), batch.index):
-            fact("resumed", f"{batch.index} takes writes again", index=batch.index)
-
-    def _mind_the_cluster(self, sorted_: Sorted) -> None:
-        if sorted_.unreachable is None:
-            return
-        if self.breaker.failed(sorted_.unreachable):
-            fact("circuit", f"open: {sorted_.unreachable}; nothing is lost, no attempt was spent", state="open")
+                was_probe, self._probe = self._probe == batch.token, None if self._probe == batch.token else self._probe
+            if was_probe and self.breaker.probing:  # nothing was sent that could fail
+                self._carrier.close_breaker()
 
     # --- the keeper and the janitor ---------------------------------------------------------------------------------
 
@@ -510,7 +342,7 @@ class Worker:
             turn += 1
             try:
                 conn = self._pool.mine()
-                self._give_back(conn)
+                self._carrier.give_back(conn)
                 self._rescue(conn)
                 self._enqueue_due(conn)
                 if turn % _SWEEP_UP_EVERY == 0:
@@ -551,7 +383,11 @@ class Worker:
             threads=self.options.workers,
             queue_size=self.options.queue_size,
             indexes=self.options.indexes,
-            counters={**self.counters.shown(), "per_second": round(per_second, 1)},
+            counters={
+                **self.counters.shown(),
+                "per_second": round(per_second, 1),
+                **self._carrier.load.state().shown(),
+            },
             breaker=breaker,
             patience_seconds=self.options.lease_seconds / 6,
         )

@@ -1,0 +1,272 @@
+"""
+Carry: bring one claimed batch to its end, and draw the consequences for its index, the cluster and the load.
+
+What cannot be settled because PostgreSQL is away is remembered and put back as it was (`give_back`); an outage of either
+server spends no attempt (P4).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from idxctl.core import backoff
+from idxctl.core.errors import (
+    IdxctlError,
+    OpenSearchRefused,
+    OpenSearchUnreachable,
+    PostgresRefused,
+    PostgresUnreachable,
+)
+from idxctl.indexes import generations as generations_
+from idxctl.opensearch.client import Client
+from idxctl.postgres.connect import Connection, Pool
+from idxctl.queue import expand, pause, settle
+from idxctl.queue.claim import Batch, Head
+from idxctl.queue.settle import Settled
+from idxctl.worker import batch as steps
+from idxctl.worker import outcomes
+from idxctl.worker.batch import Limits, Sorted, Written
+from idxctl.worker.load import Breaker, Load
+from idxctl.worker.options import Counters, Options, fact
+from idxctl.worker.outcomes import Kind
+from idxctl.worker.refusals import Refusals
+
+_BLOCK_PROBE_SECONDS = (2.0, 60.0)
+_SETTLE_TRIES = 6
+_SHORT_WAIT = 0.025
+_LARGE_DOCUMENT = 4 * 1024 * 1024
+
+
+class Carrier:
+    """What the threads of a pool share while each carries a batch of its own."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        client: Client,
+        options: Options,
+        worker: str,
+        *,
+        stopping: threading.Event,
+        finished: threading.Event,
+    ) -> None:
+        self.counters = Counters()
+        self.breaker = Breaker()
+        self.load = Load(batches=options.workers, body_bytes=options.batch_bytes)
+        self._pool = pool
+        self._client = client
+        self._options = options
+        self._worker = worker
+        self._stopping = stopping
+        self._finished = finished
+        self._cache = generations_.Cache()
+        self._limits = Limits(options.batch_bytes, options.age_limit_seconds, load=self.load)
+        self._refusals = Refusals()
+        self._said = self.load.state()
+        self._guard = threading.Lock()
+        self._unsettled: list[Batch] = []  # their outcome was lost with PostgreSQL; the janitor puts them back
+
+    @property
+    def unsettled(self) -> list[int]:
+        """Tokens of the batches that wait to be put back."""
+        with self._guard:
+            return [batch.token for batch in self._unsettled]
+
+    def carry(self, batch: Batch, head: Head) -> None:
+        """Take one batch to its end; a batch that cannot be settled is left to its lease."""
+        try:
+            if batch.kind == "document":
+                self._documents(batch, head)
+            else:
+                self._fan_outs(batch)
+        except (PostgresUnreachable, PostgresRefused) as error:
+            passing = isinstance(error, PostgresUnreachable) or error.passing
+            self._leave(batch, error, give_back=passing)
+        except IdxctlError as error:
+            self._leave(batch, error, give_back=False)
+
+    def give_back(self, conn: Connection) -> None:
+        """Put back what could not be settled while PostgreSQL was away; no attempt is spent."""
+        with self._guard:
+            batches = list(self._unsettled)
+        for batch in batches:
+            self._put_back(conn, batch, "PostgreSQL was away before the outcome was known", wait=0.0)
+            with self._guard:
+                self._unsettled.remove(batch)
+
+    # --- documents and fan-outs --------------------------------------------------------------------------------------
+
+    def _documents(self, batch: Batch, head: Head) -> None:
+        conn = self._pool.mine()
+        generations = self._cache.get(conn, list(batch.generations))
+        blocked_for = _reason_of_block(conn, batch.index) if head.probing else None
+        written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
+        sorted_: Sorted = self._insist(
+            lambda conn: steps.sort(
+                conn, batch, generations, written, generations_.states(conn, list(batch.generations))
+            )
+        )
+        sorted_ = self._refusals.judge(batch.index, sorted_, blocked_for=blocked_for)
+        if sorted_.jumped_past is not None:
+            fact(
+                "sequence",
+                f"OpenSearch holds version {sorted_.jumped_past}, which this database did not draw; the sequence was moved past it",
+                version=sorted_.jumped_past,
+            )
+        settled: Settled = self._insist(
+            lambda conn: settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._options.max_attempts)
+        )
+        self._count(batch, sorted_, settled)
+        self._mind_the_index(batch, head, sorted_)
+        self._mind_the_cluster(sorted_, written)
+        self._mind_the_load(sorted_)
+        if written.largest > _LARGE_DOCUMENT:  # the driver's buffer has grown with it, and never shrinks
+            self._pool.drop()
+
+    def _fan_outs(self, batch: Batch) -> None:
+        conn = self._pool.mine()
+        generations = self._cache.get(conn, list(batch.generations))
+        gone_after = self._options.age_limit_seconds + self._options.request_timeout_seconds
+        try:
+            done = expand.expand(conn, self._client, batch, generations, bytes_gone_after_seconds=gone_after)
+        except (OpenSearchUnreachable, OpenSearchRefused) as error:
+            why = error.message
+            self._insist(lambda conn: self._put_back(conn, batch, why))
+            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+                self._open(why)
+            else:  # the index's own trouble, not the cluster's
+                fact("failed", f"{why}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
+            return
+        self.counters.expanded += done.enqueued
+        if done.broken is not None:
+            fact("broken", done.broken, index=batch.index)
+        if done.waiting == len(batch.tasks):
+            self._stopping.wait(_SHORT_WAIT)
+
+    def _leave(self, batch: Batch, error: IdxctlError, *, give_back: bool) -> None:
+        """
+        Leave a batch that cannot be settled: to the janitor where PostgreSQL was away, to its lease otherwise.
+
+        The janitor puts it back as it was: an outage charges nobody an attempt, as the lapse of a lease may do.
+        """
+        self.counters.lost += 1
+        if give_back:
+            with self._guard:
+                self._unsettled.append(batch)
+        fact(
+            "postgres" if give_back else "failed",
+            f"{error}; a batch of {len(batch.tasks)} tasks is "
+            + ("put back once PostgreSQL answers" if give_back else "left to its lease")
+            + ", nothing is lost",
+            token=batch.token,
+        )
+        self._stopping.wait(_SHORT_WAIT if give_back else 1.0)
+
+    def _put_back(self, conn: Connection, batch: Batch, why: str, *, wait: float = 1.0) -> None:
+        """Put a batch back as it was, unless its lease was lost and others have its tasks."""
+        with conn.transaction():
+            if not settle.end_lease(conn, batch):
+                return
+            if batch.kind == "document":
+                settle.requeue(conn, batch.index, [(task, wait, why) for task in batch.tasks])
+            else:
+                settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
+
+    def _insist(self, act: Callable[[Connection], Any]) -> Any:
+        """Do it on a connection that works: a lost one, a deadlock or a failover is tried again a few times."""
+        for failed in range(_SETTLE_TRIES):
+            try:
+                return act(self._pool.mine())
+            except PostgresRefused as error:
+                if not error.passing or failed == _SETTLE_TRIES - 1:
+                    raise
+                if error.sqlstate[:2] != "40":  # a deadlock, or a conflict: at once
+                    self._pool.drop()
+                    self._finished.wait(backoff.before_probe(failed, shortest=0.1, longest=3.0))
+            except PostgresUnreachable:
+                if failed == _SETTLE_TRIES - 1:
+                    raise
+                self._finished.wait(backoff.before_probe(failed, shortest=0.1, longest=3.0))
+        raise AssertionError
+
+    # --- consequences ------------------------------------------------------------------------------------------------
+
+    def _count(self, batch: Batch, sorted_: Sorted, settled: Settled) -> None:
+        with self._guard:
+            self.counters.batches += 1
+            if not settled.held:
+                self.counters.lost += 1
+                fact(
+                    "lost",
+                    f"the lease of a batch of {len(batch.tasks)} tasks had lapsed; others have the tasks",
+                    token=batch.token,
+                )
+                return
+            self.counters.indexed += settled.done
+            self.counters.retried += settled.retried
+            self.counters.dead += settled.dead
+            self.counters.healed += settled.healed
+            self.counters.superseded += sorted_.superseded
+            now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
+            for task in sorted_.outcomes.done[:: max(len(sorted_.outcomes.done) // 64, 1)]:
+                self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
+        for one in sorted_.outcomes.failed[:3]:
+            fact("dead" if one.permanent else "failing", f"{batch.index} {one.task.document_id}: {one.reason} ({one.fingerprint})",
+                 index=batch.index, document_id=one.task.document_id, error_type=one.error_type, fingerprint=one.fingerprint)  # fmt: skip
+
+    def _mind_the_index(self, batch: Batch, head: Head, sorted_: Sorted) -> None:
+        """Pause an index whose writes are refused as a whole; end its pause when one goes through."""
+        if sorted_.blocked is not None:
+            known = {one.index: one.probes for one in pause.pauses(self._pool.mine()) if one.cause == "blocked"}
+            wait = backoff.before_probe(
+                known.get(batch.index, 0), shortest=_BLOCK_PROBE_SECONDS[0], longest=_BLOCK_PROBE_SECONDS[1]
+            )
+            pause.block(
+                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait
+            )
+            fact("blocked", f"{batch.index} is paused, next try in {wait:g} s: {sorted_.blocked}", index=batch.index)
+        elif head.probing and _answered_for(sorted_) and pause.unblock(self._pool.mine(), batch.index):
+            fact("resumed", f"{batch.index} takes writes again", index=batch.index)
+
+    def _mind_the_cluster(self, sorted_: Sorted, written: Written) -> None:
+        """Open the breaker when the cluster as a whole fails; close it when something got through."""
+        if sorted_.unreachable is not None:
+            self._open(sorted_.unreachable)
+        elif sorted_.overloaded is not None and not written.passed and self.load.refuses_all:
+            self._open(sorted_.overloaded)
+        elif written.passed:
+            self.close_breaker()
+
+    def _open(self, why: str) -> None:
+        if self.breaker.failed(why):
+            fact("circuit", f"open: {why}; nothing is lost, no attempt was spent", state="open", reason=why)
+
+    def close_breaker(self) -> None:
+        """Claims go on, if they were held back."""
+        if self.breaker.worked():
+            fact("circuit", "closed: OpenSearch answers again", state="closed")
+
+    def _mind_the_load(self, sorted_: Sorted) -> None:
+        """Say when less is sent than before, and when all of it is again; not each step between."""
+        now, said = self.load.state(), self._said
+        less = now.concurrency < said.concurrency or now.body_bytes < said.body_bytes
+        if not less and not (now != said and self.load.full):
+            return
+        self._said = now
+        why = f": {sorted_.overloaded}" if sorted_.overloaded else ""
+        limit = " (a larger one was refused for its size)" if now.size_limit is not None else ""
+        fact("load", f"{now.concurrency} batches at once, bodies of {now.body_bytes / 1e6:.1f} MB{limit}{why}",
+             concurrency=now.concurrency, batch_bytes=now.body_bytes, size_limit=now.size_limit)  # fmt: skip
+
+
+def _answered_for(sorted_: Sorted) -> bool:
+    """Whether a probe has told anything: of nothing but tasks that wait, it has not."""
+    return bool(sorted_.outcomes.done or sorted_.outcomes.failed)
+
+
+def _reason_of_block(conn: Connection, index: str) -> str:
+    """Return why an index is blocked; "" when it no longer is."""
+    return next((one.reason for one in pause.pauses(conn) if one.index == index and one.cause == "blocked"), "")

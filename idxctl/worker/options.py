@@ -1,0 +1,58 @@
+"""How a pool runs, what it has done, and how it says so."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+_log = logging.getLogger("idxctl.worker")
+
+
+def fact(name: str, text: str, **fields: Any) -> None:
+    """Log one fact: its name, the sentence for people and the fields for machines."""
+    _log.info("%s", text, extra={"fact": name, "fields": fields})
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a pool runs."""
+
+    workers: int = 5
+    queue_size: int = 1000
+    batch_size: int = 1000
+    batch_bytes: int = 8 * 1024 * 1024
+    max_attempts: int = 3
+    lease_seconds: float = 30.0
+    age_limit_seconds: float = 60.0
+    request_timeout_seconds: float = 30.0
+    until_empty: bool = False
+    indexes: tuple[str, ...] | None = None  # None: every index that has a generation
+
+
+@dataclass
+class Counters:
+    """What a pool has done since it started. Latencies are seconds from enqueued to indexed, the last few thousand."""
+
+    indexed: int = 0
+    dead: int = 0
+    retried: int = 0
+    healed: int = 0
+    superseded: int = 0
+    expanded: int = 0
+    batches: int = 0
+    lost: int = 0
+    latencies: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
+
+    def percentile(self, share: float) -> float | None:
+        """Return the latency below which *share* of the last tasks were, in seconds."""
+        ordered = sorted(self.latencies)
+        return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
+
+    def shown(self) -> dict[str, Any]:
+        """Return the numbers as a heartbeat carries them."""
+        p95 = self.percentile(0.95)
+        return {"indexed": self.indexed, "dead": self.dead, "retried": self.retried, "batches": self.batches,
+                "healed": self.healed, "superseded": self.superseded, "expanded": self.expanded, "lost": self.lost,
+                "p95_seconds": None if p95 is None else round(p95, 4)}  # fmt: skip
