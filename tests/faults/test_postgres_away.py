@@ -1,7 +1,5 @@
 """PostgreSQL goes away under load, and comes back: nobody is charged for it (P1, P4)."""
 
-import threading
-
 import psycopg
 import pytest
 
@@ -9,6 +7,7 @@ from idxctl.core.errors import PostgresUnreachable
 from idxctl.embedded.postgres import Postgres
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
 from support.stops import installed
+from support.writers import Writers
 
 
 @pytest.fixture
@@ -23,37 +22,6 @@ def own(tmp_path, migrate, opensearch_url, unique_name):
         rig.reindex()
         yield server, rig
         rig.close()
-
-
-class Writers:
-    """Two connections that change items until told to stop, and find the server again when it was away."""
-
-    def __init__(self, database):
-        self.made = 0
-        self._database = database
-        self._end = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(seed,), daemon=True) for seed in (1, 2)]
-
-    def _write(self, seed):
-        while not self._end.is_set():
-            try:
-                with psycopg.connect(self._database, autocommit=True, connect_timeout=2) as connection:
-                    while not self._end.wait(0.002):
-                        number = (self.made * 7 + seed) % 20 + 1
-                        connection.execute("UPDATE items SET price = %s WHERE id = %s", (str(self.made), number))
-                        self.made += 1
-            except psycopg.Error:
-                self._end.wait(0.05)
-
-    def __enter__(self):
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self._end.set()
-        for thread in self._threads:
-            thread.join(10)
 
 
 def again(rig):

@@ -6,6 +6,7 @@ import contextlib
 import json
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -167,6 +168,21 @@ class Rig:
     def _reload(self) -> None:
         environ = {"IDXCTL_DATABASE_URL": self.database, "IDXCTL_OPENSEARCH_URL": self.opensearch}
         self.settings: Settings = config.load(environ=environ, path=self.config)
+
+    def configure_client(self, **changes: Any) -> None:
+        """Make a client with other settings."""
+        self.client = self._close.enter_context(connect_opensearch(replace(self.settings.opensearch, **changes)))
+
+    @contextlib.contextmanager
+    def as_role(self, role: str) -> Iterator[Rig]:
+        """The same, seen by another role of the database."""
+        parts = urllib.parse.urlsplit(self.database)
+        theirs = parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+        rig = Rig(theirs, self.opensearch, self.index, self.directory)
+        try:
+            yield rig
+        finally:
+            rig.close()
 
     def configure(self, *, document: str | None = None, mapping: dict | None = None, toml: str | None = None) -> None:
         """Change the index's files, as a user would."""

@@ -5,67 +5,110 @@ from __future__ import annotations
 import pytest
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
-from idxctl.worker.outcomes import Kind, current_version, of_item, of_request
+from idxctl.worker.outcomes import Cause, Kind, Verdict, alone, current_version, of_item, of_request
 
 ITEMS = [
-    (200, "", "", Kind.DONE),
-    (201, "", "", Kind.DONE),
-    (404, "", "", Kind.DONE),  # a delete that found nothing
-    (409, "version_conflict_engine_exception", "", Kind.SUPERSEDED),
-    (400, "mapper_parsing_exception", "", Kind.PERMANENT),
-    (400, "strict_dynamic_mapping_exception", "", Kind.PERMANENT),
-    (400, "illegal_argument_exception", "Document contains at least one immense term", Kind.PERMANENT),
-    (400, "routing_missing_exception", "", Kind.BLOCKED),
-    (400, "index_closed_exception", "", Kind.BLOCKED),
-    (400, "illegal_argument_exception", "no write index is defined for alias [a]", Kind.BLOCKED),
-    (404, "index_not_found_exception", "", Kind.GONE),
-    (403, "cluster_block_exception", "index write (api)", Kind.BLOCKED),
-    (429, "cluster_block_exception", "disk usage exceeded flood-stage watermark", Kind.BLOCKED),
-    (429, "rejected_execution_exception", "", Kind.TRANSIENT),
-    (429, "circuit_breaking_exception", "", Kind.TRANSIENT),
-    (503, "unavailable_shards_exception", "", Kind.TRANSIENT),
-    (503, "process_cluster_event_timeout_exception", "", Kind.TRANSIENT),
-    (500, "node_closed_exception", "", Kind.TRANSIENT),
-    (500, "translog_exception", "", Kind.DOUBTFUL),
-    (418, "a_type_of_tomorrow", "", Kind.PERMANENT),
-    (429, "a_type_of_tomorrow", "", Kind.TRANSIENT),
-    (500, "a_type_of_tomorrow", "", Kind.DOUBTFUL),
+    (200, "", "", Kind.DONE, None),
+    (201, "", "", Kind.DONE, None),
+    (404, "", "", Kind.DONE, None),  # a delete that found nothing
+    (409, "version_conflict_engine_exception", "", Kind.SUPERSEDED, None),
+    (400, "mapper_parsing_exception", "", Kind.PERMANENT, None),
+    (400, "strict_dynamic_mapping_exception", "", Kind.PERMANENT, None),
+    (400, "illegal_argument_exception", "Document contains at least one immense term", Kind.PERMANENT, None),
+    (400, "illegal_argument_exception", "Limit of total fields [1000] has been exceeded", Kind.PERMANENT, None),
+    (400, "illegal_argument_exception", "mapper [price] cannot be changed from type [float]", Kind.PERMANENT, None),
+    (400, "routing_missing_exception", "", Kind.BLOCKED, None),
+    (400, "index_closed_exception", "", Kind.BLOCKED, None),
+    (400, "illegal_argument_exception", "no write index is defined for alias [a]", Kind.BLOCKED, None),
+    (400, "illegal_argument_exception", "pipeline with id [p] does not exist", Kind.BLOCKED, None),
+    (404, "index_not_found_exception", "", Kind.GONE, None),
+    (403, "cluster_block_exception", "index write (api)", Kind.BLOCKED, None),
+    (403, "security_exception", "no permissions for [indices:data/write/bulk]", Kind.BLOCKED, None),
+    (401, "a_type_of_tomorrow", "", Kind.BLOCKED, None),
+    (429, "cluster_block_exception", "disk usage exceeded flood-stage watermark", Kind.BLOCKED, None),
+    (503, "cluster_block_exception", "state not recovered / initialized", Kind.TRANSIENT, Cause.SHARDS),
+    (429, "rejected_execution_exception", "", Kind.TRANSIENT, Cause.OVERLOAD),
+    (429, "circuit_breaking_exception", "", Kind.TRANSIENT, Cause.OVERLOAD),
+    (503, "unavailable_shards_exception", "", Kind.TRANSIENT, Cause.SHARDS),
+    (503, "process_cluster_event_timeout_exception", "", Kind.TRANSIENT, None),
+    (500, "node_closed_exception", "", Kind.TRANSIENT, None),
+    (500, "node_not_connected_exception", "", Kind.TRANSIENT, None),
+    (500, "already_closed_exception", "", Kind.TRANSIENT, Cause.SHARDS),
+    (500, "i_o_exception", "", Kind.TRANSIENT, Cause.SHARDS),
+    (500, "translog_exception", "", Kind.TRANSIENT, Cause.SHARDS),
+    (418, "a_type_of_tomorrow", "", Kind.PERMANENT, None),
+    (429, "a_type_of_tomorrow", "", Kind.TRANSIENT, Cause.OVERLOAD),
+    (500, "a_type_of_tomorrow", "", Kind.DOUBTFUL, None),  # the cap of what may pass: attempts are spent on it
+    (503, "a_type_of_tomorrow", "", Kind.TRANSIENT, Cause.SHARDS),
 ]
 
 
-@pytest.mark.parametrize(("status", "error_type", "reason", "kind"), ITEMS)
-def test_item_is_sorted_by_type_and_status(status, error_type, reason, kind):
-    assert of_item(status, error_type, reason).kind is kind
+@pytest.mark.parametrize(("status", "error_type", "reason", "kind", "cause"), ITEMS)
+def test_item_is_sorted_by_type_and_status(status, error_type, reason, kind, cause):
+    verdict = of_item(status, error_type, reason)
+    assert (verdict.kind, verdict.cause, verdict.whole) == (kind, cause, False)
 
 
 PRESSURE = "rejected execution of coordinating operation [coordinating_and_primary_bytes=0, replica_bytes=0, all_bytes=0, coordinating_operation_bytes={}, max_coordinating_and_primary_bytes=2097152]"
 
 REQUESTS = [
-    (400, "action_request_validation_exception", "id is too long", Kind.SPLIT),
-    (400, "illegal_argument_exception", "Malformed action/metadata line", Kind.SPLIT),
-    (401, "security_exception", "", Kind.BLOCKED),
-    (403, "security_exception", "", Kind.BLOCKED),
-    (403, "cluster_block_exception", "cluster read-only", Kind.BLOCKED),
-    (404, "index_not_found_exception", "", Kind.GONE),
-    (413, "", "", Kind.SPLIT),
-    (429, "rejected_execution_exception", PRESSURE.format(1_000), Kind.TRANSIENT),
-    (429, "rejected_execution_exception", PRESSURE.format(3_000_000), Kind.SPLIT),  # can never pass
-    (429, "circuit_breaking_exception", "", Kind.TRANSIENT),
-    (502, "", "", Kind.TRANSIENT),
-    (503, "cluster_manager_not_discovered_exception", "", Kind.TRANSIENT),
-    (504, "", "", Kind.TRANSIENT),
+    (400, "action_request_validation_exception", "id is too long", Kind.SPLIT, None),
+    (400, "illegal_argument_exception", "Malformed action/metadata line", Kind.SPLIT, None),
+    (400, "parsing_exception", "", Kind.SPLIT, None),
+    (401, "security_exception", "", Kind.BLOCKED, None),
+    (403, "security_exception", "", Kind.BLOCKED, None),
+    (403, "", "", Kind.BLOCKED, None),
+    (403, "cluster_block_exception", "cluster read-only", Kind.BLOCKED, None),
+    (404, "index_not_found_exception", "", Kind.GONE, None),
+    (408, "", "", Kind.TRANSIENT, None),
+    (413, "", "", Kind.SPLIT, Cause.TOO_LARGE),
+    (429, "rejected_execution_exception", PRESSURE.format(1_000), Kind.TRANSIENT, Cause.OVERLOAD),
+    (429, "rejected_execution_exception", PRESSURE.format(3_000_000), Kind.SPLIT, Cause.TOO_LARGE),  # can never pass
+    (429, "circuit_breaking_exception", "", Kind.TRANSIENT, Cause.OVERLOAD),
+    (429, "cluster_block_exception", "flood stage", Kind.BLOCKED, None),
+    (429, "", "", Kind.TRANSIENT, Cause.OVERLOAD),  # a proxy's
+    (500, "null_pointer_exception", "", Kind.SPLIT, Cause.FAULT),
+    (500, "node_closed_exception", "", Kind.TRANSIENT, None),
+    (500, "", "", Kind.TRANSIENT, None),  # a proxy's
+    (502, "", "", Kind.TRANSIENT, None),
+    (503, "cluster_manager_not_discovered_exception", "", Kind.TRANSIENT, None),
+    (503, "cluster_block_exception", "state not recovered / initialized", Kind.TRANSIENT, None),
+    (504, "", "", Kind.TRANSIENT, None),
+    (302, "", "", Kind.BLOCKED, None),
+    (405, "", "", Kind.BLOCKED, None),
 ]
 
 
-@pytest.mark.parametrize(("status", "error_type", "reason", "kind"), REQUESTS)
-def test_whole_request_is_sorted_by_type_and_status(status, error_type, reason, kind):
+@pytest.mark.parametrize(("status", "error_type", "reason", "kind", "cause"), REQUESTS)
+def test_whole_request_is_sorted_by_type_and_status(status, error_type, reason, kind, cause):
     verdict = of_request(OpenSearchRefused("no", status=status, error_type=error_type, reason=reason))
-    assert verdict.kind is kind
-    assert verdict.whole
+    assert (verdict.kind, verdict.cause, verdict.whole) == (kind, cause, True)
 
 
-def test_request_without_an_answer_is_tried_again():
-    assert of_request(OpenSearchUnreachable("nobody there")).kind is Kind.TRANSIENT
+@pytest.mark.parametrize(("cut", "cause"), [(False, None), (True, Cause.CUT)])
+def test_request_without_an_answer_is_tried_again(cut, cause):
+    verdict = of_request(OpenSearchUnreachable("nobody there", cut=cut))
+    assert (verdict.kind, verdict.cause) == (Kind.TRANSIENT, cause)
+
+
+@pytest.mark.parametrize(
+    ("kind", "cause", "over_limit", "becomes"),
+    [
+        (Kind.SPLIT, None, False, Kind.PERMANENT),
+        (Kind.SPLIT, Cause.TOO_LARGE, False, Kind.PERMANENT),
+        (Kind.SPLIT, Cause.FAULT, False, Kind.DOUBTFUL),
+        (Kind.TRANSIENT, Cause.CUT, False, Kind.TRANSIENT),
+        (Kind.TRANSIENT, Cause.CUT, True, Kind.DOUBTFUL),
+        (Kind.TRANSIENT, Cause.OVERLOAD, True, Kind.TRANSIENT),
+        (Kind.BLOCKED, None, True, Kind.BLOCKED),
+    ],
+)
+def test_what_cannot_be_halved_any_more_is_the_documents_own(kind, cause, over_limit, becomes):
+    assert alone(Verdict(kind, "t", "r", whole=True, cause=cause), 5_000_000, over_limit=over_limit).kind is becomes
+
+
+def test_a_document_too_large_says_how_large_it_is():
+    assert "5.2 MB" in alone(Verdict(Kind.SPLIT, "http_413", "r", cause=Cause.TOO_LARGE), 5_200_000).reason
 
 
 def test_conflict_names_the_version_that_stands_there():
