@@ -229,7 +229,7 @@ class Backfill:
         written = Written()
         documents = size = 0
         for body in bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.body_bytes):
-            steps.send(self._client, batch, self._generation, body, self._limits, written)
+            self._send(batch, body, written)
             documents += len(body.ids)
             size += len(body.text)
             if verdict := self._cannot_go_on(written):
@@ -245,6 +245,23 @@ class Backfill:
         self._limits.sizes.note(self._generation.definition, documents, size)
         self.progress.add(max(documents - failed, 0), failed, size)
         return None
+
+    def _send(self, batch: Batch, body: Body, written: Written) -> None:
+        """
+        Send a body, and again what was refused for overload, for as long as some of it passes each time.
+
+        A chunk begun anew is sent whole: where every large body is refused in part, it would never end.
+        """
+        refused, passed = body, True
+        while passed and refused.ids and not self._stop.is_set():
+            sent = len(refused.ids)
+            steps.send(self._client, batch, self._generation, refused, self._limits, written)
+            left = steps.refused_for_overload(written, self._generation, refused.ids)
+            passed = 0 < len(left) < sent
+            if passed:
+                self._stop.wait(backoff.before_probe(0, shortest=0.1))
+                refused = refused.without(set(refused.ids) - left)
+                written.forget(left, self._generation)
 
     def _pieces(self, chunk: Chunk, written: Written) -> Iterator[Body]:
         """Yield the documents of a chunk as bulk lines; an id that comes twice is a broken query."""

@@ -71,6 +71,11 @@ class Written:
             for one in ids:
                 self.verdicts[one, generation.id] = verdict
 
+    def forget(self, ids: Iterable[str], generation: Generation) -> None:
+        """Take back what was noted of documents that are sent again."""
+        for one in ids:
+            self.verdicts.pop((one, generation.id), None)
+
     def count(self, generation: Generation, documents: int) -> None:
         """Count documents answered for by *generation*."""
         self.answered[generation.id] = self.answered.get(generation.id, 0) + documents
@@ -214,6 +219,12 @@ def send(client: Client, batch: Batch, generation: Generation, body: Body, limit
         limits.load.passed(len(body.text))
     for one, verdict in verdicts:
         written.verdicts[one, generation.id] = verdict
+
+
+def refused_for_overload(written: Written, generation: Generation, ids: Iterable[str]) -> set[str]:
+    """Return those of *ids* that were refused one by one because too much came at once."""
+    verdicts = ((one, written.verdicts.get((one, generation.id), DONE)) for one in ids)
+    return {one for one, verdict in verdicts if verdict.cause is Cause.OVERLOAD and not verdict.whole}
 
 
 def _learn(verdict: Verdict, size: int, load: Load, began: float) -> None:

@@ -256,7 +256,7 @@ class Carrier:
         if not less and not (now != said and self.load.full):
             return
         self._said = now
-        why = f": {sorted_.overloaded}" if sorted_.overloaded else ""
+        why = f": {sorted_.overloaded}" if less and sorted_.overloaded else ""
         limit = " (a larger one was refused for its size)" if now.size_limit is not None else ""
         fact("load", f"{now.concurrency} batches at once, bodies of {now.body_bytes / 1e6:.1f} MB{limit}{why}",
              concurrency=now.concurrency, batch_bytes=now.body_bytes, size_limit=now.size_limit)  # fmt: skip
