@@ -10,7 +10,7 @@ from typing import Any
 
 from idxctl.cli.render import clean, coloured
 
-_ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed"}
+_ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed", "load"}
 
 
 class LogFormat(str, Enum):

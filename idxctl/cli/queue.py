@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,7 +13,7 @@ from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, Ye
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from idxctl.queue.stats import IndexStats, QueueStats
     from idxctl.worker.janitor import WorkerRow
@@ -35,7 +35,7 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
         found, workers = engine.stats(conn, index=index), janitor.alive(conn)
     if render.is_data(output):
         render.record(
-            {**render.plain_value(found), "workers": len(workers)},
+            {**render.plain_value(found), "workers": len(workers), "breaker": _breaker(workers)},
             ["queued", "in_flight", "oldest_age_seconds"],
             output,
         )
@@ -60,7 +60,7 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     if found.in_flight:
         count += f", {found.in_flight:,} in flight"
     oldest = f", oldest {format_age(found.oldest_age_seconds)}" if found.oldest_age_seconds is not None else ""
-    broken = next((one.breaker for one in workers if one.breaker), None)
+    broken = _breaker(workers)
     if broken is not None and found.queued:
         return "bad", f"{count}{oldest}: {broken['reason']}; nothing is lost, no attempt was spent"
     stuck = [one for one in found.by_index if one.queued and one.pauses]
@@ -78,6 +78,11 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     return "ok", f"{count}{oldest}; {len(workers)} worker{'' if len(workers) == 1 else 's'}{out}"
 
 
+def _breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:
+    """Return the breaker of a worker that found OpenSearch failing, if one did."""
+    return next((one.breaker for one in workers if one.breaker), None)
+
+
 def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
     row: dict[str, object] = dict(render.plain_value(one))
     row["state"] = _state(one, workers)
@@ -93,7 +98,7 @@ def _state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
         return f"blocked, next try in {wait:.0f} s"
     if not one.indexable:
         return "no generation yet"
-    broken = next((worker.breaker for worker in workers if worker.breaker), None)
+    broken = _breaker(workers)
     if broken is not None:
         probe = broken.get("next_probe_seconds")
         return (

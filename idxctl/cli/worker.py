@@ -212,7 +212,8 @@ def list_(output: OutputOption) -> None:
     columns = [
         Column("worker"), Column("state"), Column("threads", kind="count"), Column("indexed", kind="count"),
         Column("dead", kind="count"), Column("p95_seconds", "p95", "age"), Column("started_at", "up", "since"),
-        Column("seen_at", "seen", "since"), Column("breaker"),
+        Column("seen_at", "seen", "since"), Column("concurrency", "at once", "count"), Column("batch_bytes", "body", "bytes"),
+        Column("breaker"),
     ]  # fmt: skip
     render.table(rows, columns, output, empty="No workers are running. idxctl worker start")
 
@@ -225,5 +226,5 @@ def _row(one: object) -> dict[str, object]:
     return {
         "worker": one.id, "host": one.host, "pid": one.pid, "version": one.version, "state": one.state, "threads": one.threads,
         "queue_size": one.queue_size, "indexes": one.indexes, "started_at": one.started_at, "seen_at": one.seen_at,
-        "breaker": breaker, **one.counters,
+        "breaker": breaker, "concurrency": None, "batch_bytes": None, "size_limit": None, **one.counters,
     }  # fmt: skip
