@@ -298,14 +298,15 @@ SELECT (SELECT count(*) FROM opensearch_indexing_queue q
         WHERE f.index_name = %(index)s AND (SELECT min(e) FROM unnest(f.enqueued_at) e) <= %(before)s)
 
 -- name: remaining
--- What --until-empty waits for: claimable, retried later or in flight; and what a pause or a missing generation keeps.
+-- What --until-empty waits for: claimable, retried later or in flight; and what a pause or a missing generation keeps. A block
+-- that three probes have not ended is not waited for either.
 SELECT coalesce(sum(n) FILTER (WHERE claimable), 0)::bigint,
        coalesce(sum(n) FILTER (WHERE NOT claimable), 0)::bigint,
        (SELECT count(*) FROM opensearch_indexing_inflight f WHERE %(indexes)s::text[] IS NULL OR f.index_name = ANY(%(indexes)s))
 FROM (
     SELECT q.index_name, count(*) AS n,
            EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = q.index_name AND g.state <> 'retired')
-           AND NOT EXISTS (SELECT FROM opensearch_indexing_pauses s WHERE s.index_name = q.index_name AND s.cause = 'operator') AS claimable
+           AND NOT EXISTS (SELECT FROM opensearch_indexing_pauses s WHERE s.index_name = q.index_name AND (s.cause = 'operator' OR s.probes >= 3)) AS claimable
     FROM opensearch_indexing_queue q
     WHERE (%(indexes)s::text[] IS NULL OR q.index_name = ANY(%(indexes)s))
       AND (q.available_at <= statement_timestamp() OR q.attempts > 0 OR q.last_error IS NOT NULL)

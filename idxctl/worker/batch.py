@@ -305,7 +305,7 @@ def _shards_away(batch: Batch, written: Written, living: Sequence[Generation]) -
     """Return why nothing of a batch could be written where it belongs: not one document's bad luck, but the index's state."""
     for generation in living:
         verdicts = [written.verdicts.get((task.document_id, generation.id), DONE) for task in batch.tasks]
-        if verdicts and all(one.cause is Cause.SHARDS for one in verdicts):
+        if len(verdicts) > 1 and all(one.cause is Cause.SHARDS for one in verdicts):
             return f"{generation.name}: {verdicts[0].error_type}: {verdicts[0].reason}"
     return None
 

@@ -104,12 +104,15 @@ class Carrier:
         generations = self._cache.get(conn, list(batch.generations))
         blocked_for = _reason_of_block(conn, batch.index) if head.probing else None
         written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
-        sorted_: Sorted = self._insist(
-            lambda conn: steps.sort(
-                conn, batch, generations, written, generations_.states(conn, list(batch.generations))
-            )
+        states: dict[int, str] = {}
+
+        def sort(conn: Connection) -> Sorted:
+            states.update(generations_.states(conn, list(batch.generations)))
+            return steps.sort(conn, batch, generations, written, states)
+
+        sorted_ = self._refusals.judge(
+            batch.index, self._insist(sort), blocked_for=blocked_for, rebuilding="building" in states.values()
         )
-        sorted_ = self._refusals.judge(batch.index, sorted_, blocked_for=blocked_for)
         if sorted_.jumped_past is not None:
             fact(
                 "sequence",

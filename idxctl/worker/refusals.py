@@ -27,18 +27,19 @@ class Refusals:
         self._last: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
-    def judge(self, index: str, sorted_: Sorted, *, blocked_for: str | None = None) -> Sorted:
+    def judge(self, index: str, sorted_: Sorted, *, blocked_for: str | None = None, rebuilding: bool = False) -> Sorted:
         """
         Return the outcomes of a batch, with letters turned into waiting tasks where the index is to blame.
 
         *blocked_for* is the reason of the pause that this batch probes, if it does: then the same error on every document
-        is enough. A letter that is tried again has failed before and tells nothing of the index.
+        is enough. A letter that is tried again has failed before and tells nothing of the index. While it is *rebuilding*,
+        which may be the cure, the new generation must not be kept waiting: then letters are made.
         """
         own = [one for one in sorted_.outcomes.failed if one.task.letter is None]
         fingerprint = self._note(index, [one.fingerprint for one in own], len(sorted_.outcomes.done))
         if blocked_for is not None:
             fingerprint = _still(own, blocked_for) if not sorted_.outcomes.done else None
-        if fingerprint is None:
+        if fingerprint is None or rebuilding:
             return sorted_
         waiting = [one for one in own if one.fingerprint == fingerprint]
         if not waiting:

@@ -241,6 +241,28 @@ def test_a_mapping_that_refuses_every_document_pauses_the_index_and_goes_on_once
     assert items.differences() == []
 
 
+def test_until_empty_leaves_an_index_that_stays_blocked_and_ends_with_3(items: Rig, idxctl):
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    ask_for_a_field_that_the_mapping_refuses(items)
+    items.hand().step()
+    items.sql("UPDATE opensearch_indexing_pauses SET probes = 3")
+    done = idxctl("worker", "start", "--until-empty")
+    assert done.status == 3, done.stderr
+    assert items.queued() == 200
+
+
+def test_a_rebuild_with_the_right_mapping_is_a_way_out_of_the_pause(items: Rig):
+    ask_for_a_field_that_the_mapping_refuses(items)
+    items.hand().step()
+    properties = {**ITEMS_MAPPING["mappings"]["properties"], "label": {"type": "keyword"}}
+    items.configure(mapping={**ITEMS_MAPPING, "mappings": {"dynamic": "strict", "properties": properties}})
+    let_it_probe(items)
+    items.reindex()
+    items.drain()
+    assert paused_for(items) is None
+    assert items.differences() == []
+
+
 def test_a_probe_that_finds_a_good_document_ends_the_pause(items: Rig):
     ask_for_a_field_that_the_mapping_refuses(items)
     items.hand().step()
