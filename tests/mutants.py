@@ -419,6 +419,16 @@ MUTANTS = (
         (f"{_SHUTDOWN}::test_a_signal_before_the_first_connection_stands_ends_it_with_0",),
         (_edit("idxctl/cli/worker.py", "            raise SystemExit(0)", "            return"),),
     ),
+    Mutant(
+        "an index that a write made again is taken for ours",
+        ("tests/faults/test_index_deleted.py::test_an_index_that_a_write_made_again_is_not_taken_for_ours",),
+        (_edit("idxctl/worker/identity.py", "    if known:\n        return None\n", "    if known is not None:\n        return None\n"),),
+    ),
+    Mutant(
+        "nobody looks whether an index is there before writing to it",
+        ("tests/faults/test_index_deleted.py::test_a_deleted_index_is_not_made_again_by_writes",),
+        (_edit(_BATCH, "strangers = limits.identity.strangers(client, generations)", "strangers: dict = {}"),),
+    ),
 )  # fmt: skip
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from idxctl.core.errors import OpenSearchRefused
 from idxctl.opensearch.client import Client
 
+_MARK = "idxctl"
+
 
 def targets(client: Client, alias: str) -> list[str]:
     """Return the indexes behind *alias*; none when there is no such alias."""
@@ -42,8 +44,32 @@ def exists(client: Client, name: str) -> bool:
 
 
 def create(client: Client, name: str, *, settings: Mapping[str, Any], mappings: Mapping[str, Any]) -> None:
-    """Create an index; a mapping that OpenSearch refuses raises `OpenSearchRefused` with its reason."""
-    client.request("PUT", f"/{name}", body={"settings": dict(settings), "mappings": dict(mappings)})
+    """
+    Create an index; a mapping that OpenSearch refuses raises `OpenSearchRefused` with its reason.
+
+    A mark in its mapping tells it from one of that name that a write created. Snapshots keep it, which they do not do
+    with the index's uuid.
+    """
+    meta = mappings.get("_meta")
+    marked = {**(meta if isinstance(meta, Mapping) else {}), _MARK: {"generation": name}}
+    client.request("PUT", f"/{name}", body={"settings": dict(settings), "mappings": {**mappings, "_meta": marked}})
+
+
+def ours(client: Client, name: str, alias: str) -> bool | None:
+    """
+    Tell whether index *name* was made by `create`, or stands behind *alias*; None when there is no such index.
+
+    One that is neither was created by a write to that name, or by somebody else.
+    """
+    params = {"filter_path": f"*.aliases,*.mappings._meta.{_MARK}"}
+    try:
+        found: Mapping[str, Any] = client.request("GET", f"/{name}", params=params)
+    except OpenSearchRefused as error:
+        if error.status == 404:
+            return None
+        raise
+    index = found.get(name, {})
+    return alias in index.get("aliases", {}) or "mappings" in index
 
 
 def put_settings(client: Client, name: str, settings: Mapping[str, Any]) -> None:

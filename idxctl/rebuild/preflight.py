@@ -40,6 +40,7 @@ class Plan:
     replaces_index: bool  # a concrete index bears the alias's name today
     foreign: str | None  # an index not ours that the alias stands on
     changed: bool  # the definition differs from the live generation's
+    lost: bool = False  # the live generation's index was deleted: nothing serves, and nothing is to be kept
     warnings: tuple[str, ...] = ()
 
 
@@ -61,7 +62,12 @@ def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: 
         warnings.append(f"index {index.name}: no watch is installed, so changes are not captured; idxctl watch install")
     changed = live is None or live.fingerprint != definition.fingerprint
     name = generations.physical_name(index.name, number)
-    return Plan(index.name, number, name, definition, rows, live, replaces, foreign, changed, tuple(warnings))
+    lost = live is not None and not aliases.ours(client, live.name, index.name)
+    if lost and live is not None:
+        warnings.append(f"index {index.name}: {live.name}, which was live, is gone; it is built anew from the rows")
+    return Plan(
+        index.name, number, name, definition, rows, live, replaces, foreign, changed or lost, lost, tuple(warnings)
+    )
 
 
 def check_query(conn: Connection, index: str, definition: Definition) -> tuple[int, list[str]]:

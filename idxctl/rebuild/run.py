@@ -129,7 +129,9 @@ class _Run:
 
     def go(self) -> Reindexed:
         """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
-        age = timedelta(seconds=self.settings.worker.age_limit_seconds)
+        age = timedelta(
+            seconds=self.settings.worker.age_limit_seconds + self.settings.opensearch.request_timeout_seconds
+        )
         tokens.catch_up_with_clock(self.conn)  # T4: chunks draw tokens without a claim
         retire.sweep_up(self.conn, self.client, age_limit=age)
         self._start()
@@ -200,6 +202,10 @@ class _Run:
         with self.conn.transaction():
             self.generation = generations.register(self.conn, self.plan.index, self.plan.number, self.plan.definition)
             self._advance("created", generation=self.generation.id)
+            if self.plan.lost and self.plan.live is not None:  # writes to it would be refused, and hold the queue up
+                generations.set_state(self.conn, self.plan.live.id, "retired", expected=("live",))
+        if self.plan.lost:
+            self.plan = replace(self.plan, live=None)
         reach("reindex.registered")
 
     def _backfill(self) -> None:

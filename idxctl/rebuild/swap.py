@@ -41,6 +41,8 @@ def swap(
     The old generation stays standby, still written, so that going back is instant and current.
     """
     behind = foreign or (old.name if old is not None else None)
+    if behind is not None and not replace_index and not aliases.targets(client, new.index):
+        behind = None  # somebody took the alias away: there is nothing to take it from
     intent = {
         "swap": {"new": new.name, "old": behind, "replace_index": replace_index, "keep_seconds": keep.total_seconds()}
     }

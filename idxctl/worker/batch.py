@@ -25,6 +25,7 @@ from idxctl.queue import tokens
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import MISSED, Failure, Outcomes
 from idxctl.worker import outcomes
+from idxctl.worker.identity import Identity
 from idxctl.worker.load import MOST_BYTES_UNDER_WAY, Load, Room
 from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 
@@ -44,6 +45,7 @@ class Limits:
     age_limit_seconds: float = 60.0
     sizes: render.Sizes = field(default_factory=render.Sizes)
     load: Load = field(default_factory=Load)
+    identity: Identity = field(default_factory=Identity)
 
     @property
     def body_bytes(self) -> int:
@@ -109,7 +111,11 @@ def read_and_write(
     """
     written = Written()
     ids = [task.document_id for task in batch.tasks]
-    for sharing in _shapes(generations):
+    strangers = limits.identity.strangers(client, generations)
+    for one in generations:
+        if one.id in strangers:
+            written.note(ids, [one], strangers[one.id])
+    for sharing in _shapes([one for one in generations if one.id not in strangers]):
         rest: Sequence[str] = ids
         while rest:
             with limits.load.room(_expected(limits, sharing[0].definition, len(rest))) as room:

@@ -419,7 +419,9 @@ class Worker:
         janitor.forget_the_silent(conn)
         if self.breaker.open:
             return
-        gone = retire.sweep_up(conn, self._client, age_limit=timedelta(seconds=self.options.age_limit_seconds))
+        # A request may take its time after the last look at its age (G3).
+        zombies_gone = timedelta(seconds=self.options.age_limit_seconds + self.options.request_timeout_seconds)
+        gone = retire.sweep_up(conn, self._client, age_limit=zombies_gone)
         for name in gone:
             fact("deleted", f"index {name}, retired", index=name)
 
