@@ -3,6 +3,7 @@ The errors a caller may meet, each with the exit status the command line ends wi
 
 IdxctlError                 1  the command failed
 ├── UsageError              2  an argument that cannot be meant
+│   └── WrongType           2  an argument of a type that cannot be meant; a TypeError too
 ├── PartlyDone              3  some of it was done, some not
 ├── ConfigError             4  the configuration, or what it names, is wrong
 │   ├── SchemaError         4  idxctl's tables are missing, older or newer than this program
@@ -42,6 +43,10 @@ class UsageError(IdxctlError):
     """An argument that cannot be meant."""
 
     exit_status = 2
+
+
+class WrongType(UsageError, TypeError):  # noqa: N818 - it is what a TypeError says
+    """An argument of a type that cannot be meant."""
 
 
 class PartlyDone(IdxctlError):  # noqa: N818 - it is an outcome

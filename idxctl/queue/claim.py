@@ -100,15 +100,18 @@ def claim(
     limit: int,
     lease_seconds: float,
     floor: datetime | None = None,
+    upto: datetime | None = None,
+    documents: Sequence[str] | None = None,
 ) -> Claimed | None:
     """
     Take up to *limit* due tasks of *index* and *priority*; None when there is none to take.
 
     One transaction: the set of generations is locked by an earlier statement than the one that reads it (G2), the token
     is drawn by the statement that takes the tasks (T1), and the commit is durable (T2). From a server whose sequence may
-    have gone back nothing is taken before it has been moved (T4).
+    have gone back nothing is taken before it has been moved (T4). *upto* and *documents* narrow it to tasks just enqueued,
+    as *floor* does from the other side: a range of the claims' own index.
     """
-    take = _Take(index, priority, worker, limit, lease_seconds, floor)
+    take = _Take(index, priority, worker, limit, lease_seconds, floor, upto, documents)
     taken = _taken(conn, take)
     if taken is None and tokens.catch_up_with_clock(conn) is not None:
         taken = _taken(conn, take)
@@ -125,6 +128,8 @@ class _Take:
     limit: int
     lease_seconds: float
     floor: datetime | None
+    upto: datetime | None
+    documents: Sequence[str] | None
 
 
 def _taken(conn: Connection, take: _Take) -> Claimed | None:
@@ -139,6 +144,8 @@ def _taken(conn: Connection, take: _Take) -> Claimed | None:
             index=take.index,
             priority=take.priority,
             floor=take.floor,
+            upto=take.upto,
+            documents=None if take.documents is None else list(take.documents),
             limit=take.limit,
             worker=take.worker,
             lease=f"{take.lease_seconds} seconds",

@@ -41,11 +41,14 @@ ORDER BY p.priority DESC, head.available_at
 -- the shared lock was taken by an earlier statement. A batch holds documents or fan-outs, and tasks of one split group.
 -- SKIP LOCKED: another claimer's tasks are not waited for. The rows are found again by ctid: they are locked and never updated.
 -- T4: nothing is taken while the sequence has not been moved to the clock in this run of the server.
+-- Of one transaction's tasks alone, where their documents and the time they were enqueued in are given.
 WITH due AS MATERIALIZED (
     SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group
     FROM opensearch_indexing_queue q
     WHERE q.index_name = %(index)s AND q.priority = %(priority)s::smallint
-      AND q.available_at >= coalesce(%(floor)s::timestamptz, '-infinity') AND q.available_at <= statement_timestamp()
+      AND q.available_at >= coalesce(%(floor)s::timestamptz, '-infinity')
+      AND q.available_at <= least(statement_timestamp(), %(upto)s::timestamptz)
+      AND (%(documents)s::text[] IS NULL OR q.document_id = ANY(%(documents)s::text[]))
       AND EXISTS (
           SELECT FROM opensearch_indexing_generations g WHERE g.index_name = %(index)s AND g.state <> 'retired')
       AND NOT EXISTS (

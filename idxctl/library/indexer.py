@@ -1,0 +1,423 @@
+"""The indexer: what an application calls."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Union
+
+import psycopg
+
+from idxctl.core import config
+from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
+from idxctl.core.settings import Settings
+from idxctl.library import callers, documents, waiting
+from idxctl.library.background import Background
+from idxctl.library.callers import Append, Appended, Pending, PsycopgCaller
+from idxctl.library.connections import Connections
+from idxctl.library.documents import DocumentId
+from idxctl.library.inline import Inline
+from idxctl.opensearch.client import connect as connect_opensearch
+from idxctl.opensearch.client import segment
+from idxctl.operate import dlq
+from idxctl.postgres import migrate
+from idxctl.postgres.connect import Pool
+from idxctl.worker.pool import Counters
+
+if TYPE_CHECKING:
+    import sqlalchemy
+    import sqlalchemy.orm
+
+log = logging.getLogger("idxctl.library")
+
+SWITCH = "ENABLE_ASYNC_INDEXING"
+_ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
+_START_AGAIN_SECONDS = 10.0
+_EXIT_SECONDS = 5.0
+
+
+class DjangoConnection(Protocol):
+    """One of ``django.db.connections``."""
+
+    alias: str
+
+    def ensure_connection(self) -> None:
+        """Connect, if it is not connected."""
+
+
+AnyConnection = Union[
+    "psycopg.Connection[Any]",
+    "sqlalchemy.Connection",
+    "sqlalchemy.orm.Session",
+    "sqlalchemy.orm.scoped_session[Any]",
+    DjangoConnection,
+]
+
+
+class Enabled(TypedDict):
+    """The status while indexing is asynchronous."""
+
+    status: Literal["enabled"]
+    mode: Literal["asynchronous"]
+    healthy: bool
+    queue_size: int
+
+
+class Disabled(TypedDict):
+    """The status while indexing is synchronous."""
+
+    status: Literal["disabled"]
+    mode: Literal["synchronous"]
+
+
+Status = Enabled | Disabled
+
+
+class Indexer:
+    """
+    Keeps an application's documents in step with its rows. Thread-safe; works on after a fork.
+
+    `index` and `delete` append a task to the queue in the caller's own transaction: it commits with the row, or neither
+    does. Asynchronous (`enable_async`), threads of this process index it, or any other worker. Synchronous, the default,
+    the caller's thread does right after the commit; what cannot be indexed then stays queued for workers.
+
+    A context manager: it shuts down at the end.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self._wanted: tuple[int, int] | None = None  # asynchronous, from the next use on: workers and queue size
+        self._start_at = 0.0
+        self._sync, self._async = Counters(), Counters()
+        self._begin()
+        _LIVING.add(self)
+
+    def _begin(self) -> None:
+        """Make what a process must have for itself; again in the child after a fork."""
+        self._lock = threading.RLock()
+        self._background: Background | None = None
+        self._draining: list[Background] = []
+        self._closed = False
+        self._pending = Pending()
+        self._own = Connections(self.settings.database, application_name="idxctl library")
+        self._inline = Inline(self.settings, self._own, self._sync)
+
+    @classmethod
+    def from_config(cls, path: str | os.PathLike[str] | None = None) -> Indexer:
+        """
+        Make an indexer from the configuration file and the environment, as the command line reads them.
+
+        Connects to nothing. ``ENABLE_ASYNC_INDEXING`` (true, 1, yes or on) makes it asynchronous from its first use on,
+        with the workers and queue size of ``[worker]``. Raises `ConfigError` with all that is wrong.
+        """
+        made = cls(config.load(environ=os.environ, path=None if path is None else Path(path)))
+        if _switched_on(os.environ.get(SWITCH, "")):
+            made._wanted = (made.settings.worker.workers, made.settings.worker.queue_size)
+        return made
+
+    # --- writing ------------------------------------------------------------------------------------------------------
+
+    def index(self, index: str, document_id: DocumentId, *, connection: AnyConnection | None = None) -> None:
+        """
+        Enqueue a document that was made or changed, in the transaction of *connection*; without one, in one of our own.
+
+        The row decides what is written when it is read, after the commit: an index of a row that is gone deletes.
+        *connection* is one of psycopg, a Session or Connection of SQLAlchemy, or a connection of Django. OpenSearch is
+        not waited for while indexing is asynchronous. While it is synchronous the document is indexed after the commit,
+        where the commit can be seen: in autocommit, with a Session, with Django, and within `transaction`; in a
+        transaction of psycopg's own the task is left to workers.
+
+        Raises `UsageError` or `WrongType` for what cannot be meant, and PostgreSQL's no; never because search is down.
+        """
+        self._append(index, [document_id], "index", connection)
+
+    def delete(self, index: str, document_id: DocumentId, *, connection: AnyConnection | None = None) -> None:
+        """Enqueue a document whose row was deleted; otherwise as `index`. A row that is there is indexed all the same."""
+        self._append(index, [document_id], "delete", connection)
+
+    def index_many(
+        self, index: str, document_ids: Iterable[DocumentId], *, connection: AnyConnection | None = None
+    ) -> None:
+        """Enqueue many documents in one statement; otherwise as `index`."""
+        self._append(index, document_ids, "index", connection)
+
+    def delete_many(
+        self, index: str, document_ids: Iterable[DocumentId], *, connection: AnyConnection | None = None
+    ) -> None:
+        """Enqueue many documents whose rows were deleted, in one statement; otherwise as `delete`."""
+        self._append(index, document_ids, "delete", connection)
+
+    @contextmanager
+    def transaction(self, connection: psycopg.Connection[Any] | sqlalchemy.Connection) -> Iterator[None]:
+        """
+        Open a transaction on *connection*; what is enqueued in it is indexed after its commit, while indexing is synchronous.
+
+        As ``connection.transaction()`` of psycopg and ``connection.begin()`` of SQLAlchemy, within another one a
+        savepoint. Sessions and Django need it not. A transaction that is rolled back indexes nothing.
+        """
+        with callers.of(connection, self._pending).transaction(self._index_now):
+            yield
+
+    def _append(self, index: str, ids: Iterable[DocumentId], action: str, connection: AnyConnection | None) -> None:
+        texts = documents.texts(documents.known_index(self.settings.indexes, index), ids)
+        caller = None if connection is None else callers.of(connection, self._pending)
+        if not texts:
+            return
+        synchronous = self._is_synchronous()
+        append = Append(self._own.schema, index, texts, action)
+        if caller is None:
+            done: Appended | None = self._append_alone(append)
+            if synchronous and done is not None:
+                self._index_now([done])
+            return
+        done = caller.append(append)
+        if synchronous and done is not None and not caller.after_commit(done, self._index_now):
+            log.debug("%s: the commit cannot be seen, left to the workers", index)
+
+    def _append_alone(self, append: Append) -> Appended | None:
+        """Append in a transaction of our own; a connection that was lost while it lay idle is made anew."""
+        for last in (False, True):
+            try:
+                with self._own.one() as conn, callers.ours():
+                    return PsycopgCaller(conn.raw, self._pending).append(append)
+            except PostgresUnreachable:
+                if last:
+                    raise
+                self._own.drop()
+        raise AssertionError
+
+    def _index_now(self, done: Sequence[Appended]) -> None:
+        background = self._background
+        if self._closed or (background is not None and background.circuit_open):
+            return  # it is in the queue
+        self._inline.index(done)
+
+    def _is_synchronous(self) -> bool:
+        background = self._running()
+        return background is None or background.full
+
+    # --- modes --------------------------------------------------------------------------------------------------------
+
+    def enable_async(self, workers: int = 5, queue_size: int = 1000) -> None:
+        """
+        Make indexing asynchronous: *workers* threads of this process index what is queued, whoever enqueued it.
+
+        At *queue_size* waiting tasks indexing is synchronous again until they are fewer. Called again it changes nothing,
+        or the numbers. Raises `SchemaError` when idxctl's tables are missing, older or newer than this program.
+        """
+        for name, value in (("workers", workers), ("queue_size", queue_size)):
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise WrongType(f"{name} is a whole number, not {type(value).__name__}")
+            if value < 1:
+                raise UsageError(f"{name} is {value}, wanted 1 or more")
+        with self._lock:
+            running = self._background
+            if running is not None and (running.workers, running.capacity) == (workers, queue_size):
+                return
+            with self._own.one() as conn:
+                migrate.require(conn)
+                started = Background(self.settings, workers=workers, capacity=queue_size, counters=self._async)
+                started.start(conn)
+            self._retire(running)
+            self._background = started
+            self._wanted = None
+            self._closed = False
+
+    def disable_async(self) -> None:
+        """
+        Make indexing synchronous at once.
+
+        What is in flight is settled in the background; what waits stays queued for other workers, or for `enable_async`.
+        """
+        with self._lock:
+            running, self._background, self._wanted = self._background, None, None
+            self._retire(running)
+
+    def _retire(self, running: Background | None) -> None:
+        self._draining = [one for one in self._draining if not one.join(0)]
+        if running is not None:
+            running.stop()
+            self._draining.append(running)
+
+    def _running(self) -> Background | None:
+        """Return what runs in this process; what was asked for by the environment, or before a fork, is started now."""
+        if self._wanted is None or self._closed:
+            return self._background
+        with self._lock:
+            if self._wanted is not None and time.monotonic() >= self._start_at:
+                try:
+                    self.enable_async(*self._wanted)
+                except IdxctlError as error:
+                    self._start_at = time.monotonic() + _START_AGAIN_SECONDS
+                    log.warning("asynchronous indexing cannot start, synchronous meanwhile: %s", error)
+            return self._background
+
+    def status(self) -> Status:
+        """
+        Tell how it indexes, as a health endpoint shows it.
+
+        ``healthy`` is below nine tenths of the queue size, and not shutting down. The size is a second old at most.
+        """
+        running = self._running()
+        if running is None:
+            return {"status": "disabled", "mode": "synchronous"}
+        return {
+            "status": "enabled",
+            "mode": "asynchronous",
+            "healthy": running.healthy,
+            "queue_size": running.size,
+        }
+
+    @property
+    def counters(self) -> Mapping[Literal["sync", "async"], Counters]:
+        """What this process has indexed since it began, by mode, with latencies from enqueued to indexed; for metrics."""
+        return {"sync": self._sync, "async": self._async}
+
+    # --- looking after it ---------------------------------------------------------------------------------------------
+
+    def wait_for(
+        self,
+        ids: Iterable[DocumentId] | Iterable[tuple[str, DocumentId]],
+        timeout: float = 10.0,
+        *,
+        index: str | None = None,
+        refresh: bool = False,
+    ) -> None:
+        """
+        Return when what was enqueued for these documents before this call is settled: indexed, or a dead letter.
+
+        *ids* are document ids of *index*, or pairs of an index and a document id. Raises `WaitTimeout` after *timeout*
+        seconds. With *refresh* a search finds them from now on. Call it after the commit: before it there is nothing to
+        wait for.
+        """
+        asked: dict[str, list[str]] = {}
+        for name, one in _pairs(ids, index):
+            known = documents.known_index(self.settings.indexes, name)
+            asked.setdefault(name, []).append(documents.text(known, one))
+        self._running()
+        with self._own.one() as conn:
+            waiting.wait(conn, asked, timeout=timeout)
+        if refresh and asked:
+            with connect_opensearch(self.settings.opensearch) as client:
+                client.request("POST", f"/{','.join(map(segment, asked))}/_refresh")
+
+    def retry_dlq(self, limit: int = 100) -> dlq.Retried:
+        """
+        Put up to *limit* dead letters back in the queue, the least recently attempted first.
+
+        Where workers run (here, or anywhere) it returns at once; otherwise it indexes them, and tells how many failed again.
+        """
+        if not isinstance(limit, int) or isinstance(limit, bool):
+            raise WrongType(f"limit is a whole number, not {type(limit).__name__}")
+        if limit < 1:
+            raise UsageError(f"limit is {limit}, wanted 1 or more")
+        self._running()
+        pool = Pool(self.settings.database, application_name="idxctl library")
+        try:
+            with connect_opensearch(self.settings.opensearch) as client:
+                return dlq.retry(
+                    pool,
+                    lambda: client,
+                    self.settings.worker,
+                    dlq.Selection(),
+                    limit=limit,
+                    wait=False,
+                    timeout=timedelta(seconds=self.settings.worker.drain_timeout_seconds),
+                )
+        finally:
+            pool.close()
+
+    def shutdown(self, timeout: float = 30.0) -> bool:
+        """
+        Finish what is in flight and stop; True when all of it was settled within *timeout* seconds.
+
+        Nothing is lost otherwise: it is done by another worker once its lease has lapsed. `index` works afterwards too, and
+        leaves its tasks to workers; `enable_async` begins anew.
+        """
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            leaving = [*self._draining, *([self._background] if self._background else [])]
+            self._closed = True
+            for one in leaving:
+                one.stop()
+        late = [one for one in leaving if not one.join(max(deadline - time.monotonic(), 0.0))]
+        with self._lock:
+            self._background, self._wanted, self._draining = None, None, []
+        self._own.close()
+        self._inline.close()
+        if late:
+            log.warning("stopped before all was settled: what was in flight is left to its lease, nothing is lost")
+        return not late
+
+    def __enter__(self) -> Indexer:  # noqa: PYI034 - Self is 3.11's
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.shutdown()
+
+    def _after_fork(self) -> None:
+        """
+        Begin anew in a child process: the parent's threads are not here, and its sockets are the parent's.
+
+        They are kept, not closed: closing would end the parent's sessions.
+        """
+        running = self._background
+        _ABANDONED.append((running, self._draining, self._own, self._inline, self._pending))
+        wanted = self._wanted if running is None or running.stopping else (running.workers, running.capacity)
+        closed = self._closed
+        self._sync, self._async = Counters(), Counters()
+        self._begin()
+        self._wanted, self._closed = wanted, closed
+
+
+def _pairs(
+    ids: Iterable[DocumentId] | Iterable[tuple[str, DocumentId]], index: str | None
+) -> Iterator[tuple[str, DocumentId]]:
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise WrongType(f"ids are an iterable of them, not {type(ids).__name__}")
+    for one in ids:
+        if index is not None:
+            yield index, one  # type: ignore[misc]
+        elif isinstance(one, tuple) and len(one) == 2:
+            name, document_id = one
+            yield name, document_id  # type: ignore[misc]
+        else:
+            raise WrongType("without index=... ids are pairs of an index and a document id")
+
+
+def _switched_on(value: str) -> bool:
+    word = value.strip().lower()
+    if word in _ON:
+        return True
+    if word in _OFF:
+        return False
+    raise ConfigError(f"{SWITCH} is {value!r}, wanted true or false", hint=f"{SWITCH}=true")
+
+
+_LIVING: weakref.WeakSet[Indexer] = weakref.WeakSet()
+_ABANDONED: list[object] = []
+
+
+def _forked() -> None:
+    for one in list(_LIVING):
+        one._after_fork()  # noqa: SLF001 - the one place that knows of forks
+
+
+def _leave() -> None:
+    """Do what a program forgot that just ends: settle what is in flight, rather than leave it to its lease."""
+    for one in list(_LIVING):
+        if one._background is not None or one._draining:  # noqa: SLF001
+            one.shutdown(_EXIT_SECONDS)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked)
+atexit.register(_leave)

@@ -1,0 +1,150 @@
+"""
+Indexing in the caller's thread, after the commit: claim what was just appended, read, write, settle.
+
+The same steps and the same rules as a worker's: the claim takes tasks from the queue under a token (T1, T2, G2), so a
+transaction that was rolled back indexes nothing, and a worker that was quicker leaves nothing to do. What fails stays queued.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.settings import Settings
+from idxctl.indexes import generations as generations_
+from idxctl.library.callers import Appended
+from idxctl.library.connections import Connections
+from idxctl.opensearch.client import connect
+from idxctl.postgres.connect import Connection
+from idxctl.queue import claim, settle
+from idxctl.queue.claim import Batch
+from idxctl.worker import batch as steps
+from idxctl.worker import janitor, outcomes
+from idxctl.worker.batch import Limits, Sorted
+from idxctl.worker.load import Breaker
+from idxctl.worker.outcomes import Kind
+from idxctl.worker.pool import Counters
+
+log = logging.getLogger("idxctl.library")
+
+LONGEST_SECONDS = 2.0  # that a request waits for OpenSearch; what takes longer is the workers'
+
+
+class Inline:
+    """Indexes what callers have committed, in their own threads. Nothing here raises; counts are in ``counters``."""
+
+    def __init__(self, settings: Settings, connections: Connections, counters: Counters) -> None:
+        self.counters = counters
+        self.breaker = Breaker()
+        self._settings = settings.worker
+        self._connections = connections
+        patience = min(settings.opensearch.request_timeout_seconds, LONGEST_SECONDS)
+        self._client = connect(replace(settings.opensearch, request_timeout_seconds=patience))
+        self._limits = Limits(settings.worker.batch_bytes, settings.worker.age_limit_seconds)
+        self._cache = generations_.Cache()
+        self._worker = janitor.new_id()
+        self._guard = threading.Lock()
+
+    def index(self, appended: Sequence[Appended]) -> None:
+        """Index what was appended, as far as it was committed; what cannot be indexed now stays queued."""
+        try:
+            if not self._held_back():
+                for together in _joined(appended):
+                    self._index(together)
+        except IdxctlError as error:
+            log.warning("not indexed in the request, left to the workers: %s", error)
+        except Exception:  # the caller's data is committed: a fault of ours must not fail the request
+            log.exception("not indexed in the request, left to the workers")
+
+    def close(self) -> None:
+        """Let go of OpenSearch."""
+        self._client.close()
+
+    def _index(self, done: Appended) -> None:
+        full = True
+        with self._connections.one() as conn:
+            while full and not self.breaker.open:
+                taken = claim.claim(
+                    conn,
+                    index=done.index,
+                    priority=0,
+                    worker=self._worker,
+                    limit=self._settings.batch_size,
+                    lease_seconds=self._settings.lease_seconds,
+                    floor=done.began,
+                    upto=done.ended,
+                    documents=done.ids,
+                )
+                if taken is None:  # rolled back, paused, or a worker was quicker
+                    return
+                self._carry(conn, taken.batch)
+                full = taken.rows >= self._settings.batch_size
+
+    def _carry(self, conn: Connection, batch: Batch) -> None:
+        generations = self._cache.get(conn, list(batch.generations))
+        written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
+        states = generations_.states(conn, list(batch.generations))
+        sorted_ = steps.sort(conn, batch, generations, written, states)
+        settled = settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._settings.max_attempts)
+        self._mind_the_cluster(batch, sorted_)
+        if settled.held:
+            self._count(batch, sorted_, settled)
+
+    def _count(self, batch: Batch, sorted_: Sorted, settled: settle.Settled) -> None:
+        now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
+        with self._guard:
+            self.counters.batches += 1
+            self.counters.indexed += settled.done
+            self.counters.retried += settled.retried
+            self.counters.dead += settled.dead
+            self.counters.healed += settled.healed
+            self.counters.superseded += sorted_.superseded
+            for task in sorted_.outcomes.done:
+                self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
+
+    # --- OpenSearch away ----------------------------------------------------------------------------------------------
+
+    def _mind_the_cluster(self, batch: Batch, sorted_: Sorted) -> None:
+        if sorted_.unreachable is None:
+            if self.breaker.worked():
+                log.info("OpenSearch answers again: indexing in requests goes on")
+        elif self.breaker.failed(sorted_.unreachable):
+            log.warning("OpenSearch does not answer, %s stays queued: %s", batch.index, sorted_.unreachable)
+        if sorted_.blocked is not None:
+            log.warning("%s stays queued: %s", batch.index, sorted_.blocked)
+
+    def _held_back(self) -> bool:
+        """Tell whether OpenSearch is known to be away; no request is spent on asking it again."""
+        if self.breaker.open and self.breaker.take_probe():
+            threading.Thread(target=self._probe, name="idxctl-probe", daemon=True).start()
+        return self.breaker.open
+
+    def _probe(self) -> None:
+        try:
+            self._client.request("GET", "/")
+        except (OpenSearchUnreachable, OpenSearchRefused) as error:
+            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+                self.breaker.failed(error.message)
+                return
+        if self.breaker.worked():
+            log.info("OpenSearch answers again: indexing in requests goes on")
+
+
+def _joined(appended: Sequence[Appended]) -> list[Appended]:
+    """Join what one transaction appended, by index: its tasks lie between its first append and its last."""
+    groups: dict[str, list[Appended]] = {}
+    for done in appended:
+        groups.setdefault(done.index, []).append(done)
+    return [
+        Appended(
+            index,
+            list(dict.fromkeys(one for done in group for one in done.ids)),
+            min(done.began for done in group),
+            max(done.ended for done in group),
+        )
+        for index, group in groups.items()
+    ]
