@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
 from psycopg.pq import Escaping, PipelineStatus, TransactionStatus
@@ -90,12 +90,20 @@ class Pending:
 
     def __init__(self) -> None:
         self._of: WeakKeyDictionary[Any, deque[Appended]] = WeakKeyDictionary()
+        self._met: WeakSet[Any] = WeakSet()
         self._lock = threading.Lock()
 
     def open(self, whose: object) -> None:
         """Take notes for *whose* from now on."""
         with self._lock:
             self._of.setdefault(whose, deque(maxlen=_MOST_PENDING))
+
+    def meet(self, whose: object) -> bool:
+        """Tell whether it is the first time, for what is done once for each of them."""
+        with self._lock:
+            first = whose not in self._met
+            self._met.add(whose)
+            return first
 
     def add(self, whose: object, done: Appended) -> bool:
         """Take a note; False where nobody asked for notes."""

@@ -24,7 +24,7 @@ CROSS JOIN LATERAL (
         WHERE q.index_name = names.index_name AND q.priority = p.priority::smallint
           AND q.available_at <= statement_timestamp() AND q.kind = 'document'
         LIMIT %(most)s
-    ) AS some
+    ) AS due
 ) AS waiting
 
 -- name: clock

@@ -114,16 +114,15 @@ class SessionCaller:
         Rolled back or not: what was not committed cannot be claimed.
         """
         session, pending = self.session, self.pending
-        if not pending.add(session, done):
-            pending.open(session)
-            pending.add(session, done)
+        if pending.meet(session):
 
             def ended(_session: Session, transaction: SessionTransaction) -> None:
-                if transaction.parent is None:
-                    event.remove(session, "after_transaction_end", ended)
-                    index(pending.take(session))
+                if transaction.parent is None and (committed := pending.take(session)):
+                    index(committed)
 
             event.listen(session, "after_transaction_end", ended)
+        pending.open(session)
+        pending.add(session, done)
         return True
 
     @contextlib.contextmanager

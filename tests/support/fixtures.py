@@ -37,6 +37,20 @@ def items(clone, items_template, opensearch_url, unique_name, tmp_path) -> Itera
 
 
 @pytest.fixture
+def untriggered(clone, items_template, opensearch_url, unique_name, tmp_path) -> Iterator[Rig]:
+    """The same items without a trigger: whoever changes them says so."""
+    directory = tmp_path / "items"
+    write_items(directory, unique_name)
+    with clone(items_template) as url:
+        rig = Rig(url, opensearch_url, unique_name, directory)
+        try:
+            rig.put_in_place()
+            yield rig
+        finally:
+            rig.close()
+
+
+@pytest.fixture
 def stops() -> Iterator[stops_.Stops]:
     """Named points of the real code, to stop at."""
     with stops_.installed() as installed:

@@ -297,6 +297,16 @@ class Rig:
         with self.conn.transaction():
             return generations.register(self.conn, self.index, number, definition)
 
+    def put_in_place(self) -> None:
+        """Make generation 1 live with every item in it, without the ceremony of a reindex."""
+        made = self.register()
+        self.ask("PUT", f"/{made.name}/_alias/{self.index}")
+        with self.conn.transaction():
+            generations.lock_set(self.conn, exclusive=True)
+            assert generations.set_state(self.conn, made.id, "live", expected=("building",))
+        self.sql("SELECT opensearch_indexing_enqueue(%s, id::text) FROM items", self.index)
+        self.hand().step()
+
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def due(self) -> int:
