@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import sys
 import threading
 import time
 import weakref
@@ -12,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypedDict, Union
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
 
 import psycopg
 
@@ -31,6 +32,11 @@ from idxctl.operate import dlq
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Pool
 from idxctl.worker.pool import Counters
+
+if sys.version_info >= (3, 12):
+    from typing import TypedDict
+else:
+    from typing_extensions import TypedDict  # the one that pydantic takes
 
 if TYPE_CHECKING:
     import sqlalchemy
