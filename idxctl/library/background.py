@@ -128,6 +128,7 @@ class Background:
                 log.exception("the workers of this process stopped, and start again")
             failures = 0 if time.monotonic() - began > 60 else failures + 1
             self._stopping.wait(backoff.before_probe(failures))
+        self._threads[1].join()  # it asks by the pool
         self._pool.close()
         self._client.close()
 

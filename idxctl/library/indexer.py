@@ -111,10 +111,13 @@ class Indexer:
         self._lock = threading.RLock()
         self._background: Background | None = None
         self._draining: list[Background] = []
-        self._closed = False
         self._pending = Pending()
+        self._open()
+
+    def _open(self) -> None:
         self._own = Connections(self.settings.database, application_name="idxctl library")
         self._inline = Inline(self.settings, self._own, self._sync)
+        self._closed = False
 
     @classmethod
     def from_config(cls, path: str | os.PathLike[str] | None = None) -> Indexer:
@@ -225,6 +228,8 @@ class Indexer:
             if value < 1:
                 raise UsageError(f"{name} is {value}, wanted 1 or more")
         with self._lock:
+            if self._closed:
+                self._open()
             running = self._background
             if running is not None and (running.workers, running.capacity) == (workers, queue_size):
                 return
@@ -235,7 +240,6 @@ class Indexer:
             self._retire(running)
             self._background = started
             self._wanted = None
-            self._closed = False
 
     def disable_async(self) -> None:
         """

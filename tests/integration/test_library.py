@@ -14,6 +14,7 @@ from psycopg.rows import dict_row
 from idxctl import Indexer, PostgresRefused, SchemaError, UsageError, WaitTimeout
 from idxctl.core.settings import DatabaseSettings, Secret
 from idxctl.embedded.postgres import free_port
+from idxctl.library import waiting
 from idxctl.queue import pause
 from support.rig import until
 
@@ -232,11 +233,14 @@ def test_in_a_transaction_of_psycopgs_own_the_task_is_the_workers(untriggered, i
     assert name_of(untriggered, 1) == "new"
 
 
-def test_it_takes_its_own_tasks_and_no_others(untriggered, indexer):
+def test_it_takes_its_own_tasks_and_no_others(untriggered, indexer, connection):
     untriggered.enqueue(7)
-    indexer.index(untriggered.index, 1)
-    untriggered.enqueue(8)
-    assert untriggered.sql("SELECT document_id FROM opensearch_indexing_queue ORDER BY id") == [("7",), ("8",)]
+    with indexer.transaction(connection):
+        indexer.index(untriggered.index, 1, connection=connection)
+        untriggered.enqueue(8)
+        indexer.index(untriggered.index, 2, connection=connection)
+    untriggered.enqueue(9)
+    assert untriggered.sql("SELECT document_id FROM opensearch_indexing_queue ORDER BY id") == [("7",), ("8",), ("9",)]
 
 
 def test_more_documents_than_a_claim_takes(untriggered):
@@ -325,12 +329,13 @@ def test_with_the_breaker_open_no_request_asks_search(untriggered, stops):
         assert stops.seen.count("send.before") == sent == 1
 
 
-def test_a_search_that_does_not_answer_holds_a_request_up_for_seconds_at_most(untriggered, opensearch_url):
+def test_a_search_that_does_not_answer_holds_a_request_up_for_seconds_at_most(untriggered, caplog):
     with Silent() as silent:
         away = replace(untriggered.settings.opensearch, urls=(silent.url,))
         with Indexer(replace(untriggered.settings, opensearch=away)) as indexer:
             indexer.index(untriggered.index, 1)
     assert untriggered.queued() == 1
+    assert "within 2 s" in caplog.text
 
 
 class Silent:
@@ -399,20 +404,24 @@ def test_waiting_is_for_what_was_there_before(untriggered, indexer, stops):
             indexer.wait_for([(untriggered.index, 2)], 0)
         stop.release()
     indexer.wait_for([2], 0, index=untriggered.index)
+    before = untriggered.one("SELECT clock_timestamp()")
+    untriggered.enqueue(3)
+    assert waiting._unsettled(untriggered.conn, untriggered.index, ["3"], before) == []
 
 
 def test_the_status_has_exactly_these_shapes(untriggered, indexer):
     assert indexer.status() == {"status": "disabled", "mode": "synchronous"}
     pause.pause(untriggered.conn, untriggered.index, reason="to see it wait", by="test")
-    indexer.enable_async(workers=1, queue_size=4)
+    indexer.enable_async(workers=1, queue_size=10)
     assert indexer.status() == {"status": "enabled", "mode": "asynchronous", "healthy": True, "queue_size": 0}
     untriggered.enqueue(1, 2, 3, priority=-1)  # not counted
-    untriggered.enqueue(1, 2)
-    untriggered.enqueue(3, priority=1)
-    until(lambda: indexer.status()["queue_size"] == 3, "the gauge does not move")
+    untriggered.enqueue(*range(1, 6))
+    untriggered.enqueue(6, 7, 8, priority=1)
+    until(lambda: indexer.status()["queue_size"] == 8, "the gauge does not move")
     assert indexer.status()["healthy"]
-    untriggered.enqueue(4)
-    until(lambda: not indexer.status()["healthy"], "not above nine tenths")
+    untriggered.enqueue(9)
+    until(lambda: not indexer.status()["healthy"], "not at nine tenths")
+    assert indexer.status()["queue_size"] == 9
     indexer.disable_async()
     assert indexer.status() == {"status": "disabled", "mode": "synchronous"}
 
@@ -489,6 +498,14 @@ def test_while_shutting_down_it_is_not_healthy_and_still_enqueues(untriggered, s
     leaving.join(30)
     indexer.index(untriggered.index, 3)
     assert untriggered.queued() == 2
+    untriggered.sql("UPDATE items SET name = 'again' WHERE id IN (2, 3, 4)")
+    indexer.enable_async(workers=1)  # begins anew
+    indexer.wait_for([2, 3], 30, index=untriggered.index)
+    indexer.disable_async()
+    indexer.index(untriggered.index, 4)
+    assert [name_of(untriggered, item) for item in (2, 3, 4)] == ["again"] * 3
+    assert indexer.shutdown()
+    assert indexer.shutdown()
 
 
 def test_workers_that_broke_start_again(untriggered, indexer, stops, caplog):
