@@ -19,7 +19,7 @@ import psycopg
 from psycopg.pq import Escaping, PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from idxctl.core.errors import WrongType
+from idxctl.core.errors import UsageError, WrongType
 from idxctl.postgres.connect import translated
 from idxctl.postgres.named import load
 
@@ -197,9 +197,17 @@ class PsycopgCaller:
     def _literals(self, append: Append) -> dict[bytes, bytes]:
         """Return the parameters as SQL, whatever dumpers the caller has registered."""
         escape, encoding = Escaping(self.connection.pgconn), self.connection.info.encoding
+        if encoding == "ascii":  # SQL_ASCII: the server takes any bytes
+            encoding = "utf-8"
 
         def literal(text: str) -> bytes:
-            return bytes(escape.escape_literal(text.encode(encoding)))
+            try:
+                return bytes(escape.escape_literal(text.encode(encoding)))
+            except UnicodeEncodeError as error:
+                raise UsageError(
+                    f"document id {text[:80]!r} cannot be written in the connection's client_encoding, {encoding}",
+                    hint="client_encoding=UTF8",
+                ) from error
 
         ids = b"ARRAY[" + b",".join([literal(one) for one in append.ids]) + b"]"
         return {b"index": literal(append.index), b"ids": ids, b"action": literal(append.action)}

@@ -145,6 +145,16 @@ def test_dumpers_of_the_callers_own_do_not_reach_our_statement(untriggered, inde
     assert untriggered.sql("SELECT document_id FROM opensearch_indexing_queue") == [("it's \\ % %(s)s :x {} ",)]
 
 
+def test_ids_beyond_the_connections_encoding(untriggered, indexer):
+    with psycopg.connect(untriggered.database, client_encoding="LATIN1") as connection:
+        with pytest.raises(UsageError, match="cannot be written in the connection's client_encoding"):
+            indexer.index(untriggered.index, "šal", connection=connection)
+        indexer.index(untriggered.index, "é", connection=connection)
+    with psycopg.connect(untriggered.database, client_encoding="SQL_ASCII") as connection:
+        indexer.index(untriggered.index, "šal", connection=connection)
+    assert untriggered.sql("SELECT document_id FROM opensearch_indexing_queue ORDER BY id") == [("é",), ("šal",)]
+
+
 def test_a_pipeline_of_the_callers_takes_the_task_along(untriggered, indexer, connection):
     with connection.pipeline(), connection.transaction():
         rename(connection, 1, "new")
