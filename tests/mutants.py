@@ -21,6 +21,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from mutants_of_the_library import TABLE as OF_THE_LIBRARY
+
 ROOT = Path(__file__).resolve().parents[1]
 HISTORIES = "tests/faults/test_histories.py"
 
@@ -430,6 +432,11 @@ MUTANTS = (
         (_edit(_BATCH, "strangers = limits.identity.strangers(client, generations)", "strangers: dict = {}"),),
     ),
 )  # fmt: skip
+
+
+MUTANTS += tuple(
+    Mutant(name, (test,), (_edit(f"idxctl/library/{file}", old, new),)) for name, test, file, old, new in OF_THE_LIBRARY
+)
 
 
 def make(mutant: Mutant, tree: Path) -> None:
