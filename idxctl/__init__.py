@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         WrongType,
     )
     from idxctl.library.documents import DocumentId
-    from idxctl.library.indexer import AnyConnection, Disabled, Enabled, Indexer, Status
+    from idxctl.library.indexer import Indexer
+    from idxctl.library.types import AnyConnection, Disabled, Enabled, Status
 
 __version__ = "0.1.0"
 
@@ -44,7 +45,8 @@ __all__ = [
 ]
 
 _PLACES = {
-    **dict.fromkeys(("AnyConnection", "Disabled", "Enabled", "Indexer", "Status"), "idxctl.library.indexer"),
+    "Indexer": "idxctl.library.indexer",
+    **dict.fromkeys(("AnyConnection", "Disabled", "Enabled", "Status"), "idxctl.library.types"),
     "DocumentId": "idxctl.library.documents",
 }
 

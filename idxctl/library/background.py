@@ -52,7 +52,7 @@ class Background:
             age_limit_seconds=settings.worker.age_limit_seconds,
             request_timeout_seconds=settings.opensearch.request_timeout_seconds,
         )
-        self._pool = Pool(settings.database, application_name="idxctl library")
+        self._pool = Pool(settings.database, application_name="idxctl-library")
         self._client = connect(settings.opensearch)
         self._stopping = threading.Event()
         self._guard = threading.Lock()

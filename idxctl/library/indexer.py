@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import sys
 import threading
 import time
 import weakref
@@ -13,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
@@ -26,6 +25,7 @@ from idxctl.library.callers import Append, Appended, Pending, PsycopgCaller
 from idxctl.library.connections import Connections
 from idxctl.library.documents import DocumentId
 from idxctl.library.inline import Inline
+from idxctl.library.types import AnyConnection, Status
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.opensearch.client import segment
 from idxctl.operate import dlq
@@ -33,14 +33,8 @@ from idxctl.postgres import migrate
 from idxctl.postgres.connect import Pool
 from idxctl.worker.pool import Counters
 
-if sys.version_info >= (3, 12):
-    from typing import TypedDict
-else:
-    from typing_extensions import TypedDict  # the one that pydantic takes
-
 if TYPE_CHECKING:
     import sqlalchemy
-    import sqlalchemy.orm
 
 log = logging.getLogger("idxctl.library")
 
@@ -48,43 +42,6 @@ SWITCH = "ENABLE_ASYNC_INDEXING"
 _ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 _START_AGAIN_SECONDS = 10.0
 _EXIT_SECONDS = 5.0
-
-
-class DjangoConnection(Protocol):
-    """One of ``django.db.connections``."""
-
-    alias: str
-
-    def ensure_connection(self) -> None:
-        """Connect, if it is not connected."""
-
-
-AnyConnection = Union[
-    "psycopg.Connection[Any]",
-    "sqlalchemy.Connection",
-    "sqlalchemy.orm.Session",
-    "sqlalchemy.orm.scoped_session[Any]",
-    DjangoConnection,
-]
-
-
-class Enabled(TypedDict):
-    """The status while indexing is asynchronous."""
-
-    status: Literal["enabled"]
-    mode: Literal["asynchronous"]
-    healthy: bool
-    queue_size: int
-
-
-class Disabled(TypedDict):
-    """The status while indexing is synchronous."""
-
-    status: Literal["disabled"]
-    mode: Literal["synchronous"]
-
-
-Status = Enabled | Disabled
 
 
 class Indexer:
@@ -115,7 +72,7 @@ class Indexer:
         self._open()
 
     def _open(self) -> None:
-        self._own = Connections(self.settings.database, application_name="idxctl library")
+        self._own = Connections(self.settings.database, application_name="idxctl-library")
         self._inline = Inline(self.settings, self._own, self._sync)
         self._closed = False
 
@@ -330,7 +287,7 @@ class Indexer:
         if limit < 1:
             raise UsageError(f"limit is {limit}, wanted 1 or more")
         self._running()
-        pool = Pool(self.settings.database, application_name="idxctl library")
+        pool = Pool(self.settings.database, application_name="idxctl-library")
         try:
             with connect_opensearch(self.settings.opensearch) as client:
                 return dlq.retry(

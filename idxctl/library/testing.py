@@ -15,7 +15,7 @@ from idxctl.postgres.connect import Pool
 from idxctl.rebuild import preflight, run
 from idxctl.worker.pool import Options, Worker
 
-_NAME = "idxctl testing"
+_NAME = "idxctl-testing"
 
 
 def prepare(indexer: Indexer) -> None:

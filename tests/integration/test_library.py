@@ -299,14 +299,14 @@ def test_a_paused_index_keeps_its_task(untriggered, indexer):
 
 def test_an_idle_connection_that_was_cut_is_made_anew(untriggered, indexer):
     indexer.index(untriggered.index, 1)
-    untriggered.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idxctl library'")
+    untriggered.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idxctl-library'")
     untriggered.sql("UPDATE items SET name = 'new' WHERE id = 1")
     indexer.index(untriggered.index, 1)
     assert name_of(untriggered, 1) == "new"
 
 
 def test_a_connection_cut_after_the_commit_fails_no_request(untriggered, indexer, stops, caplog):
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idxctl library'"
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'idxctl-library'"
     stops.do("send.done", lambda: untriggered.sql(cut))
     indexer.index(untriggered.index, 1)
     assert "left to the workers" in caplog.text
@@ -644,7 +644,7 @@ def test_a_forked_child_works_with_connections_and_threads_of_its_own(untriggere
     indexer.index(untriggered.index, 1)
     indexer.wait_for([1], 30, index=untriggered.index)
     until(lambda: untriggered.one("SELECT count(*) FROM opensearch_indexing_workers"), "no worker")
-    ours = untriggered.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'idxctl library' ORDER BY pid")
+    ours = untriggered.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'idxctl-library' ORDER BY pid")
     child = os.fork()
     if child == 0:
         status = 1
@@ -659,7 +659,7 @@ def test_a_forked_child_works_with_connections_and_threads_of_its_own(untriggere
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
     assert name_of(untriggered, 2) == "by the child"
-    still = untriggered.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'idxctl library' ORDER BY pid")
+    still = untriggered.sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'idxctl-library' ORDER BY pid")
     assert set(ours) <= set(still)  # the child has closed none of the parent's
     untriggered.sql("UPDATE items SET name = 'by the parent' WHERE id = 3")
     indexer.index(untriggered.index, 3)
