@@ -129,7 +129,9 @@ class Indexer:
         As ``connection.transaction()`` of psycopg and ``connection.begin()`` of SQLAlchemy, within another one a
         savepoint. Sessions and Django need it not. A transaction that is rolled back indexes nothing.
         """
-        with callers.of(connection, self._pending).transaction(self._index_now):
+        caller = callers.of(connection, self._pending)
+        _ = self._own.schema  # looked up before a connection is held: pools that are used up would wait for each other
+        with caller.transaction(self._index_now):
             yield
 
     def _append(self, index: str, ids: Iterable[DocumentId], action: str, connection: AnyConnection | None) -> None:

@@ -234,6 +234,12 @@ def test_a_transaction_of_ours_is_indexed_in_one_batch_after_its_commit(untrigge
     assert indexer.counters["sync"].batches == 1
 
 
+def test_the_schema_is_looked_up_before_a_connection_is_held(untriggered, indexer, connection):
+    """Or requests that hold all connections of a small pool wait for one more each."""
+    with indexer.transaction(connection):
+        assert indexer._own._schema == "public"
+
+
 def test_in_a_transaction_of_psycopgs_own_the_task_is_the_workers(untriggered, indexer, connection):
     rename(connection, 1, "new")
     indexer.index(untriggered.index, 1, connection=connection)
