@@ -90,7 +90,9 @@ class Inline:
         states = generations_.states(conn, list(batch.generations))
         sorted_ = steps.sort(conn, batch, generations, written, states)
         settled = settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._settings.max_attempts)
-        self._mind_the_cluster(batch, sorted_)
+        self._mind_the_cluster(batch, sorted_.unreachable or (None if written.passed else sorted_.overloaded))
+        if sorted_.blocked is not None:
+            log.warning("%s stays queued: %s", batch.index, sorted_.blocked)
         if settled.held:
             self._count(batch, sorted_, settled)
 
@@ -108,14 +110,12 @@ class Inline:
 
     # --- OpenSearch away ----------------------------------------------------------------------------------------------
 
-    def _mind_the_cluster(self, batch: Batch, sorted_: Sorted) -> None:
-        if sorted_.unreachable is None:
+    def _mind_the_cluster(self, batch: Batch, failed: str | None) -> None:
+        if failed is None:
             if self.breaker.worked():
                 log.info("OpenSearch answers again: indexing in requests goes on")
-        elif self.breaker.failed(sorted_.unreachable):
-            log.warning("OpenSearch does not answer, %s stays queued: %s", batch.index, sorted_.unreachable)
-        if sorted_.blocked is not None:
-            log.warning("%s stays queued: %s", batch.index, sorted_.blocked)
+        elif self.breaker.failed(failed):
+            log.warning("OpenSearch does not answer, %s stays queued: %s", batch.index, failed)
 
     def _held_back(self) -> bool:
         """Tell whether OpenSearch is known to be away; no request is spent on asking it again."""

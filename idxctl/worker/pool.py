@@ -86,6 +86,11 @@ class Worker:
         """What it has done since it started."""
         return self._carrier.counters
 
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        """Have it count on where another has ended; before it runs."""
+        self._carrier.counters = counters
+
     @property
     def breaker(self) -> Breaker:
         """Whether the cluster is known to fail."""
