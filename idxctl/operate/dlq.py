@@ -19,6 +19,7 @@ from typing import Any
 from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import WorkerSettings
+from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
@@ -216,6 +217,7 @@ def retry(
     timeout: timedelta,
     told: Callable[[int, int], None] = lambda _settled, _all: None,
     actor: str | None = None,
+    tally: Tally | None = None,
 ) -> Retried:
     """
     Put up to *limit* letters back into the queue and, where no worker lives or with *wait*, see them through.
@@ -238,7 +240,7 @@ def retry(
         if ours is None:
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
-            with _worker(pool, ours, settings, _indexes_of(conn, name)):
+            with _worker(pool, ours, settings, _indexes_of(conn, name), tally):
                 waiting, failed = _see_through(conn, name, ids, timeout, told)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
@@ -259,14 +261,16 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
 
 
 @contextlib.contextmanager
-def _worker(pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str]) -> Iterator[None]:
+def _worker(
+    pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None
+) -> Iterator[None]:
     """Have a worker of our own run meanwhile; what else waits in these indexes may go with the letters."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
         max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
         age_limit_seconds=settings.age_limit_seconds, indexes=tuple(indexes),
     )  # fmt: skip
-    worker = Worker(pool, client, options)
+    worker = Worker(pool, client, options, tally=tally)
     thread = threading.Thread(target=worker.run, name="retry", daemon=True)
     thread.start()
     try:

@@ -41,9 +41,9 @@ class Backend:
         self.worker = worker
         self._pool = Pool(settings.database, application_name="idxctl http")
         self._client: Client = connect_opensearch(settings.opensearch)
-        tally = worker.tally if worker is not None else Tally()
-        tally.know(settings.indexes)
-        self.exporter = Exporter(tally, self._gauges)
+        self.tally = worker.tally if worker is not None else Tally()
+        self.tally.know(settings.indexes)
+        self.exporter = Exporter(self.tally, self._gauges)
         self._threads = {
             name: ThreadPoolExecutor(count, thread_name_prefix=f"http-{name}")
             for name, count in (("asked", 4), ("waits", 2), ("probes", 2))

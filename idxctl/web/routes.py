@@ -96,6 +96,7 @@ def _retry(backend: Backend, who: Who, given: Given) -> Any:
                 wait=given["wait"],
                 timeout=timeout,
                 actor=who.name,
+                tally=backend.tally,
             )
     except dlq.NotSettled as error:  # the letters are in the queue, and somebody will index them
         return Answer(202, error.done)

@@ -21,7 +21,7 @@ def metrics_page() -> str:
         for reason, meaning in metric.reasons.items()
     ]
     buckets = [
-        f"- `{metric.name}`: {', '.join(f'{bound:g}' for bound in metric.buckets)}"
+        f"- `{metric.name}`: {', '.join(f'{bound:,.0f}' if bound >= 1000 else f'{bound:g}' for bound in metric.buckets)}"
         for metric in metrics.ALL
         if metric.buckets
     ]
@@ -40,7 +40,7 @@ def metrics_page() -> str:
             "application indexed inline and `async` for what a worker did.",
             "",
             "- Counters and histograms belong to the process: `sum` them over all. Their children stand at 0 from the start, so",
-            "  that a rate sees the first failure. `serve` does no work, its counters stay at 0.",
+            "  that a rate sees the first failure. `serve` counts no more than the retries that it indexes itself.",
             "- Gauges are read from PostgreSQL when somebody scrapes, three seconds old at most, and every process tells the same:",
             "  take `max by (index)`, never a sum over processes. While PostgreSQL is away they are missing, and",
             "  `opensearch_indexing_postgres_up` is 0.",
