@@ -224,6 +224,33 @@ def test_panels_do_not_overlap_and_fit_the_page():
         taken |= cells
 
 
+def test_the_dashboard_is_one_to_grafanas_own_types():
+    """Read by Grafana's SDK and written again it is the same: no field is unknown to the schema of dashboard, panels or queries."""
+    from grafana_foundation_sdk.cog import plugins
+    from grafana_foundation_sdk.cog.encoder import JSONEncoder
+    from grafana_foundation_sdk.models.dashboard import Dashboard
+
+    plugins.register_default_plugins()
+    ours = json.loads(dashboard.dashboard())
+    theirs = json.loads(json.dumps(Dashboard.from_json(ours), cls=JSONEncoder))
+    assert list(lost(ours, theirs)) == []
+
+
+def lost(ours, theirs, place="dashboard"):
+    """Yield the places where *theirs* lacks something of *ours*; what it adds are defaults."""
+    if isinstance(ours, dict):
+        for key, one in ours.items():
+            if isinstance(theirs, dict) and key in theirs:
+                yield from lost(one, theirs[key], f"{place}.{key}")
+            else:
+                yield f"{place}.{key}"
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for number, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            yield from lost(one, other, f"{place}[{number}]")
+    elif ours != theirs:
+        yield f"{place}: {ours!r} is {theirs!r}"
+
+
 def test_yaml_quotes_what_would_be_read_as_something_else():
     text = yaml.dump(
         {"a": ["no", "5m", "x: y", "", "1", 'say "so"'], "b": {"c": 1, "d": []}, "e": [{"f": 1, "g": [2]}]}

@@ -118,7 +118,7 @@ def _variables() -> list[dict[str, Any]]:
     query = f"label_values({m.QUEUE_SIZE.series[0]}, index)"
     return [
         {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "refresh": 1},
-        {"name": "index", "label": "Index", "type": "query", "datasource": _SOURCE, "definition": query,
+        {"name": "index", "label": "Index", "type": "query", "datasource": _SOURCE,
          "query": {"query": query, "refId": "index"}, "refresh": 2, "includeAll": True, "multi": True, "allValue": ".*",
          "current": {"text": "All", "value": "$__all"}},
     ]  # fmt: skip
