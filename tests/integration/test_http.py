@@ -62,13 +62,17 @@ def test_a_queue_at_nine_tenths_of_its_size_is_not_healthy(items):
         assert (found["healthy"], found["queue_size"], found["queue_capacity"]) == (False, 18, 20)
 
 
-def test_a_worker_that_is_stopping_is_neither_healthy_nor_ready(items):
+def test_a_worker_that_is_stopping_is_neither_healthy_nor_ready(items, stops):
+    held = stops.at("send.before")
     with items.working() as worker, served(items.settings, worker=worker) as api:
         until(lambda: api.get("/indexer/status").json["healthy"], "not healthy")
         assert api.get("/readyz").status == 200
+        items.enqueue(1)
+        held.wait()
         worker.stop()
-        assert api.get("/indexer/status").json["healthy"] is False
+        assert api.get("/indexer/status").json.items() >= {"status": "enabled", "healthy": False}.items()
         assert "shutting down" in api.get("/readyz").json["detail"]
+        held.release()
 
 
 @pytest.mark.parametrize(
