@@ -153,6 +153,16 @@ def test_bodies_that_cannot_be_read(api, body, media, status):
     assert (refused.status, refused.is_problem) == (status, True)
 
 
+def test_a_body_said_to_be_too_large_is_not_waited_for(api):
+    connection = http.client.HTTPConnection(api.address)
+    with contextlib.closing(connection):
+        connection.putrequest("POST", "/api/v1/admin/dlq/retry")
+        for name, value in (("Authorization", f"Bearer {OPERATOR}"), ("Content-Length", "1000000")):
+            connection.putheader(name, value)
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+
+
 def test_a_body_without_a_length_is_cut_off_too(api):
     connection = http.client.HTTPConnection(api.address)
     with contextlib.closing(connection):
