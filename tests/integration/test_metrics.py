@@ -75,6 +75,7 @@ def test_children_stand_at_zero_before_the_first_failure_and_for_indexes_that_on
         assert len(failures) == 2 * len(metrics.FAILURE.reasons)
         assert set(failures.values()) == {0}
     assert value(page, "queue_size", index="elsewhere") == 1
+    assert value(page, "reindex_running", index=items.index) == 0  # its first one is over
 
 
 def test_gauges_are_what_the_database_holds(items):
