@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from idxctl.core.errors import UsageError
 from idxctl.core.plain import plain_value
-from idxctl.operate import dlq, shapes
+from idxctl.operate import dlq, requests, shapes
+from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
 from idxctl.web.auth import Who
 from idxctl.web.backend import Backend, Given
@@ -56,8 +58,18 @@ def _status(backend: Backend, _who: Who, _given: Given) -> Any:
     return {**shown, "healthy": shown["healthy"] and not backend.stopping}
 
 
+def _asked(backend: Backend, given: Given) -> Connection:
+    """Return a connection, after the index that was asked for was found to be one that somebody knows."""
+    conn = backend.connection()
+    try:
+        requests.check_known(conn, backend.settings, given["index"])
+    except UsageError as error:
+        raise Problem(400, error.message, field="index", hint=error.hint) from None
+    return conn
+
+
 def _dlq_stats(backend: Backend, _who: Who, given: Given) -> Any:
-    return dlq.stats(backend.connection(), index=given["index"])
+    return dlq.stats(_asked(backend, given), index=given["index"])
 
 
 def _selection(given: Given) -> dlq.Selection:
@@ -66,7 +78,7 @@ def _selection(given: Given) -> dlq.Selection:
 
 def _letters(backend: Backend, _who: Who, given: Given) -> Any:
     limit = given["limit"]
-    found = dlq.letters(backend.connection(), _selection(given), limit=limit + 1, after=given["cursor"])
+    found = dlq.letters(_asked(backend, given), _selection(given), limit=limit + 1, after=given["cursor"])
     page = found[:limit]
     following = cursor((page[-1].last_attempt_at, page[-1].id)) if len(found) > limit else None
     return {"letters": page, "next_cursor": following}
@@ -81,9 +93,9 @@ def _letter(backend: Backend, _who: Who, given: Given) -> Any:
 
 def _retry(backend: Backend, who: Who, given: Given) -> Any:
     chosen, limit = _selection(given), given["limit"]
+    conn = _asked(backend, given)
     if given["dry_run"]:
-        return dlq.plan_retry(backend.connection(), chosen, limit=limit)
-    backend.connection()
+        return dlq.plan_retry(conn, chosen, limit=limit)
     timeout = min(given["timeout"] or _DEFAULT_WAIT, _LONGEST_WAIT)
     try:
         with backend.own_pool() as pool:
@@ -111,14 +123,14 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
             field="older_than",
             hint="older_than=7d, or all=true for all of them",
         )
-    conn = backend.connection()
+    conn = _asked(backend, given)
     if given["dry_run"]:
         return dlq.plan_purge(conn, chosen, everything=given["all"])
     return dlq.purge(conn, chosen, everything=given["all"], actor=who.name)
 
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
-    conn = backend.connection()
+    conn = _asked(backend, given)
     return shapes.queue(stats.stats(conn, index=given["index"]), janitor.alive(conn))
 
 
