@@ -84,7 +84,8 @@ def test_gauges_are_what_the_database_holds(items):
     taken = items.hand(batch_size=1).claim()
     pause.block(items.conn, items.index, reason="disk", by="x", probe_after_seconds=60)
     janitor.beat(
-        items.conn, "host:1:abc", state="running", threads=2, queue_size=77, indexes=None, counters={}, breaker={"state": "open"}
+        items.conn, "host:1:abc", state="running", threads=2, queue_size=77, indexes=None, counters={}, breaker={"state": "open"},
+        patience_seconds=10.0,
     )  # fmt: skip
     run = items.one("SELECT max(id) FROM opensearch_indexing_reindex_runs")
     items.sql(
