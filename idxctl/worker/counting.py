@@ -71,13 +71,11 @@ def reason_of_retry(why: str) -> str:
         return "outdated"
     if error_type in _OVERLOAD:
         return "overload"
-    return "blocked" if _blocks(error_type) else "unreachable"
+    if error_type == "unreachable" or error_type.startswith("http_5"):
+        return "unreachable"
+    # What is refused for good is put back only where the index as a whole refuses it.
+    passing = sorting.of_item(400, error_type, "").kind is Kind.TRANSIENT
+    return "unreachable" if passing else "blocked"
 
 
 _OVERLOAD = frozenset({"rejected_execution_exception", "circuit_breaking_exception", "opensearch_rejected_execution_exception", "http_429"})  # fmt: skip
-
-
-def _blocks(error_type: str) -> bool:
-    if error_type.startswith("sql_"):
-        return True  # the document query is broken
-    return sorting.of_item(400, error_type, "").kind in {Kind.BLOCKED, Kind.GONE}

@@ -141,6 +141,7 @@ def test_a_failure_that_is_tried_again_is_a_retry_and_not_yet_a_failure():
         ("index_not_found_exception: none", "blocked"),
         ("security_exception: no", "blocked"),
         ("sql_42703: column", "blocked"),
+        ("strict_dynamic_mapping_exception: held while the index is paused", "blocked"),
         ("too_old: read too long ago", "outdated"),
         ("foreign_version: there", "outdated"),
     ],
