@@ -4,7 +4,7 @@ VENV   ?= .venv
 WORKERS ?= auto
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults mutants test-system completions pictures wheel clean
+.PHONY: demo test check unit faults mutants test-system completions docs pictures wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -27,13 +27,16 @@ faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	$(BIN)/python tests/mutants.py
 
-test-system: $(VENV)/.ready   ## needs Debian's cron, zsh and fish, and root; Go and Maven for the examples
+test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish and prometheus; Go and Maven for the examples
 	$(BIN)/pytest -m system
 
 completions: $(VENV)/.ready   ## write the completion scripts again
 	$(BIN)/idxctl completion bash > completions/idxctl.bash
 	$(BIN)/idxctl completion zsh > completions/_idxctl
 	$(BIN)/idxctl completion fish > completions/idxctl.fish
+
+docs: $(VENV)/.ready          ## write the pages that are made from code again
+	$(BIN)/python docs/make.py
 
 pictures: $(VENV)/.ready      ## draw the pictures of the README again, from a real run
 	$(BIN)/python docs/pictures/make.py

@@ -183,9 +183,9 @@ def templates(request: pytest.FixtureRequest, postgres_url: str) -> Callable[[st
     return template
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def clone(request: pytest.FixtureRequest, postgres_url: str) -> Callable[[str], contextlib.AbstractContextManager[str]]:
-    """A function that copies a template into a database of this test's own."""
+    """A function that copies a template into a database of the caller's own."""
     return lambda template: fresh_database(request, postgres_url, template=template)
 
 

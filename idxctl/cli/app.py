@@ -53,6 +53,8 @@ NOUNS: dict[str, Noun] = {
     "resume": Noun("idxctl.cli.pause", "Let workers claim from an index again.", attribute="resume"),
     "dlq": Noun("idxctl.cli.dlq", "See, retry and purge dead letters."),
     "cron": Noun("idxctl.cli.cron", "Retry dead letters from cron: install, show, remove."),
+    "serve": Noun("idxctl.cli.serve", "Answer HTTP without working: status, dead letters, metrics.", attribute="serve"),
+    "monitoring": Noun("idxctl.cli.monitoring", "Write alert rules, a dashboard and a scrape configuration."),
     "demo": Noun("idxctl.cli.demo", "Take the whole tour, on servers of its own.", attribute="demo", exits=(7, 8)),
     "completion": Noun("idxctl.cli.completion", "Print the completion script of a shell.", attribute="completion"),
 }

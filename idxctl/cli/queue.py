@@ -24,7 +24,7 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say what waits, for how long, and why if it does not move."""
-    from idxctl.operate import requests
+    from idxctl.operate import requests, shapes
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
     from idxctl.worker import janitor
@@ -34,11 +34,7 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
         requests.check_known(conn, current().settings, index)
         found, workers = engine.stats(conn, index=index), janitor.alive(conn)
     if render.is_data(output):
-        render.record(
-            {**render.plain_value(found), "workers": len(workers), "breaker": _breaker(workers)},
-            ["queued", "in_flight", "oldest_age_seconds"],
-            output,
-        )
+        render.record(shapes.queue(found, workers), ["queued", "in_flight", "oldest_age_seconds"], output)
         return
     render.headline(*_answer(found, workers), output)
     if found.by_index:
@@ -79,8 +75,9 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
 
 
 def _breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:
-    """Return the breaker of a worker that found OpenSearch failing, if one did."""
-    return next((one.breaker for one in workers if one.breaker), None)
+    from idxctl.operate import shapes
+
+    return shapes.breaker(workers)
 
 
 def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import dataclasses
 import io
 import os
 import re
@@ -18,12 +17,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
-from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
 
 from idxctl.cli.state import Output, is_terminal
 from idxctl.core import durations
-from idxctl.core.settings import Secret
+from idxctl.core.plain import plain_value as plain_value  # noqa: PLC0414 - commands take it from here
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -235,27 +233,6 @@ def is_data(output: Output) -> bool:
 
 
 # --- values ------------------------------------------------------------------------------------------------------------
-
-
-def plain_value(value: Any) -> Any:
-    """Return *value* as JSON has it: dataclasses as objects, times in ISO 8601, timedeltas in seconds, secrets as stars."""
-    if isinstance(value, Secret):
-        return "***"
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: plain_value(getattr(value, item.name)) for item in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {str(key): plain_value(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [plain_value(item) for item in value]
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    return str(value)
 
 
 def _field(row: Any, key: str) -> Any:

@@ -17,6 +17,7 @@ from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.log import LogFormat, configure
 from idxctl.cli.render import Column
+from idxctl.cli.serve import answering
 from idxctl.cli.state import OutputOption, current, duration
 from idxctl.core.errors import IdxctlError, PartlyDone
 
@@ -66,6 +67,10 @@ def start(
     index: Annotated[
         list[str] | None, typer.Option("--index", metavar="INDEX", help="Only this index; may be repeated.")
     ] = None,
+    http: Annotated[
+        str | None,
+        typer.Option("--http", metavar="HOST:PORT", help="Answer HTTP there too: metrics, health, dead letters."),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How facts are logged.")] = LogFormat.HUMAN,
 ) -> None:
     """
@@ -105,7 +110,8 @@ def start(
         signals.drain(worker)
         began = time.monotonic()
         seconds = drain_timeout.total_seconds() if drain_timeout is not None else settings.worker.drain_timeout_seconds
-        worker.run(drain_timeout=seconds)
+        with answering(settings, http, worker):
+            worker.run(drain_timeout=seconds)
         _say_stopped(worker, time.monotonic() - began)
     finally:
         pool.close()
@@ -203,12 +209,13 @@ def _say_stopped(worker: Worker, seconds: float) -> None:
 @app.command("list", epilog=exits())
 def list_(output: OutputOption) -> None:
     """Show the workers that run, on every host."""
+    from idxctl.operate import shapes
     from idxctl.postgres import migrate
     from idxctl.worker import janitor
 
     with current().connect() as conn:
         migrate.require(conn)
-        rows = [_row(one) for one in janitor.alive(conn)]
+        rows = [shapes.worker(one) for one in janitor.alive(conn)]
     columns = [
         Column("worker"), Column("state"), Column("threads", kind="count"), Column("indexed", kind="count"),
         Column("dead", kind="count"), Column("p95_seconds", "p95", "age"), Column("started_at", "up", "since"),
@@ -216,15 +223,3 @@ def list_(output: OutputOption) -> None:
         Column("breaker"),
     ]  # fmt: skip
     render.table(rows, columns, output, empty="No workers are running. idxctl worker start")
-
-
-def _row(one: object) -> dict[str, object]:
-    from idxctl.worker.janitor import WorkerRow
-
-    assert isinstance(one, WorkerRow)
-    breaker = f"{one.breaker['state']}: {one.breaker['reason']}" if one.breaker else "closed"
-    return {
-        "worker": one.id, "host": one.host, "pid": one.pid, "version": one.version, "state": one.state, "threads": one.threads,
-        "queue_size": one.queue_size, "indexes": one.indexes, "started_at": one.started_at, "seen_at": one.seen_at,
-        "breaker": breaker, "concurrency": None, "batch_bytes": None, "size_limit": None, **one.counters,
-    }  # fmt: skip

@@ -19,13 +19,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from idxctl.core import bearers
 from idxctl.core.durations import parse_duration
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.core.nearest import did_you_mean, nearest
 from idxctl.core.queries import bare
 from idxctl.core.settings import (
     PRESETS,
+    Bearer,
     DatabaseSettings,
+    HttpSettings,
     IndexSettings,
     OpenSearchSettings,
     Secret,
@@ -327,6 +330,16 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "age_limit": _Key(_seconds),
     },
     "dlq": {"adopt_index": _Key(_text)},
+    "http": {
+        "listen": _Key(_text),
+        "token": _Key(_secret),
+        "token_file": _Key(_text),
+        "token_command": _Key(_command),
+        "tokens_file": _Key(_text),
+        "read_only": _Key(_flag),
+        "rate_limit": _Key(_count),
+        "max_body": _Key(_count),
+    },
 }
 _INDEX_KEYS = ("document", "mapping", "key", "routing", "pipeline", "verify_ignore", "watch")
 _WATCH_KEYS: Mapping[str, Callable[[Any], Any]] = {
@@ -538,12 +551,14 @@ class _Reader:
         database = self._database()
         opensearch = self._opensearch()
         worker = self._worker()
+        http = self._http()
         dlq = self.section("dlq")
         indexes = self._indexes()
         return Settings(
             database=database,
             opensearch=opensearch,
             worker=worker,
+            http=http,
             indexes=indexes,
             adopt_index=self._plain("dlq", dlq).get("adopt_index"),
             path=self.path,
@@ -696,6 +711,41 @@ class _Reader:
         plain = self._plain("worker", values)
         renamed = {key: plain.pop(key) for key in ("drain_timeout", "lease", "age_limit") if key in plain}
         return WorkerSettings(**plain, **{f"{key}_seconds": value for key, value in renamed.items()})
+
+    def _http(self) -> HttpSettings:
+        values = self.section("http")
+        found: list[Bearer] = []
+        remarks: list[str] = []
+        token = self.secret("http", "token", values)
+        if token is not None and not bearers.sendable(token.value.reveal()):
+            self.wrong(token.source, token.where, "token: holds a blank or a character that no header carries")
+        elif token is not None:
+            found.append(Bearer("operator", "operator", token.value))
+            self.sources["http.bearers"] = token.source
+        if "tokens_file" in values:
+            found += self._bearers(values["tokens_file"], remarks)
+            self.sources["http.bearers"] = values["tokens_file"].source
+        simple = ("listen", "read_only", "rate_limit", "max_body")
+        plain = self._plain("http", {key: given for key, given in values.items() if key in simple})
+        return HttpSettings(**plain, bearers=tuple(found), remarks=tuple(remarks))
+
+    def _bearers(self, given: _Given, remarks: list[str]) -> list[Bearer]:
+        """Read the file of bearer tokens; one that everybody may write is refused, one that others may read is remarked on."""
+        path = given.base / Path(given.value).expanduser()
+        try:
+            mode = path.stat().st_mode
+            found, wrong = bearers.parse(path.read_text(encoding="utf-8-sig"))
+        except (OSError, UnicodeDecodeError) as error:
+            self.wrong(given.source, given.where, f"tokens_file: cannot read {path}: {_why(error)}")
+            return []
+        if mode & 0o002:
+            self.wrong(given.source, given.where, f"tokens_file: everybody may write {path}", f"chmod 600 {path}")
+        elif mode & 0o024:
+            remarks.append(f"others than its owner may read or write {path}: chmod 600 {path}")
+        for one in wrong:
+            line = f" line {one.line}" if one.line else ""
+            self.wrong(given.source, given.where, f"tokens_file: {path}{line} {one.what}", one.fix)
+        return found
 
     # --- indexes ----------------------------------------------------------------------------------------------------
 
@@ -1047,6 +1097,9 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
             if item.name.endswith("_seconds"):
                 value = timedelta(seconds=value)
             add(f"{section}.{name}", str(value) if isinstance(value, Path) else value)
+    for name in ("listen", "read_only", "rate_limit", "max_body"):
+        add(f"http.{name}", getattr(settings.http, name))
+    add("http.bearers", [f"{one.name} ({one.role})" for one in settings.http.bearers])
     add("dlq.adopt_index", settings.adopt_index)
     for index in settings.indexes.values():
         place = str(settings.path or "")

@@ -109,12 +109,34 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class Bearer:
+    """One who may ask over HTTP: the name goes into the audit."""
+
+    name: str
+    role: str  # viewer, operator
+    token: Secret
+
+
+@dataclass(frozen=True)
+class HttpSettings:
+    """``[http]``. Without bearers nothing can be changed over HTTP."""
+
+    listen: str = "127.0.0.1:9321"
+    bearers: tuple[Bearer, ...] = ()
+    read_only: bool = False
+    rate_limit: int = 50  # requests a second of one client
+    max_body: int = 65_536  # bytes of a request
+    remarks: tuple[str, ...] = ()  # what is unwise, for the log
+
+
+@dataclass(frozen=True)
 class Settings:
     """The whole of it."""
 
     database: DatabaseSettings = field(default_factory=DatabaseSettings)
     opensearch: OpenSearchSettings = field(default_factory=OpenSearchSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
+    http: HttpSettings = field(default_factory=HttpSettings)
     indexes: Mapping[str, IndexSettings] = field(default_factory=dict)
     adopt_index: str | None = None  # [dlq] adopt_index: where letters of an older table belong
     path: Path | None = None  # the file it came from

@@ -19,6 +19,7 @@ from typing import Any
 from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import WorkerSettings
+from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
@@ -157,22 +158,19 @@ def stats(conn: Connection, *, index: str | None = None) -> Stats:
     return Stats(row[0], row[1], [Group(*group) for group in conn.run(SQL["groups"], index=index)])
 
 
-def letters(conn: Connection, selection: Selection, *, limit: int) -> list[Letter]:
-    """Return up to *limit* letters, the newest failure first."""
+def letters(
+    conn: Connection, selection: Selection, *, limit: int, after: tuple[datetime, int] | None = None
+) -> list[Letter]:
+    """Return up to *limit* letters, the newest failure first; *after* is the last attempt and number of the page before's last."""
+    at, number = after or (None, None)
     given = selection.parameters()
-    rows = conn.run(
-        SQL["list"],
-        index=given["index"],
-        error=given["error"],
-        older_than=given["older_than"],
-        limit=min(limit, _BIGINT),
-    )
+    rows = conn.run(SQL["list"], **given, limit=min(limit, _BIGINT), after_at=at, after_id=number)
     return [Letter(*row) for row in rows]
 
 
 def show(conn: Connection, name: str) -> LetterInFull | None:
     """Return the letter of that number, or the newest of the group of that name, with its history; None for neither."""
-    number = int(name) if name.isdigit() and len(name) < 19 else None
+    number = int(name) if name.isascii() and name.isdigit() and len(name) < 19 else None
     row = conn.run(SQL["show"], id=number, error=name).fetchone()
     return None if row is None else LetterInFull(*row)
 
@@ -190,7 +188,7 @@ def plan_retry(conn: Connection, selection: Selection, *, limit: int) -> Retried
     return Retried(len(ids), left=_total(conn) - len(ids), without_index=_without_index(conn, selection), dry_run=True)
 
 
-def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str, list[int]]:
+def requeue(conn: Connection, selection: Selection, *, limit: int, actor: str | None = None) -> tuple[str, list[int]]:
     """Move up to *limit* letters into the queue, in one transaction; returns a name for this retry, and their numbers."""
     retry = uuid.uuid4().hex[:12]
     with conn.transaction():
@@ -202,6 +200,7 @@ def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str,
                 action="dlq retry",
                 subject=selection.index or "all",
                 detail={"letters": len(ids), **selection.described()},
+                actor=actor,
             )
     reach("dlq.requeued")
     return retry, ids
@@ -217,6 +216,8 @@ def retry(
     wait: bool,
     timeout: timedelta,
     told: Callable[[int, int], None] = lambda _settled, _all: None,
+    actor: str | None = None,
+    tally: Tally | None = None,
 ) -> Retried:
     """
     Put up to *limit* letters back into the queue and, where no worker lives or with *wait*, see them through.
@@ -231,7 +232,7 @@ def retry(
     with contextlib.nullcontext() if workers else client() as ours:
         if ours is not None:
             _make_sure_it_answers(conn, ours, selection)
-        name, ids = requeue(conn, selection, limit=limit)
+        name, ids = requeue(conn, selection, limit=limit, actor=actor)
         without = _without_index(conn, selection)
         if not ids or (workers and not wait):
             none = 0 if not ids else None
@@ -239,7 +240,7 @@ def retry(
         if ours is None:
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
-            with _worker(pool, ours, settings, _indexes_of(conn, name)):
+            with _worker(pool, ours, settings, _indexes_of(conn, name), tally):
                 waiting, failed = _see_through(conn, name, ids, timeout, told)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
@@ -260,14 +261,16 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
 
 
 @contextlib.contextmanager
-def _worker(pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str]) -> Iterator[None]:
+def _worker(
+    pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None
+) -> Iterator[None]:
     """Have a worker of our own run meanwhile; what else waits in these indexes may go with the letters."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
         max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
         age_limit_seconds=settings.age_limit_seconds, indexes=tuple(indexes),
     )  # fmt: skip
-    worker = Worker(pool, client, options)
+    worker = Worker(pool, client, options, tally=tally)
     thread = threading.Thread(target=worker.run, name="retry", daemon=True)
     thread.start()
     try:
@@ -305,7 +308,14 @@ def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> P
     return Purged(count, oldest, newest, dry_run=True)
 
 
-def purge(conn: Connection, selection: Selection, *, everything: bool = False, planned: Purged | None = None) -> Purged:
+def purge(
+    conn: Connection,
+    selection: Selection,
+    *,
+    everything: bool = False,
+    planned: Purged | None = None,
+    actor: str | None = None,
+) -> Purged:
     """
     Delete letters for good, and leave an audit row, in one transaction.
 
@@ -320,6 +330,7 @@ def purge(conn: Connection, selection: Selection, *, everything: bool = False, p
                 action="dlq purge",
                 subject=selection.index or "all",
                 detail={"letters": count, **selection.described()},
+                actor=actor,
             )
     return Purged(count, planned.oldest, planned.newest)
 

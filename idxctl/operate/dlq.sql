@@ -15,12 +15,14 @@ GROUP BY fingerprint
 ORDER BY count(*) DESC, max(last_attempt_at) DESC
 
 -- name: list
--- Letters, the newest failure first, chosen by what operators have at hand.
+-- Letters, the newest failure first, chosen by what operators have at hand; a page goes on after the last of the one before.
 SELECT id, index_name, document_id, action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint, retries
 FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
+  AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
+  AND (%(after_at)s::timestamptz IS NULL OR (last_attempt_at, id) < (%(after_at)s::timestamptz, %(after_id)s::bigint))
 ORDER BY last_attempt_at DESC, id DESC
 LIMIT %(limit)s
 

@@ -65,6 +65,7 @@ class Written:
     answered: dict[int, int] = field(default_factory=dict)
     passed: bool = False  # OpenSearch has taken a body, or part of one
     largest: int = 0  # bytes of one document at the most, where that is more than a few
+    sent_bytes: int = 0
 
     def note(self, ids: Collection[str], generations: Iterable[Generation], verdict: Verdict) -> None:
         """Give all of *ids* the same verdict in all of *generations*."""
@@ -199,6 +200,7 @@ def send(client: Client, batch: Batch, generation: Generation, body: Body, limit
         written.note(body.ids, [generation], _TOO_OLD)
         return
     began = time.monotonic()
+    written.sent_bytes += len(body.text)
     try:
         answers = bulk.send(client, generation.name, body, pipeline=generation.definition.pipeline)
     except (OpenSearchRefused, OpenSearchUnreachable) as error:

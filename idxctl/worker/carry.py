@@ -20,6 +20,7 @@ from idxctl.core.errors import (
     PostgresRefused,
     PostgresUnreachable,
 )
+from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
@@ -27,7 +28,7 @@ from idxctl.queue import expand, pause, settle
 from idxctl.queue.claim import Batch, Head
 from idxctl.queue.settle import Settled
 from idxctl.worker import batch as steps
-from idxctl.worker import outcomes
+from idxctl.worker import counting, outcomes
 from idxctl.worker.batch import Limits, Sorted, Written
 from idxctl.worker.load import Breaker, Load
 from idxctl.worker.options import Counters, Options, fact
@@ -52,8 +53,10 @@ class Carrier:
         *,
         stopping: threading.Event,
         finished: threading.Event,
+        tally: Tally,
     ) -> None:
         self.counters = Counters()
+        self._tally = tally
         self.breaker = Breaker()
         self.load = Load(batches=options.workers, body_bytes=options.batch_bytes)
         self._pool = pool
@@ -123,6 +126,10 @@ class Carrier:
             lambda conn: settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._options.max_attempts)
         )
         self._count(batch, sorted_, settled)
+        counting.count(
+            self._tally, batch, sorted_.outcomes, settled,
+            max_attempts=self._options.max_attempts, sent_bytes=written.sent_bytes,
+        )  # fmt: skip
         self._mind_the_index(batch, head, sorted_)
         self._mind_the_cluster(sorted_, written)
         self._mind_the_load(sorted_)

@@ -23,6 +23,7 @@ from idxctl.core.errors import (
     PostgresRefused,
     PostgresUnreachable,
 )
+from idxctl.core.tally import Tally
 from idxctl.indexes import retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
@@ -58,15 +59,18 @@ class Worker:
     Thread-safe: `stop` may be called from a signal handler.
     """
 
-    def __init__(self, pool: Pool, client: Client, options: Options) -> None:
+    def __init__(self, pool: Pool, client: Client, options: Options, *, tally: Tally | None = None) -> None:
         self.id = janitor.new_id()
         self.options = options
+        self.tally = tally or Tally()
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
         self._stopping = threading.Event()
         self._finished = threading.Event()
-        self._carrier = Carrier(pool, client, options, self.id, stopping=self._stopping, finished=self._finished)
+        self._carrier = Carrier(
+            pool, client, options, self.id, stopping=self._stopping, finished=self._finished, tally=self.tally
+        )
         self._baton = threading.Lock()
         self._guard = threading.Lock()
         self._held: dict[int, float] = {}  # token -> when it was last claimed or renewed

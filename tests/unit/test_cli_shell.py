@@ -19,7 +19,9 @@ from idxctl.cli.state import NothingChanged, State
 from idxctl.core import errors
 from idxctl.core.errors import UsageError
 
-ENGINES = ("psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "botocore")
+ENGINES = (
+    "psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "botocore", "starlette", "uvicorn", "prometheus_client",
+)  # fmt: skip
 
 # Runs the command line with one more noun, whose commands end in every way there is.
 TROUBLE = """

@@ -1,0 +1,77 @@
+"""``idxctl serve``: HTTP alone; ``worker start --http`` answers beside its work."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from idxctl.cli.log import LogFormat, configure
+from idxctl.cli.state import current
+from idxctl.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from idxctl.core.settings import Settings
+    from idxctl.worker.pool import Worker
+
+_EXTRA = ("starlette", "uvicorn", "prometheus_client")
+
+
+def serve(
+    *,
+    http: Annotated[
+        str | None,
+        typer.Option(
+            "--http", metavar="HOST:PORT", show_default=False, help="Where to listen [default: 127.0.0.1:9321]."
+        ),
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Change nothing, whatever the token.")] = False,
+    log_format: Annotated[LogFormat, typer.Option("--log-format", help="How facts are logged.")] = LogFormat.HUMAN,
+) -> None:
+    """
+    Answer HTTP until stopped: status, queue, dead letters, metrics and health. Claims nothing.
+
+    Changes need a bearer token (IDXCTL_HTTP_TOKEN, IDXCTL_HTTP_TOKENS_FILE), and so does all of it beyond this machine.
+    """
+    state = current()
+    configure(log_format, debug=state.debug)
+    settings = state.load(**{"http.read_only": read_only or None})
+    stopped = threading.Event()
+
+    def on_signal(number: int, _frame: FrameType | None) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, on_signal)
+    with _server().serving(settings, listen=http):
+        stopped.wait()
+
+
+def answering(settings: Settings, listen: str | None, worker: Worker) -> AbstractContextManager[Any]:
+    """Answer HTTP beside a worker where *listen* names an address; until the block ends."""
+    if listen is None:
+        return contextlib.nullcontext()
+    answers: AbstractContextManager[Any] = _server().serving(settings, listen=listen, worker=worker)
+    return answers
+
+
+def _server() -> Any:
+    """Return the server's module; what it needs comes with an extra."""
+    try:
+        from idxctl.web import server
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] in _EXTRA:
+            raise ConfigError(
+                f"HTTP needs packages that are not installed ({error.name})", hint="pip install 'idxctl[http]'"
+            ) from error
+        raise
+    return server

@@ -1,0 +1,32 @@
+"""Values as JSON has them, the same on the command line and over HTTP."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+from idxctl.core.settings import Secret
+
+
+def plain_value(value: Any) -> Any:
+    """Return *value* as JSON has it: dataclasses as objects, times in ISO 8601, timedeltas in seconds, secrets as stars."""
+    if isinstance(value, Secret):
+        return "***"
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain_value(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [plain_value(item) for item in value]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    return str(value)

@@ -1,0 +1,226 @@
+"""
+The alerts: when each fires, what it means and what to do, with the series that prove it.
+
+Several processes export the same gauges, so that every expression takes their maximum by index before it sums.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from idxctl.core import metrics as m
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Series for `promtool test rules`, and the alert's summary at a time, where it must fire then; None where it must not."""
+
+    series: Mapping[str, str]
+    at: str
+    fires: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert and its page in the runbook. ``proofs``: at least one at which it fires and one at which it does not."""
+
+    name: str
+    expr: str
+    lasts: str
+    severity: str
+    summary: str
+    meaning: str
+    todo: tuple[str, ...]
+    proofs: tuple[Proof, ...] = field(default=())
+
+    @property
+    def anchor(self) -> str:
+        """Its heading on the runbook page, as links have it."""
+        return self.name.lower()
+
+
+def everywhere(metric: m.Metric, *, more: str = "") -> str:
+    """Return a gauge by index, told once however many processes export it."""
+    return f"max by (index) ({metric.series[0]}{more})"
+
+
+def rate(metric: m.Metric, *, window: str = "2m") -> str:
+    """Return what all processes count together, a second."""
+    return f"sum(rate({metric.series[0]}[{window}]))"
+
+
+_DLQ, _QUEUE, _OLDEST = m.DLQ_SIZE.series[0], m.QUEUE_SIZE.series[0], m.OLDEST_AGE.series[0]
+_FAILURES = f'{m.FAILURE.series[0]}{{index="listings",action="index",reason="refused"}}'
+_LISTINGS = '{index="listings"}'
+_UP, _ALIVE = m.POSTGRES_UP.series[0], m.WORKERS_ALIVE.series[0]
+
+ALERTS = (
+    Alert(
+        "OpenSearchIndexingDeadLetters",
+        f"sum({everywhere(m.DLQ_SIZE)}) > 100",
+        "5m",
+        "warning",
+        "{{ $value }} dead letters",
+        "More than 100 documents could not be indexed for five minutes. Each is missing from the index, or stands there in "
+        "an older version; all others are fine.",
+        (
+            "`idxctl dlq stats` shows the causes in groups, most of them one and the same.",
+            "A refused document: mend its row, and the change clears the letter by itself; or mend the mapping and reindex.",
+            "A cause outside the rows that is mended: `idxctl dlq retry --limit 100`.",
+            "Letters that nobody can mend: `idxctl dlq purge --older-than 7d`.",
+        ),
+        (
+            Proof({_DLQ + _LISTINGS: "60x10", _DLQ + '{index="storefronts"}': "60x10"}, "6m", "120 dead letters"),
+            Proof({_DLQ + '{index="listings",instance="a"}': "60x10", _DLQ + '{index="listings",instance="b"}': "60x10"}, "6m"),
+            Proof({_DLQ + _LISTINGS: "0x2 150x10"}, "6m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingDeadLettersGrowing",
+        f"sum({everywhere(m.DLQ_SIZE)}) > sum({everywhere(m.DLQ_SIZE, more=' offset 10m')})",
+        "10m",
+        "warning",
+        "dead letters keep coming, {{ $value }} so far",
+        "For twenty minutes there were more dead letters than ten minutes before: something goes on failing, and the number "
+        "that wakes somebody up is only a question of time.",
+        (
+            "`idxctl dlq stats` shows when each group began: compare with deployments and changes of the mapping.",
+            "`idxctl dlq list --limit 5` shows the latest.",
+            "A deployment that writes what the index refuses: roll it back, then `idxctl dlq retry`.",
+        ),
+        (
+            Proof({_DLQ + _LISTINGS: "0+1x40"}, "35m", "dead letters keep coming, 35 so far"),
+            Proof({_DLQ + _LISTINGS: "0+1x10 10x30"}, "35m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingQueueFull",
+        f"sum({everywhere(m.QUEUE_SIZE)}) / max({m.QUEUE_CAPACITY.series[0]}) > 0.9",
+        "1m",
+        "warning",
+        "the queue is at {{ $value | humanizePercentage }} of its size",
+        "Documents come in faster than they are indexed. At its size the queue still takes every change, and nothing is lost; "
+        "but the library falls back to indexing inline, and requests get slower.",
+        (
+            "`idxctl queue stats` says whether it flows: a pause or an open circuit is another matter, see there.",
+            "It flows: `idxctl worker start --preset high` (10 workers) or `--preset burst` (15), or more processes on more hosts.",
+            "OpenSearch is the limit when the retry reason is overload: more workers do not help then.",
+        ),
+        (
+            Proof({_QUEUE + _LISTINGS: "950x5", m.QUEUE_CAPACITY.series[0]: "1000x5"}, "2m", "the queue is at 95% of its size"),
+            Proof({_QUEUE + _LISTINGS: "900x5", m.QUEUE_CAPACITY.series[0]: "1000x5"}, "2m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingFailures",
+        f"{rate(m.FAILURE)} > 10",
+        "2m",
+        "critical",
+        "{{ $value | humanize }} documents a second are given up",
+        "More than ten documents a second became dead letters for two minutes: not a bad row here and there, but a kind of "
+        "document that the index refuses.",
+        (
+            "`idxctl dlq stats` names the error; the first group is the one.",
+            "A field that the mapping does not know, after a deployment: add it to the mapping and `idxctl reindex`.",
+            "`idxctl pause --index NAME` stops the flow of letters; changes wait in the queue meanwhile.",
+            "Afterwards: `idxctl resume --index NAME`, and `idxctl dlq retry --error FINGERPRINT`.",
+        ),
+        (
+            Proof({_FAILURES: "0+900x10"}, "6m", "15 documents a second are given up"),
+            Proof({_FAILURES: "0+300x10"}, "6m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingLag",
+        f"{everywhere(m.OLDEST_AGE)} > 300",
+        "1m",
+        "warning",
+        "the oldest change of {{ $labels.index }} waits for {{ $value | humanizeDuration }}",
+        "A change that was committed more than five minutes ago is not searchable yet.",
+        (
+            "`idxctl queue stats` says what holds it: a pause, an open circuit, no worker, or too much at once.",
+            "One task that is tried again and again ages as well: `idxctl queue list --index NAME` shows its error.",
+            "A large reindex or `queue add` of everything explains a lag that shrinks by itself.",
+        ),
+        (
+            Proof({_OLDEST + _LISTINGS: "0+60x20"}, "9m", "the oldest change of listings waits for 9m 0s", {"index": "listings"}),
+            Proof({_OLDEST + _LISTINGS: "299x20"}, "9m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingNoWorker",
+        f"max({_ALIVE}) == 0 or absent({_UP})",
+        "1m",
+        "critical",
+        "no worker is running",
+        "No worker was seen for ten seconds, or nothing that exports metrics can be scraped at all. Changes are captured and "
+        "wait in the queue; nothing is indexed.",
+        (
+            "`idxctl worker list` asks the database; an empty list means what it says.",
+            "Look at the service that runs `idxctl worker start`: its log ends with the reason.",
+            "Start one by hand meanwhile: `idxctl worker start`.",
+            "Workers run, and Prometheus cannot reach them: `curl http://HOST:PORT/livez`, then the scrape configuration.",
+        ),
+        (
+            Proof({_ALIVE: "0x5", _UP: "1x5"}, "2m", "no worker is running"),
+            Proof({_ALIVE + '{instance="a"}': "0x5", _ALIVE + '{instance="b"}': "2x5", _UP: "1x5"}, "2m"),
+            Proof({"up": "1x5"}, "2m", "no worker is running"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingCircuitOpen",
+        f"max({m.BREAKER_OPEN.series[0]}) > 0",
+        "1m",
+        "critical",
+        "workers that wait for OpenSearch: {{ $value }}",
+        "OpenSearch as a whole fails or turns requests away; workers claim nothing and probe it. No attempt is spent, no dead "
+        "letter is made, and work resumes by itself.",
+        (
+            "`idxctl queue stats` quotes the reason; `curl OPENSEARCH/_cluster/health` shows the cluster's side.",
+            "Bring OpenSearch back; there is nothing to do in idxctl, before or after.",
+        ),
+        (
+            Proof({m.BREAKER_OPEN.series[0]: "1x5"}, "2m", "workers that wait for OpenSearch: 1"),
+            Proof({m.BREAKER_OPEN.series[0]: "1 0x5"}, "2m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingBlocked",
+        everywhere(m.PAUSED, more='{reason="blocked"}') + " > 0",
+        "1m",
+        "critical",
+        "OpenSearch takes no writes to {{ $labels.index }}",
+        "The index refuses writes as a whole: a full disk (flood stage), a read-only block, credentials, a broken document query. "
+        "Its tasks wait with no attempt spent, and it is probed.",
+        (
+            "`idxctl queue stats` quotes the reason.",
+            "A full disk: free space, or raise the watermarks; OpenSearch lifts the block by itself.",
+            "Credentials or rights: mend them. A broken query: mend it and `idxctl reindex`.",
+            "It resumes with the next probe, a minute later at most; `idxctl resume --index NAME` does not wait.",
+        ),
+        (
+            Proof({m.PAUSED.series[0] + '{index="listings",reason="blocked"}': "1x5"}, "2m", "OpenSearch takes no writes to listings", {"index": "listings"}),
+            Proof({m.PAUSED.series[0] + '{index="listings",reason="operator"}': "1x5"}, "2m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingPostgresDown",
+        f"max({_UP}) == 0",
+        "1m",
+        "critical",
+        "PostgreSQL does not answer idxctl",
+        "Every process that exports metrics fails to read PostgreSQL. Queue and dead letters are in it, so that nobody knows "
+        "their size; workers wait for it, and nothing is lost.",
+        (
+            "`idxctl queue stats` says what the connection fails with.",
+            "`curl http://HOST:PORT/readyz` asks a worker's process the same.",
+            "Bring PostgreSQL back; workers go on by themselves.",
+        ),
+        (
+            Proof({_UP + '{instance="a"}': "0x5", _UP + '{instance="b"}': "0x5", _ALIVE: "1x5"}, "2m", "PostgreSQL does not answer idxctl"),
+            Proof({_UP + '{instance="a"}': "0x5", _UP + '{instance="b"}': "1x5", _ALIVE: "1x5"}, "2m"),
+        ),
+    ),
+)  # fmt: skip

@@ -1,0 +1,57 @@
+"""Write the files where somebody wants them, and over nothing that they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from idxctl.core.errors import UsageError
+from idxctl.operate.export.monitoring import dashboard, pages, rules
+
+
+@dataclass(frozen=True)
+class Written:
+    """One file: ``state`` is written, changed or unchanged."""
+
+    path: Path
+    state: str
+    what: str
+
+
+def export(
+    directory: Path, *, targets: Sequence[str], runbook: str = pages.RUNBOOK, force: bool = False
+) -> list[Written]:
+    """
+    Write every file below *directory*, which is made if need be.
+
+    A file that stands there with other contents is left, and so are all others: `UsageError`, unless *force* is given.
+    """
+    wanted = {
+        rules.SCRAPE: (rules.scrape(targets), "scrape configuration"),
+        rules.RULES: (rules.rules(runbook), "alert rules"),
+        rules.TESTS: (rules.tests(runbook), "tests of the rules, for promtool"),
+        dashboard.FILE: (dashboard.dashboard(), "dashboard, to import into Grafana"),
+        pages.RUNBOOK: (pages.runbook_page(), "what each alert means, and what to do"),
+    }
+    states = {name: _state(directory / name, text) for name, (text, _) in wanted.items()}
+    differing = [name for name, state in states.items() if state == "changed"]
+    if differing and not force:
+        raise UsageError(
+            f"{directory} holds other versions of {', '.join(differing)}; nothing was written",
+            hint="--force writes over them",
+        )
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, (text, _) in wanted.items():
+        if states[name] != "unchanged":
+            (directory / name).write_text(text, encoding="utf-8")
+    return [Written(directory / name, states[name], what) for name, (_, what) in wanted.items()]
+
+
+def _state(path: Path, text: str) -> str:
+    try:
+        return "unchanged" if path.read_text(encoding="utf-8") == text else "changed"
+    except FileNotFoundError:
+        return "written"
+    except UnicodeDecodeError:
+        return "changed"

@@ -1,0 +1,51 @@
+"""The gauges, read from PostgreSQL: every process that is asked tells the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from idxctl.core import metrics
+from idxctl.core.metrics import Gauges
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.named import load
+from idxctl.queue import stats
+from idxctl.worker import janitor
+
+SQL = load("idxctl.operate", "metrics.sql")
+_STATEMENT_TIMEOUT = "5s"  # a scrape is over by then; a queue that long to count is alarming enough
+
+
+def read(conn: Connection, *, capacity: int, indexes: Iterable[str] = ()) -> Gauges:
+    """
+    Return every gauge of every index; those named and empty are there at 0.
+
+    *capacity* is the queue's where no live worker names one. One transaction that reads only.
+    """
+    with conn.transaction(read_only=True, local={"statement_timeout": _STATEMENT_TIMEOUT}):
+        queue = {one.index: one for one in stats.stats(conn).by_index}
+        workers = janitor.alive(conn)
+        runs = {index: (documents, failed) for index, documents, failed in conn.run(SQL["reindexes"])}
+    empty = stats.IndexStats("", 0, 0, 0, 0, 0, 0, None, 0, indexable=False)
+    rows = {name: queue.get(name, empty) for name in sorted({*queue, *runs, *indexes})}
+    return {
+        metrics.POSTGRES_UP.name: {(): 1.0},
+        metrics.QUEUE_SIZE.name: {(name,): one.queue_size for name, one in rows.items()},
+        metrics.QUEUE_CAPACITY.name: {(): max((one.queue_size for one in workers), default=capacity)},
+        metrics.QUEUED.name: {(name,): one.queued for name, one in rows.items()},
+        metrics.IN_FLIGHT.name: {(name,): one.in_flight for name, one in rows.items()},
+        metrics.DLQ_SIZE.name: {(name,): one.dead for name, one in rows.items()},
+        metrics.OLDEST_AGE.name: {(name,): max(one.oldest_age_seconds or 0.0, 0.0) for name, one in rows.items()},
+        metrics.PAUSED.name: {
+            (name, cause): float(any(pause["cause"] == cause for pause in one.pauses))
+            for name, one in rows.items()
+            for cause in metrics.PAUSED.reasons
+        },
+        metrics.BREAKER_OPEN.name: {(): sum(one.breaker is not None for one in workers)},
+        metrics.WORKERS_ALIVE.name: {(): len(workers)},
+        metrics.REINDEX_RUNNING.name: {(name,): float(name in runs) for name in rows},
+        metrics.REINDEX_DOCUMENTS.name: {(name,): runs.get(name, (0, 0))[0] for name in rows},
+        metrics.REINDEX_FAILED.name: {(name,): runs.get(name, (0, 0))[1] for name in rows},
+    }
+
+
+UNREADABLE: Gauges = {metrics.POSTGRES_UP.name: {(): 0.0}}

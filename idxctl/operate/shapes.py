@@ -1,0 +1,56 @@
+"""What is told of queue, workers and indexer, as JSON has it: one shape for the command line and for HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from idxctl.core.plain import plain_value
+from idxctl.queue.stats import QueueStats
+from idxctl.worker.janitor import WorkerRow
+
+_HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
+
+
+def queue(found: QueueStats, workers: Sequence[WorkerRow]) -> dict[str, Any]:
+    """Return the queue with the number of live workers, and the breaker of one that found OpenSearch failing."""
+    return {**plain_value(found), "workers": len(workers), "breaker": plain_value(breaker(workers))}
+
+
+def breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:
+    """Return the breaker of a worker that found OpenSearch failing, if one did."""
+    return next((one.breaker for one in workers if one.breaker), None)
+
+
+def worker(one: WorkerRow) -> dict[str, Any]:
+    """Return one worker process: its row, with the counters of its last heartbeat beside."""
+    told = f"{one.breaker['state']}: {one.breaker['reason']}" if one.breaker else "closed"
+    return {
+        "worker": one.id, "host": one.host, "pid": one.pid, "version": one.version, "state": one.state, "threads": one.threads,
+        "queue_size": one.queue_size, "indexes": one.indexes, "started_at": one.started_at, "seen_at": one.seen_at,
+        "breaker": told, "concurrency": None, "batch_bytes": None, "size_limit": None, **one.counters,
+    }  # fmt: skip
+
+
+def indexer(found: QueueStats, workers: Sequence[WorkerRow], *, capacity: int) -> dict[str, Any]:
+    """
+    Return whether documents are indexed behind the application's back, and whether the queue keeps up.
+
+    Healthy: below nine tenths of the capacity, and somebody who is not about to leave takes the tasks.
+    """
+    capacity = max((one.queue_size for one in workers), default=capacity)
+    running = [one for one in workers if one.state == "running"]
+    return {
+        "status": "enabled" if workers else "disabled",
+        "mode": "asynchronous" if workers else "synchronous",
+        "healthy": bool(running) and found.queue_size < _HEALTHY_SHARE * capacity,
+        "queue_size": found.queue_size,
+        "queue_capacity": capacity,
+        "queued": found.queued,
+        "in_flight": found.in_flight,
+        "oldest_age_seconds": found.oldest_age_seconds,
+        "dead": found.dead,
+        "workers": len(workers),
+        "circuits_open": sum(one.breaker is not None for one in workers),
+        "paused": [one.index for one in found.by_index if one.pauses],
+    }

@@ -1,0 +1,144 @@
+"""The application: each request through limits and access to a route, and every answer with the same headers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import orjson
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from idxctl.web import limits, parameters
+from idxctl.web.auth import SAFE, Access
+from idxctl.web.backend import Backend
+from idxctl.web.description import description
+from idxctl.web.limits import Buckets
+from idxctl.web.problems import Problem, of_error
+from idxctl.web.routes import ENDPOINTS, Answer, Endpoint, longest, shown
+
+Handler = Callable[[Request], Awaitable[Response]]
+_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+_WRONG_TOKEN_COST = 10.0  # requests that a wrong token counts as: guessing is slow
+
+
+def make(backend: Backend, access: Access) -> ASGIApp:
+    """Return the application."""
+    buckets = Buckets(backend.settings.http.rate_limit)
+    routes = [_route(backend, access, buckets, endpoint) for endpoint in ENDPOINTS]
+    routes += [
+        Route("/livez", _told(_livez), methods=["GET"]),
+        Route("/readyz", _told(_readyz(backend)), methods=["GET"]),
+        Route("/metrics", _told(_metrics(backend, buckets)), methods=["GET"]),
+        Route("/openapi.json", _told(_description(access, buckets)), methods=["GET"]),
+    ]
+    app = Starlette(routes=routes, exception_handlers={HTTPException: _not_routed})
+    app.router.redirect_slashes = False
+    return _with_headers(app)
+
+
+def _with_headers(app: ASGIApp) -> ASGIApp:
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def headed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_HEADERS]
+            await send(message)
+
+        await app(scope, receive, headed)
+
+    return answer
+
+
+def _told(handler: Handler) -> Handler:
+    """Have a handler's errors answered as problems: none of them leaves as a bare 500."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except Exception as error:  # noqa: BLE001 - the boundary of the server: a bug is one request's, and logged
+            return of_error(error).response()
+
+    return answer
+
+
+async def _not_routed(_request: Request, error: Exception) -> Response:
+    """404 for a path that there is not, 405 for a method it does not know."""
+    assert isinstance(error, HTTPException)
+    what = {404: "there is nothing at this path", 405: "this path does not take that method"}
+    return Problem(error.status_code, what.get(error.status_code, error.detail), headers=error.headers).response()
+
+
+def _client(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _route(backend: Backend, access: Access, buckets: Buckets, endpoint: Endpoint) -> Route:
+    async def answer(request: Request) -> Response:
+        who = _admitted(request, access, buckets)
+        body = b"" if endpoint.method in SAFE else await limits.body(request, backend.settings.http.max_body)
+        media = request.headers.get("content-type", "")
+        given = parameters.read(endpoint.parameters, request.query_params.multi_items(), body, media)
+        given.update(request.path_params)
+        among = "waits" if endpoint.waits else "asked"
+        found = await backend.call(lambda: endpoint.act(backend, who, given), among=among, patience=longest(endpoint))
+        status, value = (found.status, found.value) if isinstance(found, Answer) else (200, found)
+        return _json(shown(value), status)
+
+    path = endpoint.path.replace("{number}", "{number:int}")
+    return Route(path, _told(answer), methods=[endpoint.method])
+
+
+def _admitted(request: Request, access: Access, buckets: Buckets) -> Any:
+    buckets.require(_client(request))
+    try:
+        return access.check(request)
+    except Problem as problem:
+        if problem.headers.pop("X-Idxctl-Auth", None):
+            buckets.take(_client(request), cost=_WRONG_TOKEN_COST)
+        raise
+
+
+async def _livez(_request: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+def _readyz(backend: Backend) -> Handler:
+    async def answer(_request: Request) -> Response:
+        reasons = await backend.call(backend.unready, among="probes")
+        if reasons:
+            raise Problem(503, "; ".join(reasons), ready=False, headers={"Retry-After": "5"})
+        return _json({"ready": True})
+
+    return answer
+
+
+def _metrics(backend: Backend, buckets: Buckets) -> Handler:
+    async def answer(request: Request) -> Response:
+        buckets.require(_client(request))
+        accept = request.headers.get("accept", "")
+        page, media_type = await backend.call(lambda: backend.exporter.scrape(accept), among="probes")
+        return Response(page, headers={"Content-Type": media_type})
+
+    return answer
+
+
+def _description(access: Access, buckets: Buckets) -> Handler:
+    async def answer(request: Request) -> Response:
+        _admitted(request, access, buckets)
+        return _json(description())
+
+    return answer
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(orjson.dumps(value) + b"\n", status, media_type="application/json")

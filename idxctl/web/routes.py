@@ -1,0 +1,193 @@
+"""Every path that is answered: what it takes, who may ask it, and the function of the engine behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from idxctl.core.errors import UsageError
+from idxctl.core.plain import plain_value
+from idxctl.operate import dlq, requests, shapes
+from idxctl.postgres.connect import Connection
+from idxctl.queue import stats
+from idxctl.web.auth import Who
+from idxctl.web.backend import Backend, Given
+from idxctl.web.parameters import Parameter, cursor
+from idxctl.web.problems import Problem
+from idxctl.worker import janitor
+
+_ROOT = "/api/v1/admin"
+_LONGEST_WAIT = timedelta(minutes=5)
+_DEFAULT_WAIT = timedelta(seconds=30)
+
+INDEX = Parameter("index", "text", "Only this index.")
+ERROR = Parameter("error", "text", "Only letters of this group of errors, by its fingerprint.")
+OLDER_THAN = Parameter("older_than", "duration", "Only letters created longer ago.")
+IDS = Parameter("id", "ids", "Letters by number; may be repeated.")
+DRY_RUN = Parameter("dry_run", "flag", "Tell what would be done, and do nothing.", default=False)
+_SELECTORS = (INDEX, ERROR, OLDER_THAN, IDS)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a route answers, when it is not 200."""
+
+    status: int
+    value: Any
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One path with its method; ``answer`` names the schema of what it returns."""
+
+    method: str
+    path: str
+    summary: str
+    act: Callable[[Backend, Who, Given], Any]
+    answer: str
+    parameters: tuple[Parameter, ...] = ()
+    waits: bool = False  # it may take as long as the client says
+    by_id: bool = False
+
+
+def _status(backend: Backend, _who: Who, _given: Given) -> Any:
+    conn = backend.connection()
+    shown = shapes.indexer(stats.stats(conn), janitor.alive(conn), capacity=backend.settings.worker.queue_size)
+    return {**shown, "healthy": shown["healthy"] and not backend.stopping}
+
+
+def _asked(backend: Backend, given: Given) -> Connection:
+    """Return a connection, after the index that was asked for was found to be one that somebody knows."""
+    conn = backend.connection()
+    try:
+        requests.check_known(conn, backend.settings, given["index"])
+    except UsageError as error:
+        raise Problem(400, error.message, field="index", hint=error.hint) from None
+    return conn
+
+
+def _dlq_stats(backend: Backend, _who: Who, given: Given) -> Any:
+    return dlq.stats(_asked(backend, given), index=given["index"])
+
+
+def _selection(given: Given) -> dlq.Selection:
+    return dlq.Selection(given["index"], given["error"], given["id"], given["older_than"])
+
+
+def _letters(backend: Backend, _who: Who, given: Given) -> Any:
+    limit = given["limit"]
+    found = dlq.letters(_asked(backend, given), _selection(given), limit=limit + 1, after=given["cursor"])
+    page = found[:limit]
+    following = cursor((page[-1].last_attempt_at, page[-1].id)) if len(found) > limit else None
+    return {"letters": page, "next_cursor": following}
+
+
+def _letter(backend: Backend, _who: Who, given: Given) -> Any:
+    found = dlq.show(backend.connection(), str(given["number"]))
+    if found is None:
+        raise Problem(404, f"there is no dead letter {given['number']}", hint="one that was indexed since is gone")
+    return found
+
+
+def _retry(backend: Backend, who: Who, given: Given) -> Any:
+    chosen, limit = _selection(given), given["limit"]
+    conn = _asked(backend, given)
+    if given["dry_run"]:
+        return dlq.plan_retry(conn, chosen, limit=limit)
+    timeout = min(given["timeout"] or _DEFAULT_WAIT, _LONGEST_WAIT)
+    try:
+        with backend.own_pool() as pool:
+            return dlq.retry(
+                pool,
+                backend.opensearch,
+                backend.settings.worker,
+                chosen,
+                limit=limit,
+                wait=given["wait"],
+                timeout=timeout,
+                actor=who.name,
+                tally=backend.tally,
+            )
+    except dlq.NotSettled as error:  # the letters are in the queue, and somebody will index them
+        return Answer(202, error.done)
+
+
+def _purge(backend: Backend, who: Who, given: Given) -> Any:
+    chosen = _selection(given)
+    if chosen.empty and not given["all"]:
+        raise Problem(
+            400,
+            "which letters? a purge takes older_than, error, index or id",
+            field="older_than",
+            hint="older_than=7d, or all=true for all of them",
+        )
+    conn = _asked(backend, given)
+    if given["dry_run"]:
+        return dlq.plan_purge(conn, chosen, everything=given["all"])
+    return dlq.purge(conn, chosen, everything=given["all"], actor=who.name)
+
+
+def _queue(backend: Backend, _who: Who, given: Given) -> Any:
+    conn = _asked(backend, given)
+    return shapes.queue(stats.stats(conn, index=given["index"]), janitor.alive(conn))
+
+
+def _workers(backend: Backend, _who: Who, _given: Given) -> Any:
+    return {"workers": [shapes.worker(one) for one in janitor.alive(backend.connection())]}
+
+
+ENDPOINTS = (
+    Endpoint("GET", f"{_ROOT}/indexer/status", "Whether indexing keeps up.", _status, "Indexer"),
+    Endpoint("GET", f"{_ROOT}/queue/stats", "What waits, by index, and why it does not move.", _queue, "Queue", (INDEX,)),
+    Endpoint("GET", f"{_ROOT}/workers", "The workers that run, on every host.", _workers, "Workers"),
+    Endpoint("GET", f"{_ROOT}/dlq/stats", "Dead letters in groups that failed alike.", _dlq_stats, "DeadLetters", (INDEX,)),
+    Endpoint(
+        "POST",
+        f"{_ROOT}/dlq/retry",
+        "Put letters back into the queue, the least recently attempted first. Without a live worker they are indexed here, "
+        "and the answer tells what became of them; 202 when that takes longer than the timeout.",
+        _retry,
+        "Retried",
+        (
+            Parameter("limit", "count", "Most letters to retry.", default=100, most=10_000),
+            *_SELECTORS,
+            Parameter("wait", "flag", "With workers running: wait, and tell what became of them.", default=False),
+            Parameter("timeout", "duration", "How long to wait: 30s, five minutes at most."),
+            DRY_RUN,
+        ),
+        waits=True,
+    ),
+    Endpoint(
+        "POST",
+        f"{_ROOT}/dlq/purge",
+        "Delete letters for good. Needs a selector, or all=true.",
+        _purge,
+        "Purged",
+        (*_SELECTORS, Parameter("all", "flag", "All of them.", default=False), DRY_RUN),
+    ),
+    Endpoint(
+        "GET",
+        f"{_ROOT}/dlq",
+        "Letters, the newest failure first, page by page.",
+        _letters,
+        "Letters",
+        (
+            *_SELECTORS,
+            Parameter("limit", "count", "Letters of a page.", default=20, most=1000),
+            Parameter("cursor", "cursor", "next_cursor of the page before."),
+        ),
+    ),
+    Endpoint("GET", f"{_ROOT}/dlq/{{number}}", "One letter with its past.", _letter, "LetterInFull", by_id=True),
+)  # fmt: skip
+
+
+def longest(endpoint: Endpoint) -> float:
+    """Return the seconds after which an answer of this route is given up."""
+    return _LONGEST_WAIT.total_seconds() + 60 if endpoint.waits else 30.0
+
+
+def shown(value: Any) -> Any:
+    """Return an answer as JSON has it."""
+    return plain_value(value)
