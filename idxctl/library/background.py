@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError
 from idxctl.core.settings import Settings
+from idxctl.core.tally import Tally
 from idxctl.library.callers import SQL
 from idxctl.opensearch.client import connect
 from idxctl.postgres.connect import Connection, Pool
@@ -35,12 +36,13 @@ def queue_size(conn: Connection, indexes: Sequence[str], *, most: int) -> int:
 class Background:
     """One run of asynchronous indexing: `start`, then `stop` and perhaps `join`. Never started again."""
 
-    def __init__(self, settings: Settings, *, workers: int, capacity: int, counters: Counters) -> None:
+    def __init__(self, settings: Settings, *, workers: int, capacity: int, counters: Counters, tally: Tally) -> None:
         self.workers = workers
         self.capacity = capacity
         self.size = 0  # as it was a second ago
         self._indexes = list(settings.indexes)
         self._counters = counters
+        self._tally = tally
         self._drain_seconds = settings.worker.drain_timeout_seconds
         self._options = Options(
             workers=workers,
@@ -133,7 +135,7 @@ class Background:
         self._client.close()
 
     def _run_once(self) -> None:
-        worker = Worker(self._pool, self._client, self._options)
+        worker = Worker(self._pool, self._client, self._options, tally=self._tally)
         worker.counters = self._counters
         with self._guard:
             self._worker = worker

@@ -19,6 +19,7 @@ import psycopg
 from idxctl.core import config
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
 from idxctl.core.settings import Settings
+from idxctl.core.tally import Tally
 from idxctl.library import callers, documents, waiting
 from idxctl.library.background import Background
 from idxctl.library.callers import Append, Appended, Pending, PsycopgCaller
@@ -35,6 +36,10 @@ from idxctl.worker.pool import Counters
 
 if TYPE_CHECKING:
     import sqlalchemy
+    import sqlalchemy.orm
+    from prometheus_client.registry import Collector
+
+    from idxctl.core.metrics import Gauges
 
 log = logging.getLogger("idxctl.library")
 
@@ -60,6 +65,7 @@ class Indexer:
         self._wanted: tuple[int, int] | None = None  # asynchronous, from the next use on: workers and queue size
         self._start_at = 0.0
         self._sync, self._async = Counters(), Counters()
+        self._tally = Tally(settings.indexes)
         self._begin()
         _LIVING.add(self)
 
@@ -73,7 +79,7 @@ class Indexer:
 
     def _open(self) -> None:
         self._own = Connections(self.settings.database, application_name="idxctl-library")
-        self._inline = Inline(self.settings, self._own, self._sync)
+        self._inline = Inline(self.settings, self._own, self._sync, self._tally)
         self._closed = False
 
     @classmethod
@@ -194,7 +200,9 @@ class Indexer:
                 return
             with self._own.one() as conn:
                 migrate.require(conn)
-                started = Background(self.settings, workers=workers, capacity=queue_size, counters=self._async)
+                started = Background(
+                    self.settings, workers=workers, capacity=queue_size, counters=self._async, tally=self._tally
+                )
                 started.start(conn)
             self._retire(running)
             self._background = started
@@ -249,6 +257,22 @@ class Indexer:
     def counters(self) -> Mapping[Literal["sync", "async"], Counters]:
         """What this process has indexed since it began, by mode, with latencies from enqueued to indexed; for metrics."""
         return {"sync": self._sync, "async": self._async}
+
+    def collector(self) -> Collector:
+        """
+        Return this process's metrics for the application's own registry: ``REGISTRY.register(indexer.collector())``.
+
+        The names are those of `idxctl worker start --http`, with ``mode`` sync for what was indexed in the caller's thread.
+        Needs the extra ``idxctl[http]``; made again after a fork.
+        """
+        from idxctl.operate import metrics
+        from idxctl.web.exporter import Exporter
+
+        def gauges() -> Gauges:
+            with self._own.one() as conn:
+                return metrics.read(conn, capacity=self.settings.worker.queue_size, indexes=self.settings.indexes)
+
+        return Exporter(self._tally, gauges)
 
     # --- looking after it ---------------------------------------------------------------------------------------------
 
@@ -343,6 +367,7 @@ class Indexer:
         wanted = self._wanted if running is None or running.stopping else (running.workers, running.capacity)
         closed = self._closed
         self._sync, self._async = Counters(), Counters()
+        self._tally = Tally(self.settings.indexes)
         self._begin()
         self._wanted, self._closed = wanted, closed
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
 from idxctl.core.settings import Settings
+from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
 from idxctl.library.callers import Appended
 from idxctl.library.connections import Connections
@@ -23,7 +24,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.queue import claim, settle
 from idxctl.queue.claim import Batch
 from idxctl.worker import batch as steps
-from idxctl.worker import janitor, outcomes
+from idxctl.worker import counting, janitor, outcomes
 from idxctl.worker.batch import Limits, Sorted
 from idxctl.worker.load import Breaker
 from idxctl.worker.outcomes import Kind
@@ -37,8 +38,9 @@ LONGEST_SECONDS = 2.0  # that a request waits for OpenSearch; what takes longer 
 class Inline:
     """Indexes what callers have committed, in their own threads. Nothing here raises; counts are in ``counters``."""
 
-    def __init__(self, settings: Settings, connections: Connections, counters: Counters) -> None:
+    def __init__(self, settings: Settings, connections: Connections, counters: Counters, tally: Tally) -> None:
         self.counters = counters
+        self._tally = tally
         self.breaker = Breaker()
         self._settings = settings.worker
         self._connections = connections
@@ -95,6 +97,10 @@ class Inline:
             log.warning("%s stays queued: %s", batch.index, sorted_.blocked)
         if settled.held:
             self._count(batch, sorted_, settled)
+            counting.count(
+                self._tally, batch, sorted_.outcomes, settled,
+                max_attempts=self._settings.max_attempts, sent_bytes=written.sent_bytes, mode="sync",
+            )  # fmt: skip
 
     def _count(self, batch: Batch, sorted_: Sorted, settled: settle.Settled) -> None:
         now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,7 +38,9 @@ class Reader:
 
     def read(self, page: str) -> int:
         """Run the page's blocks; returns how many commands and statements that were."""
-        text = (PAGES / page).read_text(encoding="utf-8").replace("marketplace_listings", self.index)
+        text = (PAGES / page).read_text(encoding="utf-8")
+        for word, ours in (("marketplace_listings", self.index), ("UPDATE listings", "UPDATE items"), ("12345", "5")):
+            text = text.replace(word, ours)
         ran = 0
         for kind, block in BLOCK.findall(text):
             if kind == "sh":
@@ -46,6 +49,8 @@ class Reader:
                 with psycopg.connect(self.database, autocommit=True) as connection:
                     connection.execute(block)
                 ran += block.count(";")
+            elif kind == "python":
+                ran += self.type(shlex.join([sys.executable, "-W", "error", "-c", block]))
             else:
                 assert kind == "toml", kind
                 self.configure(block)
@@ -89,6 +94,21 @@ def reader(items, idxctl, tmp_path):
 def test_tuning(reader, items):
     assert reader.read("tuning.md") == 6
     assert items.queued() == 10
+
+
+def test_canary(reader, items):
+    assert reader.read("canary.md") == 6
+    assert items.document(5)["price"] == "99"
+    assert items.differences() == []
+
+
+def test_rollback(reader, items):
+    items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")
+    items.hand().rest()
+    items.sql("UPDATE items SET price = '7' WHERE id <= 3")
+    assert reader.read("rollback.md") == 8
+    assert items.letters() == {}
+    assert items.differences() == []
 
 
 def test_what_to_do_about_alerts(reader, items):
