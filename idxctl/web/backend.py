@@ -39,7 +39,7 @@ class Backend:
     def __init__(self, settings: Settings, *, worker: Worker | None = None) -> None:
         self.settings = settings
         self.worker = worker
-        self._pool = Pool(settings.database, application_name="idxctl http")
+        self._pool = Pool(settings.database, application_name="idxctl-http")
         self._client: Client = connect_opensearch(settings.opensearch)
         self.tally = worker.tally if worker is not None else Tally()
         self.tally.know(settings.indexes)
@@ -76,7 +76,7 @@ class Backend:
     @contextlib.contextmanager
     def own_pool(self) -> Iterator[Pool]:
         """Make a pool for a retry that may start threads of its own; closed at its end, or when the server stops."""
-        pool = Pool(self.settings.database, application_name="idxctl http retry")
+        pool = Pool(self.settings.database, application_name="idxctl-http-retry")
         self._waiting.add(pool)
         try:
             yield pool
