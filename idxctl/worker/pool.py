@@ -64,6 +64,9 @@ class Worker:
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
+        # How long PostgreSQL may be silent. Leases are renewed at a third of their time: a keeper that waits for half of it
+        # beyond that still comes before they lapse.
+        self._patience = options.lease_seconds / 2
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._carrier = Carrier(pool, client, options, self.id, stopping=self._stopping, finished=self._finished)
@@ -100,7 +103,7 @@ class Worker:
 
     def run(self, *, drain_timeout: float = 30.0) -> None:
         """Work until stopped or done, then drain; raises what broke a thread, if anything did."""
-        with self._running():
+        with self._pool.patient(self._patience), self._running():
             self._stopping.wait()
             self._drain(drain_timeout)
         if self._broken is not None:
@@ -174,7 +177,8 @@ class Worker:
 
     def _minded(self, act: Callable[[], None]) -> None:
         try:
-            act()
+            with self._pool.patient(self._patience):
+                act()
         except BaseException as error:  # noqa: BLE001 - a bug must end the process, not leave it with fewer threads
             self._broken = error
             self._stopping.set()
