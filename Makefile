@@ -27,7 +27,7 @@ faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	$(BIN)/python tests/mutants.py
 
-test-system: $(VENV)/.ready   ## needs Debian's cron, zsh and fish, and root; Go and Maven for the examples
+test-system: $(VENV)/.ready   ## needs Debian's cron, zsh, fish and pgbouncer, and root; Go and Maven for the examples
 	$(BIN)/pytest -m system
 
 completions: $(VENV)/.ready   ## write the completion scripts again

@@ -67,8 +67,8 @@ def test_a_client_that_is_stopped_in_a_transaction_is_given_up_by_the_server(dat
             other.execute("SELECT pg_advisory_lock(1)")  # waits until it is free
             pool.mine().execute(b"SELECT 1")
 
-    with psycopg.connect(database, autocommit=True) as other, pool.patient(0.3):
-        pytest.raises(PostgresUnreachable, stop_for_long)
+    with psycopg.connect(database, autocommit=True) as other, pool.patient(0.3), pytest.raises(PostgresUnreachable):
+        stop_for_long()
     pool.close()
 
 
