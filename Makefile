@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 WORKERS ?= auto
+MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults mutants test-system completions pictures wheel clean
+.PHONY: demo test check unit faults soak mutants test-system completions pictures wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -23,6 +24,9 @@ unit: $(VENV)/.ready          ## the tests without servers
 
 faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 	$(BIN)/pytest tests/faults
+
+soak: $(VENV)/.ready          ## all faults at random under load, then every document compared: MINUTES=10 SEED=
+	PYTHONPATH=tests MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak
 
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	$(BIN)/python tests/mutants.py
