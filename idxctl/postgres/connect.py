@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -85,7 +85,7 @@ class Connection:
     def savepoint(self, *, local: Mapping[str, str] | None = None) -> Iterator[None]:
         """Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it."""
         with translated("savepoint"), self.raw.transaction():
-            before = {name: self._setting(name) for name in local or {}}
+            before = self._settings(list(local or {}))
             self._set_locally(local or {})
             yield
             self._set_locally(before)
@@ -106,10 +106,14 @@ class Connection:
             calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
             self.raw.execute(f"SELECT {calls}".encode(), [part for pair in settings.items() for part in pair])
 
-    def _setting(self, name: str) -> str:
-        row = self.raw.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    def _settings(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what settings are now, in one statement as well."""
+        if not names:
+            return {}
+        calls = ", ".join(["current_setting(%s)"] * len(names))
+        row = self.raw.execute(f"SELECT {calls}".encode(), names).fetchone()
         assert row is not None
-        return str(row[0])
+        return dict(zip(names, row, strict=True))
 
     def rollback(self) -> None:
         """Leave a transaction that failed; a connection that is gone has left it already."""

@@ -14,11 +14,12 @@ import time
 from pathlib import Path
 
 from soak.faults import LONG, SHORT, Lane
-from soak.market import Trader
+from soak.market import PACE, Trader
 from soak.scene import UNREACHABLE, Scene
 
 WORKERS, WRITERS = 3, 4
-DRAIN_SECONDS = 240
+DRAIN_SECONDS = 600
+CROWDED = 5000  # tasks queued, above which writers slow down: a machine may serve less than they write
 SAY_EVERY = 10
 EXPECTED_EXITS = {0, -9, UNREACHABLE}  # drained, killed by a fault, started while a server was away
 
@@ -97,6 +98,8 @@ class Soak:
 
     def _say(self, text: str = "") -> None:
         queued, in_flight, letters = self.scene.left()
+        for writer in self.writers:
+            writer.pace = PACE if queued < CROWDED else 20 * PACE
         now = " and ".join(lane.now for lane in self.lanes if lane.now) or "quiet"
         made = sum(writer.made for writer in self.writers)
         print(
