@@ -21,7 +21,8 @@ WORKERS, WRITERS = 3, 4
 DRAIN_SECONDS = 600
 CROWDED = 5000  # tasks queued, above which writers slow down: a machine may serve less than they write
 SAY_EVERY = 10
-EXPECTED_EXITS = {0, -9, UNREACHABLE}  # drained, killed by a fault, started while a server was away
+# Drained, killed by a fault, started while a server was away, told to stop before it had begun.
+EXPECTED_EXITS = {0, -9, UNREACHABLE, 143}
 
 
 class Soak:
@@ -87,7 +88,7 @@ class Soak:
             self._rest.wait(0.5)
             if time.monotonic() - said > SAY_EVERY:
                 said = time.monotonic()
-                self._say("draining")
+                self._say(f"draining: {self.scene.under_way()}")
         return False
 
     def _look(self) -> None:

@@ -68,6 +68,9 @@ class WorkerProcess:
         if self._thread.is_alive():
             self.send(signal.SIGKILL)
             self._thread.join(10)
+
+    def close(self) -> None:
+        self.stop()
         for proxy in (self.postgres, self.opensearch):
             proxy.close()
 
@@ -117,7 +120,7 @@ class Scene:
                 assert done.returncode == 0, done.stderr.decode()
             self.workers = [WorkerProcess(number + 1, self) for number in range(workers)]
             for worker in self.workers:
-                self._close.callback(worker.stop)
+                self._close.callback(worker.close)
                 worker.start()
         except BaseException:
             self.close()
@@ -156,6 +159,14 @@ class Scene:
             "(SELECT count(*) FROM opensearch_indexing_dlq)"
         )
         return found or (-1, -1, -1)
+
+    def under_way(self) -> str:
+        """What is in flight, for people."""
+        found = self.ask(
+            "SELECT string_agg(format('%s of %s by %s for %s s', cardinality(document_ids), kind, worker, "
+            "round(extract(epoch FROM clock_timestamp() - claimed_at))), '; ' ORDER BY token) FROM opensearch_indexing_inflight"
+        )
+        return (found and found[0]) or "nothing in flight"
 
     def differences(self) -> tuple[int, list[str]]:
         """Compare every document with its row; returns how many there are, and what differs."""
