@@ -1,5 +1,7 @@
 """Connections to PostgreSQL: a server that went away without a word is noticed, by the kernel's timers and by ours."""
 
+import threading
+
 import psycopg
 import pytest
 
@@ -35,11 +37,14 @@ def test_timers_of_the_conninfo_are_the_users(database):
 def test_a_silent_server_is_given_up_and_the_thread_gets_another_connection(database):
     with Proxy(database) as proxy:
         pool = Pool(settings(proxy.url))
+        in_vain = threading.Timer(20, proxy.cut)
+        in_vain.start()
         with pool.patient(0.3):
             first = pool.mine()
             proxy.black_hole()
             with pytest.raises(PostgresUnreachable, match=r"no answer for 0.3 s"):
                 first.execute(b"SELECT 1")
+            in_vain.cancel()
             proxy.restore()
             assert pool.mine() is not first
             assert pool.mine().execute(b"SELECT 1").fetchone() == (1,)
