@@ -36,6 +36,12 @@ CROSS JOIN LATERAL (
 ) AS head
 ORDER BY p.priority DESC, head.available_at
 
+-- name: horizon
+-- A time, the oldest transaction still open that writes, and the first id not yet given: who gets that or a later one begins
+-- to write after the time.
+SELECT statement_timestamp(), pg_snapshot_xmin(s)::text::bigint, pg_snapshot_xmax(s)::text::bigint
+FROM pg_current_snapshot() AS s
+
 -- name: claim
 -- T1: the token is drawn by the statement that takes the tasks. G2: the set of generations is read here, never remembered;
 -- the shared lock was taken by an earlier statement. A batch holds documents or fan-outs, and tasks of one split group.

@@ -5,6 +5,7 @@ Counted in the index entries that scans return, dead ones among them; never by t
 """
 
 import math
+from datetime import timedelta
 
 import psycopg
 import pytest
@@ -29,6 +30,7 @@ def hand(items):
     """A hand that looks below the floor only when told to."""
     hand = items.hand(batch_size=500)
     hand.worker._swept_at = math.inf
+    hand.worker._horizon.margin = timedelta()
     return hand
 
 
@@ -74,6 +76,48 @@ def test_a_look_below_the_floor_reads_them_all(items, old_snapshot, hand):
     look_below(hand)
     hand.step()
     assert entries(items) - before >= TASKS
+
+
+def test_further_looks_below_the_floor_go_no_deeper_than_the_oldest_open_transaction(items, old_snapshot, hand):
+    look_below(hand)
+    pass_many(items, hand)
+    items.enqueue(1)
+    before = entries(items)
+    look_below(hand)
+    hand.step()
+    assert entries(items) - before < FEW
+
+
+def test_a_look_goes_as_deep_as_a_transaction_that_is_still_open(items, old_snapshot, hand):
+    for _ in range(3):
+        look_below(hand)
+        hand.worker._claim_or_wait()
+    with psycopg.connect(items.database) as late:
+        late.execute("UPDATE items SET name = 'late' WHERE id = 1")
+        pass_many(items, hand)
+        for _ in range(3):
+            look_below(hand)
+            assert hand.worker._claim_or_wait() is None
+        late.commit()
+    look_below(hand)
+    hand.step()
+    assert items.document(1)["name"] == "late"
+
+
+def test_everything_is_looked_at_now_and_then(items, hand):
+    """For what lies below the horizon all the same: the tasks of a claim that was rolled back, a clock set back."""
+    for _ in range(3):
+        items.enqueue(2)
+        look_below(hand)
+        hand.step()
+    items.enqueue(1)
+    items.sql("UPDATE opensearch_indexing_queue SET available_at = now() - interval '1 day'")
+    look_below(hand)
+    assert hand.worker._claim_or_wait() is None
+    hand.worker._horizon.everything_at = 0.0
+    look_below(hand)
+    hand.step()
+    assert items.at_rest()
 
 
 def test_a_change_committed_late_lies_below_the_floor_and_is_claimed_by_the_next_look_there(items, hand):
