@@ -69,6 +69,7 @@ def test_a_client_that_is_stopped_in_a_transaction_is_given_up_by_the_server(dat
     def stop_for_long() -> None:
         with pool.mine().transaction():
             pool.mine().execute(b"SELECT pg_advisory_xact_lock(1)")
+            other.execute("SET lock_timeout = '20s'")
             other.execute("SELECT pg_advisory_lock(1)")  # waits until it is free
             pool.mine().execute(b"SELECT 1")
 
