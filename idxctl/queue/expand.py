@@ -237,13 +237,11 @@ def due(conn: Connection) -> Due:
                 query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
             )
             try:
-                with conn.savepoint(local=lookups.local_settings(definition)):
+                with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
                     count += conn.execute(insert).rowcount
             except PostgresRefused as error:
                 why = f"table {schema}.{table} cannot be searched for what is due: {error.detail} [{error.sqlstate}]"
                 broken.append((index, why))
                 continue
-            with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
-                count += conn.execute(insert).rowcount
             conn.run(SQL["move_watermark"], id=watch_id, upto=now[0])
     return Due(count, tuple(broken))
