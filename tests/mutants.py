@@ -284,7 +284,17 @@ MUTANTS = (
     Mutant(
         "the horizon: open transactions are not minded",
         ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
-        (_edit(_FLOORS, "self._marks[0][1] <= oldest_open", "self._marks[0][1] <= next_id"),),
+        (_edit(_FLOORS, "self._marks[0][1] <= oldest_open", "self._marks[0][1] <= given"),),
+    ),
+    Mutant(
+        "the horizon: the end of the snapshot is taken for the next transaction id",
+        ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
+        (_edit(_QUEUE, "pg_current_xact_id()::text::bigint", "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"),),
+    ),
+    Mutant(
+        "the horizon: it rises with the look that sees the last transaction ended",
+        ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
+        (_edit(_FLOORS, "        self._marks.append((now, given))\n", "        self._marks.append((now, given))\n        self._passed = self._next\n"),),
     ),
     Mutant(
         "the horizon: what is below it is never looked for",

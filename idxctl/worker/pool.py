@@ -252,6 +252,10 @@ class Worker:
             self._sweep_wait = max(_SWEEP_EVERY, 4 * (self._swept_at - began))
             if not floors:
                 self._horizon.saw_everything(self._swept_at - began)
+            if not any(
+                one.available_at < self._floors.get((one.index, one.priority), one.available_at) for one in heads
+            ):
+                self._horizon.nothing_below()
         if heads:
             self._idle = _SHORTEST_POLL
             return self._claim(conn, heads, floors)

@@ -10,6 +10,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from idxctl.queue.floors import Horizon
 from support.rig import until
 
 TASKS = 5000
@@ -30,7 +31,7 @@ def hand(items):
     """A hand that looks below the floor only when told to."""
     hand = items.hand(batch_size=500)
     hand.worker._swept_at = math.inf
-    hand.worker._horizon.margin = timedelta()
+    hand.worker._horizon = Horizon(margin=timedelta(), cheap=0.0)
     return hand
 
 
@@ -55,7 +56,11 @@ def entries(items):
 
 
 def look_below(hand):
+    """Look below the floor once; returns what was claimed."""
     hand.worker._swept_at = 0.0
+    taken = hand.worker._claim_or_wait()
+    hand.worker._swept_at = math.inf
+    return taken
 
 
 def test_claims_from_the_floor_do_not_read_the_dead_rows_at_the_head(items, old_snapshot, hand):
@@ -73,34 +78,30 @@ def test_a_look_below_the_floor_reads_them_all(items, old_snapshot, hand):
     pass_many(items, hand)
     items.enqueue(1)
     before = entries(items)
-    look_below(hand)
-    hand.step()
+    hand.carry(look_below(hand))
     assert entries(items) - before >= TASKS
 
 
 def test_further_looks_below_the_floor_go_no_deeper_than_the_oldest_open_transaction(items, old_snapshot, hand):
-    look_below(hand)
     pass_many(items, hand)
+    for _ in range(3):
+        assert look_below(hand) is None
     items.enqueue(1)
     before = entries(items)
-    look_below(hand)
-    hand.step()
+    hand.carry(look_below(hand))
     assert entries(items) - before < FEW
 
 
 def test_a_look_goes_as_deep_as_a_transaction_that_is_still_open(items, old_snapshot, hand):
     for _ in range(3):
-        look_below(hand)
-        hand.worker._claim_or_wait()
+        assert look_below(hand) is None
     with psycopg.connect(items.database) as late:
         late.execute("UPDATE items SET name = 'late' WHERE id = 1")
         pass_many(items, hand)
         for _ in range(3):
-            look_below(hand)
-            assert hand.worker._claim_or_wait() is None
+            assert look_below(hand) is None
         late.commit()
-    look_below(hand)
-    hand.step()
+    hand.carry(look_below(hand))  # what has just ended is seen by this look, which must not begin above it
     assert items.document(1)["name"] == "late"
 
 
@@ -108,15 +109,12 @@ def test_everything_is_looked_at_now_and_then(items, hand):
     """For what lies below the horizon all the same: the tasks of a claim that was rolled back, a clock set back."""
     for _ in range(3):
         items.enqueue(2)
-        look_below(hand)
-        hand.step()
+        hand.carry(look_below(hand))
     items.enqueue(1)
     items.sql("UPDATE opensearch_indexing_queue SET available_at = now() - interval '1 day'")
-    look_below(hand)
-    assert hand.worker._claim_or_wait() is None
+    assert look_below(hand) is None
     hand.worker._horizon.everything_at = 0.0
-    look_below(hand)
-    hand.step()
+    hand.carry(look_below(hand))
     assert items.at_rest()
 
 
@@ -128,8 +126,7 @@ def test_a_change_committed_late_lies_below_the_floor_and_is_claimed_by_the_next
         late.commit()
     assert items.due() == 1
     assert hand.worker._claim_or_wait() is None
-    look_below(hand)
-    hand.step()
+    hand.carry(look_below(hand))
     assert items.document(1)["name"] == "late"
     assert items.at_rest()
 
@@ -157,9 +154,7 @@ def test_a_full_claim_from_below_the_floor_is_followed_by_the_rest(items, hand):
         items.enqueue(2)
         hand.steps()
         late.commit()
-    look_below(hand)
-    hand.step()
-    hand.worker._swept_at = math.inf
+    hand.carry(look_below(hand))
     hand.steps()  # from the floor alone, which was moved back
     assert items.at_rest()
 
