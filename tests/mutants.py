@@ -314,7 +314,7 @@ MUTANTS = (
     Mutant(
         "silence: threads of a worker are not patient",
         ("tests/faults/test_network.py::test_a_black_hole_under_load_is_given_up_and_left",),
-        (_edit(_POOL, "            with self._pool.patient(self._patience):\n                act()", "            act()"),),
+        (_edit(_POOL, "            with self._pool.patient(self._patience):\n                act()\n", "            act()\n"),),
     ),
     Mutant(
         "silence: a read is waited for beyond the age of its bytes",
