@@ -97,6 +97,7 @@ def test_a_look_goes_as_deep_as_a_transaction_that_is_still_open(items, old_snap
         assert look_below(hand) is None
     with psycopg.connect(items.database) as late:
         late.execute("UPDATE items SET name = 'late' WHERE id = 1")
+        assert look_below(hand) is None  # while it is the newest transaction of all
         pass_many(items, hand)
         for _ in range(3):
             assert look_below(hand) is None
