@@ -348,7 +348,7 @@ MUTANTS = (
     ),
     Mutant(
         "a claim whose answer was lost is not given back",
-        ("tests/faults/test_network.py::test_a_claim_whose_commit_got_no_answer_is_given_back",),
+        ("tests/faults/test_postgres_away.py::test_a_claim_whose_answer_was_lost_is_given_back",),
         (_edit(_POOL, '        rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")\n', ""),),
     ),
     Mutant(
