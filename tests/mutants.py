@@ -319,7 +319,7 @@ MUTANTS = (
     Mutant(
         "silence: a read is waited for beyond the age of its bytes",
         ("tests/faults/test_network.py::test_a_read_that_gets_no_answer_is_made_again",),
-        (_edit(_POOL, "with conn.patient(self.options.age_limit_seconds):", "with conn.patient(1000):"),),
+        (_edit("idxctl/worker/carry.py", "with conn.patient(self._options.age_limit_seconds):", "with conn.patient(1000):"),),
     ),
     Mutant(
         "silence: a statement that was given up goes on waiting on the server",
