@@ -143,7 +143,10 @@ def restart_postgres(lane: Lane) -> None:
 
 
 def restart_opensearch(lane: Lane) -> None:
-    with lane.still:
+    if not lane.still.acquire(blocking=False):
+        cut(lane)  # its time will come
+        return
+    try:
         if lane.random.random() < 0.5:
             lane.scene.opensearch.child.send(signal.SIGKILL)
         lane.scene.opensearch.stop()
@@ -151,6 +154,8 @@ def restart_opensearch(lane: Lane) -> None:
             lane.last(0, 6)
         finally:
             lane.scene.opensearch.start()
+    finally:
+        lane.still.release()
 
 
 def block_writes(lane: Lane) -> None:
