@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV   ?= .venv
 WORKERS ?= auto
+MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults mutants test-system completions docs pictures wheel clean
+.PHONY: demo test check unit faults soak mutants test-system completions docs pictures wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -24,10 +25,13 @@ unit: $(VENV)/.ready          ## the tests without servers
 faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 	$(BIN)/pytest tests/faults
 
+soak: $(VENV)/.ready          ## all faults at random under load, then every document compared: MINUTES=10 SEED=
+	PYTHONPATH=tests MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak
+
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	$(BIN)/python tests/mutants.py
 
-test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish and prometheus; Go and Maven for the examples
+test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish, pgbouncer and prometheus; Go and Maven for the examples
 	$(BIN)/pytest -m system
 
 completions: $(VENV)/.ready   ## write the completion scripts again

@@ -56,6 +56,9 @@ _RENDER, _TRIGGERS, _BULK = "idxctl/indexes/render.py", "idxctl/capture/triggers
 _POOL, _JANITOR = "idxctl/worker/pool.py", "idxctl/worker/janitor.sql"
 _LEASES, _RESTORE, _SHUTDOWN = (f"tests/faults/test_{name}.py" for name in ("leases", "restore", "shutdown"))
 _BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
+_POOL, _FLOORS = "idxctl/worker/pool.py", "idxctl/queue/floors.py"
+_CONNECT, _PATIENT = "idxctl/postgres/connect.py", "idxctl/postgres/patient.py"
+_BOUNCER = "tests/system/test_pgbouncer.py::test_the_main_path"
 _GENERATIONS, _INDEXES, _RETIRE = (
     "idxctl/indexes/generations.py",
     "idxctl/indexes/indexes.sql",
@@ -249,6 +252,119 @@ MUTANTS = (
         ("tests/integration/test_tokens.py::test_a_retired_generation_that_is_gone_holds_nothing_up", HISTORIES),
         (_edit(_BATCH, 'if states.get(one.id, "retired") != "retired"]', "if states.get(one.id)]"),
          _edit(_BATCH, 'if states[one.id] == "live"]', 'if states[one.id] != "building"]')),
+    ),
+    Mutant(
+        "the floor: heads are looked for below it each time",
+        ("tests/faults/test_old_snapshot.py::test_claims_from_the_floor_do_not_read_the_dead_rows_at_the_head",),
+        (_edit(_POOL, "indexes=self.options.indexes, floors=floors)", "indexes=self.options.indexes, floors=None)"),),
+    ),
+    Mutant(
+        "the floor: claims begin below it each time",
+        ("tests/faults/test_old_snapshot.py::test_claims_from_the_floor_do_not_read_the_dead_rows_at_the_head",),
+        (_edit(_POOL, "floor=floors.get(place)", "floor=None"),),
+    ),
+    Mutant(
+        "the floor: nobody looks below it",
+        (
+            "tests/faults/test_old_snapshot.py::test_workers_look_below_the_floor_by_themselves",
+            "tests/faults/test_old_snapshot.py::test_a_change_committed_late_lies_below_the_floor_and_is_claimed_by_the_next_look_there",
+        ),
+        (_edit(_POOL, "below = time.monotonic() - self._swept_at >= self._sweep_wait", "below = not self._floors"),),
+    ),
+    Mutant(
+        "the floor: it stays where it is though a claim from below it was full",
+        ("tests/faults/test_old_snapshot.py::test_a_full_claim_from_below_the_floor_is_followed_by_the_rest",),
+        (_edit(_POOL, "taken.reached if full or place not in self._floors", "taken.reached if place not in self._floors"),),
+    ),
+    Mutant(
+        "the horizon: every look below the floor is at everything",
+        ("tests/faults/test_old_snapshot.py::test_further_looks_below_the_floor_go_no_deeper_than_the_oldest_open_transaction",),
+        (_edit(_POOL, "return {} if horizon is None else", "return {} if True else"),),
+    ),
+    Mutant(
+        "the horizon: open transactions are not minded",
+        ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
+        (_edit(_FLOORS, "self._marks[0][1] <= oldest_open", "self._marks[0][1] <= given"),),
+    ),
+    Mutant(
+        "the horizon: the end of the snapshot is taken for the next transaction id",
+        ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
+        (_edit(_QUEUE, "pg_current_xact_id()::text::bigint", "pg_snapshot_xmax(pg_current_snapshot())::text::bigint"),),
+    ),
+    Mutant(
+        "the horizon: it rises with the look that sees the last transaction ended",
+        ("tests/faults/test_old_snapshot.py::test_a_look_goes_as_deep_as_a_transaction_that_is_still_open",),
+        (_edit(_FLOORS, "        self._marks.append((now, given))\n", "        self._marks.append((now, given))\n        self._passed = self._next\n"),),
+    ),
+    Mutant(
+        "the horizon: what is below it is never looked for",
+        ("tests/faults/test_old_snapshot.py::test_everything_is_looked_at_now_and_then",),
+        (_edit(_FLOORS, " or self._clock() >= self.everything_at", ""),),
+    ),
+    Mutant(
+        "autovacuum of the queue by a share of its rows",
+        ("tests/faults/test_old_snapshot.py::test_the_migration_has_tables_that_turn_over_vacuumed_by_count_and_without_pause",),
+        (_edit("migrations/000001_tables.up.sql", "    autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 10000,\n", ""),),
+    ),
+    Mutant(
+        "silence: a worker waits for ever",
+        ("tests/integration/test_connect.py::test_a_silent_server_is_given_up_and_the_thread_gets_another_connection",),
+        (_edit(_PATIENT, "        if self.patience is None:", "        if True:"),),
+    ),
+    Mutant(
+        "silence: threads of a worker are not patient",
+        ("tests/faults/test_network.py::test_a_black_hole_under_load_is_given_up_and_left",),
+        (_edit(_POOL, "            with self._pool.patient(self._patience):\n                act()\n", "            act()\n"),),
+    ),
+    Mutant(
+        "silence: a read is waited for beyond the age of its bytes",
+        ("tests/faults/test_network.py::test_a_read_that_gets_no_answer_is_made_again",),
+        (_edit("idxctl/worker/carry.py", "with conn.patient(self._options.age_limit_seconds):", "with conn.patient(1000):"),),
+    ),
+    Mutant(
+        "silence: a statement that was given up goes on waiting on the server",
+        ("tests/faults/test_network.py::test_a_worker_that_waits_for_a_lock_gives_up_and_takes_its_statement_with_it",),
+        (_edit(_PATIENT, "self.cancel_safe(timeout=_CANCEL_SECONDS)", "pass"),),
+    ),
+    Mutant(
+        "silence: the server keeps a claim open for a worker that is gone",
+        ("tests/faults/test_network.py::test_a_claim_that_never_reaches_its_commit_leaves_the_tasks_to_others",),
+        (_edit(_CLAIM, "let_go=conn.let_go", 'let_go=""'),),
+    ),
+    Mutant(
+        "silence: the server keeps a transaction open for a worker that is stopped",
+        ("tests/integration/test_connect.py::test_a_client_that_is_stopped_in_a_transaction_is_given_up_by_the_server",),
+        (_edit(_CONNECT, "            begin += self.let_go\n", ""),),
+    ),
+    Mutant(
+        "silence: the server's end of an idle transaction is taken for a refusal",
+        ("tests/integration/test_connect.py::test_a_client_that_is_stopped_in_a_transaction_is_given_up_by_the_server",),
+        (_edit(_CONNECT, '("57P", "08", "25P03")', '("57P", "08")'),),
+    ),
+    Mutant(
+        "silence: the kernel's own timers",
+        ("tests/integration/test_connect.py::test_dead_connections_are_found_in_half_a_minute_not_in_hours",),
+        (_edit(_CONNECT, "            **{name: given.get(name, value) for name, value in KEEPALIVES.items()},\n", ""),),
+    ),
+    Mutant(
+        "a claim whose answer was lost is not given back",
+        ("tests/faults/test_postgres_away.py::test_a_claim_whose_answer_was_lost_is_given_back",),
+        (_edit(_POOL, '        rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")\n', ""),),
+    ),
+    Mutant(
+        "PgBouncer: statements are prepared",
+        (_BOUNCER,),
+        (_edit(_CONNECT, "prepare_threshold=None", "prepare_threshold=0"),),
+    ),
+    Mutant(
+        "PgBouncer: settings of the session",
+        (_BOUNCER,),
+        (_edit(_CONNECT, '["set_config(%s, %s, true)"]', '["set_config(%s, %s, false)"]'),),
+    ),
+    Mutant(
+        "PgBouncer: locks of the session",
+        (_BOUNCER,),
+        (_edit(_CLAIM, "pg_advisory_xact_lock_shared", "pg_advisory_lock_shared"),),
     ),
     Mutant(
         "C1: lookups are expanded in the writer's transaction",

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres.named import Statement
+from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
@@ -36,7 +37,7 @@ class Connection:
     ``raw`` is the driver's connection, for COPY and for callers that bring SQL of their own.
     """
 
-    def __init__(self, raw: psycopg.Connection[Row], schema: str) -> None:
+    def __init__(self, raw: PatientConnection, schema: str) -> None:
         self.raw = raw
         self.schema = schema
 
@@ -59,31 +60,60 @@ class Connection:
         """
         with translated("transaction"):
             begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + (" READ ONLY" if read_only else " READ WRITE")
+            begin += self.let_go
             self.raw.execute(begin.encode())
             try:
-                for name, value in (local or {}).items():
-                    self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+                self._set_locally(local or {})
                 yield
             except BaseException:
                 self.rollback()
                 raise
             self.raw.execute("COMMIT")
 
+    @property
+    def let_go(self) -> str:
+        """
+        What makes the server give us up as soon as we would give it up, to be said after BEGIN.
+
+        A worker that is stopped, or cut off without a word, in the middle of a transaction would otherwise keep the tasks
+        it has locked from all others for as long as that lasts: hours.
+        """
+        patience = self.raw.patience
+        return "" if patience is None else f"; SET LOCAL idle_in_transaction_session_timeout = {int(patience * 1000)}"
+
     @contextlib.contextmanager
     def savepoint(self, *, local: Mapping[str, str] | None = None) -> Iterator[None]:
         """Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it."""
         with translated("savepoint"), self.raw.transaction():
-            before = {name: self._setting(name) for name in local or {}}
-            for name, value in (local or {}).items():
-                self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+            before = self._settings(list(local or {}))
+            self._set_locally(local or {})
             yield
-            for name, value in before.items():
-                self.raw.execute("SELECT set_config(%s, %s, true)", (name, value))
+            self._set_locally(before)
 
-    def _setting(self, name: str) -> str:
-        row = self.raw.execute("SELECT current_setting(%s)", (name,)).fetchone()
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Let the server be silent for *seconds* meanwhile, where `Pool.patient` would give it up sooner."""
+        before = self.raw.patience
+        self.raw.patience = None if before is None else max(before, seconds)
+        try:
+            yield
+        finally:
+            self.raw.patience = before
+
+    def _set_locally(self, settings: Mapping[str, str]) -> None:
+        """Set all of them in one statement: a batch's read has a dozen, and each round trip is paid by every batch."""
+        if settings:
+            calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+            self.raw.execute(f"SELECT {calls}".encode(), [part for pair in settings.items() for part in pair])
+
+    def _settings(self, names: Sequence[str]) -> dict[str, str]:
+        """Return what settings are now, in one statement as well."""
+        if not names:
+            return {}
+        calls = ", ".join(["current_setting(%s)"] * len(names))
+        row = self.raw.execute(f"SELECT {calls}".encode(), names).fetchone()
         assert row is not None
-        return str(row[0])
+        return dict(zip(names, row, strict=True))
 
     def rollback(self) -> None:
         """Leave a transaction that failed; a connection that is gone has left it already."""
@@ -122,8 +152,9 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
             "application_name": given.get("application_name", application_name),
             "connect_timeout": given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
             "client_encoding": "UTF8",  # documents go to OpenSearch as the bytes that come, whatever the database's own
+            **{name: given.get(name, value) for name, value in KEEPALIVES.items()},
         }
-        raw = psycopg.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
+        raw = PatientConnection.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
     except psycopg.OperationalError as error:
         raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
     except psycopg.ProgrammingError:
@@ -136,8 +167,10 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
     return Connection(raw, schema)
 
 
-def _current_schema(raw: psycopg.Connection[Row]) -> str:
+def _current_schema(raw: PatientConnection) -> str:
+    raw.patience = CONNECT_TIMEOUT_SECONDS  # a part of connecting
     row = raw.execute("SELECT current_schema()").fetchone()
+    raw.patience = None
     if row is None or row[0] is None:
         raw.close()
         raise PostgresRefused(
@@ -176,12 +209,29 @@ class Pool:
         if mine is not None:
             mine.close()
         made = self._make()
+        made.raw.patience = getattr(self._local, "patience", None)
         self._local.connection = made
         with self._lock:
             if mine is not None:
                 self._all.discard(mine)
             self._all.add(made)
         return made
+
+    @contextlib.contextmanager
+    def patient(self, seconds: float) -> Iterator[None]:
+        """Give the server up, in this thread and block, once it has been silent for *seconds*; otherwise never."""
+        before: float | None = getattr(self._local, "patience", None)
+        self._be_patient(seconds)
+        try:
+            yield
+        finally:
+            self._be_patient(before)
+
+    def _be_patient(self, seconds: float | None) -> None:
+        self._local.patience = seconds
+        mine: Connection | None = getattr(self._local, "connection", None)
+        if mine is not None:
+            mine.raw.patience = seconds
 
     def drop(self) -> None:
         """Close this thread's connection; the next `mine` makes another, perhaps to another server."""
@@ -204,18 +254,17 @@ def translated(doing: str) -> Iterator[None]:
         yield
     except IdxctlError:
         raise
-    except (pg.OperationalError, psycopg.InterfaceError) as error:
-        if _server_said(error):
+    except psycopg.Error as error:
+        if not _connection_lost(error):
             raise _refused(doing, error) from error
         raise PostgresUnreachable(f"lost the connection to PostgreSQL ({doing}): {_reason(error)}") from error
-    except psycopg.Error as error:
-        raise _refused(doing, error) from error
 
 
-def _server_said(error: psycopg.Error) -> bool:
-    """Whether the connection still stands: classes 57P (shutdown) and 08 (connection) are an outage."""
-    state = error.sqlstate or ""
-    return bool(state) and not state.startswith(("57P", "08"))
+def _connection_lost(error: psycopg.Error) -> bool:
+    """Whether it is an outage: 57P (shutdown), 08 (connection), 25P03 (idle too long), or the driver's own word."""
+    if error.sqlstate:
+        return error.sqlstate.startswith(("57P", "08", "25P03"))
+    return isinstance(error, (pg.OperationalError, psycopg.InterfaceError))
 
 
 def _refused(doing: str, error: psycopg.Error) -> PostgresRefused:

@@ -30,6 +30,7 @@ from idxctl.queue.settle import end_lease, requeue_fan_outs
 _SWEEP_WAIT_SECONDS = 0.25
 _RETRY_WAIT_SECONDS = 5.0
 _MOST_FAILED_ROWS = 64  # of one task; a query that fails for more is not looked at row by row
+_PATIENCE_SECONDS = 600.0  # a query may find millions of keys before it says a word
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ def _look_up(
             query=lookups.expansion(definition, rows, by_stored_types=by_stored_types),
         )
         try:
-            with conn.savepoint(local=lookups.local_settings(definition)):
+            with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
                 return conn.execute(insert).rowcount, None
         except PostgresRefused as error:
             refused = error
@@ -236,7 +237,7 @@ def due(conn: Connection) -> Due:
                 query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
             )
             try:
-                with conn.savepoint(local=lookups.local_settings(definition)):
+                with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
                     count += conn.execute(insert).rowcount
             except PostgresRefused as error:
                 why = f"table {schema}.{table} cannot be searched for what is due: {error.detail} [{error.sqlstate}]"

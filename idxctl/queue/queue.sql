@@ -36,6 +36,11 @@ CROSS JOIN LATERAL (
 ) AS head
 ORDER BY p.priority DESC, head.available_at
 
+-- name: horizon
+-- A time, the oldest transaction still open that writes, and an id given after the time: who gets a later one begins to write
+-- after it. The snapshot's own end will not do: it is where completed ones end, and open ones may be beyond it.
+SELECT statement_timestamp(), pg_snapshot_xmin(pg_current_snapshot())::text::bigint, pg_current_xact_id()::text::bigint
+
 -- name: claim
 -- T1: the token is drawn by the statement that takes the tasks. G2: the set of generations is read here, never remembered;
 -- the shared lock was taken by an earlier statement. A batch holds documents or fan-outs, and tasks of one split group.

@@ -69,6 +69,7 @@ def settle(conn: Connection, batch: Batch, outcomes: Outcomes, *, max_attempts: 
     if not (outcomes.again or outcomes.failed or outcomes.blamed or outcomes.missed):
         blamed = conn.run(SQL["any_blamed"], generations=list(batch.generations)).fetchone()
         if blamed is not None and not blamed[0]:
+            reach("settle.checked")
             row = conn.run(SQL["settle_done"], token=batch.token, index=batch.index, ids=ids).fetchone()
             assert row is not None
             reach("settle.done")
@@ -77,6 +78,7 @@ def settle(conn: Connection, batch: Batch, outcomes: Outcomes, *, max_attempts: 
         settled = _settle(conn, batch, outcomes, max_attempts)
         if not settled.held:
             return settled
+        reach("settle.written")
     reach("settle.done")
     return settled
 

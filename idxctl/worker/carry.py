@@ -106,7 +106,8 @@ class Carrier:
         conn = self._pool.mine()
         generations = self._cache.get(conn, list(batch.generations))
         blocked_for = _reason_of_block(conn, batch.index) if head.probing else None
-        written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
+        with conn.patient(self._options.age_limit_seconds):  # what takes longer to read may not be sent (T3)
+            written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
         states: dict[int, str] = {}
 
         def sort(conn: Connection) -> Sorted:

@@ -29,6 +29,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL, claim, expand, pause, rescue, tokens
 from idxctl.queue.claim import Batch, Head
+from idxctl.queue.floors import Horizon
 from idxctl.worker import janitor, outcomes
 from idxctl.worker.carry import Carrier
 from idxctl.worker.load import Breaker
@@ -66,6 +67,9 @@ class Worker:
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
+        # How long PostgreSQL may be silent. Leases are renewed at a third of their time: a keeper that waits for half of it
+        # beyond that still comes before they lapse.
+        self._patience = options.lease_seconds / 2
         self._stopping = threading.Event()
         self._finished = threading.Event()
         self._carrier = Carrier(
@@ -76,7 +80,9 @@ class Worker:
         self._held: dict[int, float] = {}  # token -> when it was last claimed or renewed
         self._probe: int | None = None  # token of the batch that tries whether the cluster works again
         self._floors: dict[tuple[str, int], datetime] = {}
+        self._horizon = Horizon()
         self._swept_at = 0.0
+        self._sweep_wait = _SWEEP_EVERY
         self._claims = 0
         self._idle = _SHORTEST_POLL
         self._postgres_down = 0
@@ -104,7 +110,7 @@ class Worker:
 
     def run(self, *, drain_timeout: float = 30.0) -> None:
         """Work until stopped or done, then drain; raises what broke a thread, if anything did."""
-        with self._running():
+        with self._pool.patient(self._patience), self._running():
             self._stopping.wait()
             self._drain(drain_timeout)
         if self._broken is not None:
@@ -178,7 +184,8 @@ class Worker:
 
     def _minded(self, act: Callable[[], None]) -> None:
         try:
-            act()
+            with self._pool.patient(self._patience):
+                act()
         except BaseException as error:  # noqa: BLE001 - a bug must end the process, not leave it with fewer threads
             self._broken = error
             self._stopping.set()
@@ -221,6 +228,7 @@ class Worker:
         rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")
         tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
         self._floors.clear()
+        self._horizon.forget()
         self._postgres_down = 0
         fact("postgres", "PostgreSQL is back")
 
@@ -239,13 +247,22 @@ class Worker:
         conn = self._pool.mine()
         if self._postgres_down:
             self._postgres_is_back(conn)
-        below = time.monotonic() - self._swept_at >= _SWEEP_EVERY
+        below = time.monotonic() - self._swept_at >= self._sweep_wait
+        floors = self._looks_below(conn) if below else self._floors
+        began = time.monotonic()
+        heads = claim.heads(conn, indexes=self.options.indexes, floors=floors)
         if below:
             self._swept_at = time.monotonic()
-        heads = claim.heads(conn, indexes=self.options.indexes, floors=None if below else self._floors)
+            self._sweep_wait = max(_SWEEP_EVERY, 4 * (self._swept_at - began))
+            if not floors:
+                self._horizon.saw_everything(self._swept_at - began)
+            if not any(
+                one.available_at < self._floors.get((one.index, one.priority), one.available_at) for one in heads
+            ):
+                self._horizon.nothing_below()
         if heads:
             self._idle = _SHORTEST_POLL
-            return self._claim(conn, heads, below=below)
+            return self._claim(conn, heads, floors)
         if self.options.until_empty and below and self._is_empty(conn):
             self._stopping.set()
             return None
@@ -278,7 +295,12 @@ class Worker:
                 return False
         return True
 
-    def _claim(self, conn: Connection, heads: Sequence[Head], *, below: bool) -> tuple[Batch, Head] | None:
+    def _looks_below(self, conn: Connection) -> Mapping[tuple[str, int], datetime]:
+        """Return where a look below the floors begins; nowhere in particular when it is to find everything."""
+        horizon = self._horizon.look(conn)
+        return {} if horizon is None else {place: min(floor, horizon) for place, floor in self._floors.items()}
+
+    def _claim(self, conn: Connection, heads: Sequence[Head], floors: claim.Floors) -> tuple[Batch, Head] | None:
         head = heads[-1] if self._claims % _LOWEST_EVERY == _LOWEST_EVERY - 1 else heads[0]
         place = (head.index, head.priority)
         limit = _PROBE_TASKS if head.probing or self.breaker.probing else self.options.batch_size
@@ -289,7 +311,7 @@ class Worker:
             worker=self.id,
             limit=limit,
             lease_seconds=self.options.lease_seconds,
-            floor=None if below else self._floors.get(place),
+            floor=floors.get(place),
         )
         self._claims += 1
         if taken is None:  # others were quicker, or hold all of it locked

@@ -244,7 +244,7 @@ def test_bytes_older_than_a_forgotten_delete_are_not_sent_however_their_lease_wa
     items = forgetful
     items.sql("UPDATE items SET name = 'old' WHERE id = 1")
     stop = stops.at("read.done")
-    with items.working(workers=1, lease_seconds=1.0, age_limit_seconds=1.0):
+    with items.working(workers=1, lease_seconds=1.0, age_limit_seconds=0.5):
         stop.wait()
         items.sql("DELETE FROM items WHERE id = 1")
         items.hand().step()

@@ -31,12 +31,6 @@ def again(rig):
     return found
 
 
-def nothing_was_charged(rig):
-    assert rig.letters() == {}
-    assert rig.one("SELECT coalesce(max(attempts), 0) FROM opensearch_indexing_queue") == 0
-    assert rig.differences() == []
-
-
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_under_load_is_survived(own, mode):
     server, rig = own
@@ -51,7 +45,7 @@ def test_a_restart_under_load_is_survived(own, mode):
     assert writers.made > 100
     rig = again(rig)
     rig.drain()
-    nothing_was_charged(rig)
+    rig.nothing_was_charged()
     rig.close()
 
 
@@ -69,7 +63,7 @@ def test_a_batch_of_one_that_meets_the_outage_is_charged_no_attempt(own, point):
                 server.start()
                 rig = again(rig)
                 rig.wait_for_rest()
-    nothing_was_charged(rig)
+    rig.nothing_was_charged()
     rig.close()
 
 
@@ -83,7 +77,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(items):
         stops.do("claim.committed", lose_the_answer)
         with items.working(workers=1):
             items.wait_for_rest(seconds=10)  # well before its lease lapses
-    nothing_was_charged(items)
+    items.nothing_was_charged()
 
 
 def test_sessions_that_an_administrator_ends_are_replaced(items):
@@ -94,7 +88,7 @@ def test_sessions_that_an_administrator_ends_are_replaced(items):
             items.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'idxctl%'")
         items.wait_for_rest()
         assert worker.counters.indexed >= 5
-    nothing_was_charged(items)
+    items.nothing_was_charged()
 
 
 def test_a_claim_that_an_administrator_cancels_is_made_again(items):
@@ -106,4 +100,4 @@ def test_a_claim_that_an_administrator_cancels_is_made_again(items):
         blocker.rollback()
         items.sql("UPDATE items SET price = '3' WHERE id = 1")
         items.wait_for_rest()
-    nothing_was_charged(items)
+    items.nothing_was_charged()

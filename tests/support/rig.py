@@ -17,7 +17,7 @@ import psycopg
 from idxctl.capture.install import install
 from idxctl.capture.plan import plan as capture_plan
 from idxctl.core import config
-from idxctl.core.settings import Settings
+from idxctl.core.settings import Secret, Settings
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
@@ -307,6 +307,25 @@ class Rig:
         self.sql("SELECT opensearch_indexing_enqueue(%s, id::text) FROM items", self.index)
         self.hand().step()
 
+    @contextlib.contextmanager
+    def by_way_of(
+        self, *, database: str | None = None, opensearch: str | None = None, request_timeout: float | None = None
+    ) -> Iterator[None]:
+        """Have the engine reach the servers by other addresses; the application and the judge go straight to them."""
+        pool, client = self.pool, self.client
+        seconds = request_timeout or self.settings.opensearch.request_timeout_seconds
+        there = replace(
+            self.settings.opensearch, urls=(opensearch or self.opensearch,), request_timeout_seconds=seconds
+        )
+        with contextlib.ExitStack() as stack:
+            given = replace(self.settings.database, url=Secret(database or self.database))
+            self.pool = stack.enter_context(contextlib.closing(Pool(given)))
+            self.client = stack.enter_context(connect_opensearch(there))
+            try:
+                yield
+            finally:
+                self.pool, self.client = pool, client
+
     # --- what is there ------------------------------------------------------------------------------------------------
 
     def due(self) -> int:
@@ -343,6 +362,12 @@ class Rig:
         return judge.differences(
             self.database, self.query, self.opensearch, index or self.index, but={str(one) for one in but}, **options
         )
+
+    def nothing_was_charged(self) -> None:
+        """After an outage, at rest: every document is its row, no letter was made, no attempt spent (P1, P4)."""
+        assert self.letters() == {}
+        assert self.one("SELECT coalesce(max(attempts), 0) FROM opensearch_indexing_queue") == 0
+        assert self.differences() == []
 
     def document(self, ident: object, index: str | None = None) -> dict | None:
         """A document as the index holds it now; None when it does not."""

@@ -10,8 +10,9 @@ import psycopg
 class Writers:
     """Two connections that change items until told to stop, and find the server again when it was away."""
 
-    def __init__(self, database):
+    def __init__(self, database, *, pause=0.002):
         self.made = 0
+        self._pause = pause
         self._database = database
         self._end = threading.Event()
         self._threads = [threading.Thread(target=self._write, args=(seed,), daemon=True) for seed in (1, 2)]
@@ -20,7 +21,7 @@ class Writers:
         while not self._end.is_set():
             try:
                 with psycopg.connect(self._database, autocommit=True, connect_timeout=2) as connection:
-                    while not self._end.wait(0.002):
+                    while not self._end.wait(self._pause):
                         number = (self.made * 7 + seed) % 20 + 1
                         connection.execute("UPDATE items SET price = %s WHERE id = %s", (str(self.made), number))
                         self.made += 1

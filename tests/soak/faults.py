@@ -1,0 +1,233 @@
+"""
+The faults of a soak: two lanes, one of short faults and one of long ones, each one fault at a time, in an order that its seed
+gives.
+
+Every fault takes back what it did, also when the run ends in the middle of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import random
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import psycopg
+
+from idxctl.embedded.shop import INDEX
+from soak.scene import LEASE_SECONDS, Scene, WorkerProcess
+from support import judge
+from support.proxy import Proxy
+
+Fault = Callable[["Lane"], None]
+
+
+class Lane(threading.Thread):
+    """
+    Faults from *kinds*, one after the other, until *over*.
+
+    ``injected`` counts them by kind. *still* is held by faults that must not meet: OpenSearch forgets deleted versions when it
+    restarts, so that the bytes of a worker stopped meanwhile could bring a deleted document back. That is a limit of the
+    protocol that the documentation states, and `verify` finds; here it would only hide other faults.
+    """
+
+    def __init__(
+        self,
+        scene: Scene,
+        kinds: dict[str, Fault],
+        seed: str,
+        *,
+        over: threading.Event,
+        still: threading.Lock,
+        pause: float,
+    ) -> None:
+        super().__init__(name=seed, daemon=True)
+        self.scene = scene
+        self.random = random.Random(seed)
+        self.over = over
+        self.still = still
+        self.injected: collections.Counter[str] = collections.Counter()
+        self.outcomes: collections.Counter[str] = collections.Counter()
+        self.error: BaseException | None = None
+        self.now = ""
+        self._kinds = kinds
+        self._pause = pause
+
+    def run(self) -> None:
+        try:
+            while not self.over.wait(self.random.uniform(0.3, 1.0) * self._pause):
+                for kind in self.random.sample(sorted(self._kinds), len(self._kinds)):  # each once, then all anew
+                    self.now = kind
+                    self.injected[kind] += 1
+                    self._kinds[kind](self)
+                    self.now = ""
+                    if self.over.wait(self.random.uniform(0.3, 1.0) * self._pause):
+                        break
+        except BaseException as error:  # noqa: BLE001 - the run ends with it
+            self.error = error
+
+    # --- what faults are made of ------------------------------------------------------------------------------------
+
+    def worker(self) -> WorkerProcess:
+        return self.random.choice(self.scene.workers)
+
+    def last(self, low: float, high: float) -> None:
+        """Let it be for a while."""
+        self.over.wait(self.random.uniform(low, high))
+
+    @contextlib.contextmanager
+    def links(self) -> Iterator[list[Proxy]]:
+        """Yield the way of one worker, or of all, to one of the servers; it is in order again at the end."""
+        name = self.random.choice(("postgres", "opensearch"))
+        hit = [self.worker()] if self.random.random() < 0.6 else self.scene.workers
+        proxies = [getattr(worker, name) for worker in hit]
+        try:
+            yield proxies
+        finally:
+            for proxy in proxies:
+                proxy.restore()
+
+
+def kill(lane: Lane) -> None:
+    lane.worker().send(signal.SIGKILL)
+
+
+def drain(lane: Lane) -> None:
+    lane.worker().send(signal.SIGTERM)
+
+
+def cut(lane: Lane) -> None:
+    with lane.links() as proxies:
+        for _ in range(lane.random.randint(1, 5)):
+            for proxy in proxies:
+                proxy.cut()
+            lane.last(0.1, 1.0)
+
+
+def slow_down(lane: Lane) -> None:
+    with lane.links() as proxies:
+        seconds = lane.random.choice((0.02, 0.1, 0.5))
+        for proxy in proxies:
+            proxy.delay(seconds)
+        lane.last(2, 6)
+
+
+def black_hole(lane: Lane) -> None:
+    """Afterwards the connections that lost something stay silent, or are reset."""
+    with lane.links() as proxies:
+        answers_only, reset = lane.random.random() < 0.5, lane.random.random() < 0.5
+        for proxy in proxies:
+            proxy.black_hole(answers_only=answers_only)
+        lane.last(2, 1.5 * LEASE_SECONDS)
+        if reset:
+            for proxy in proxies:
+                proxy.cut()
+
+
+def refuse(lane: Lane) -> None:
+    with lane.links() as proxies:
+        for proxy in proxies:
+            proxy.refuse()
+        lane.last(2, 6)
+
+
+def restart_postgres(lane: Lane) -> None:
+    mode = lane.random.choice(("fast", "immediate"))
+    lane.scene.postgres.stop(mode)
+    try:
+        lane.last(0, 4)
+    finally:
+        lane.scene.postgres.start()
+
+
+def restart_opensearch(lane: Lane) -> None:
+    if not lane.still.acquire(blocking=False):
+        cut(lane)  # its time will come
+        return
+    try:
+        if lane.random.random() < 0.5:
+            lane.scene.opensearch.child.send(signal.SIGKILL)
+        lane.scene.opensearch.stop()
+        try:
+            lane.last(0, 6)
+        finally:
+            lane.scene.opensearch.start()
+    finally:
+        lane.still.release()
+
+
+def block_writes(lane: Lane) -> None:
+    with _asked(lane, {"index.blocks.write": True}, {"index.blocks.write": None}):
+        lane.last(2, 6)
+
+
+@contextlib.contextmanager
+def _asked(lane: Lane, settings: dict, back: dict) -> Iterator[None]:
+    url = lane.scene.opensearch.url
+    try:
+        judge.call(url, "PUT", f"/{INDEX}/_settings", settings)
+        yield
+    finally:
+        judge.call(url, "PUT", f"/{INDEX}-*/_settings", back)  # all generations: the alias may have moved on
+
+
+def stop_beyond_the_lease(lane: Lane) -> None:
+    with lane.still:
+        victim = lane.worker()
+        victim.send(signal.SIGSTOP)
+        try:
+            lane.last(1.1 * LEASE_SECONDS, 1.6 * LEASE_SECONDS)
+        finally:
+            victim.send(signal.SIGCONT)
+
+
+def hold_an_old_snapshot(lane: Lane) -> None:
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(lane.scene.postgres.url) as session:
+        session.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        session.execute("SELECT count(*) FROM listings")
+        lane.last(10, 30)
+
+
+def commit_late(lane: Lane) -> None:
+    with contextlib.suppress(psycopg.OperationalError), psycopg.connect(lane.scene.postgres.url) as session:
+        session.execute(
+            "UPDATE listings SET city = 'late ' || clock_timestamp() WHERE id IN (SELECT id FROM listings WHERE id > 100 ORDER BY id LIMIT 5)"
+        )
+        lane.last(2, 8)
+        session.commit()
+
+
+def reindex(lane: Lane) -> None:
+    """
+    Build, and swap. One that another fault has ended is begun anew, as whoever waits for it would do.
+
+    Half of them are spared restarts of OpenSearch, which end a reindex wherever it is: or none would come to its swap.
+    """
+    with lane.still if lane.random.random() < 0.5 else contextlib.nullcontext():
+        for _ in range(3):
+            done = lane.scene.idxctl("reindex", "-o", "json")
+            lane.outcomes["swapped" if done.returncode == 0 else f"ended with {done.returncode}"] += 1
+            if done.returncode == 0 or lane.over.is_set():
+                return
+            lane.last(3, 6)
+
+
+SHORT: dict[str, Fault] = {
+    "kill -9": kill,
+    "drain": drain,
+    "cut": cut,
+    "slow link": slow_down,
+    "black hole": black_hole,
+    "refused": refuse,
+    "postgres restart": restart_postgres,
+    "opensearch restart": restart_opensearch,
+    "write block": block_writes,
+}
+LONG: dict[str, Fault] = {
+    "SIGSTOP": stop_beyond_the_lease,
+    "old snapshot": hold_an_old_snapshot,
+    "late commit": commit_late,
+    "reindex": reindex,
+}
