@@ -580,6 +580,12 @@ def test_without_an_index_the_constraint_waits_until_one_is_named(conn):
     migrate.up(conn, default_index="products")
 
 
+def test_the_migration_run_again_leaves_the_constraint_as_it_is(adopted):
+    run(adopted, migrate.known()[1].up)
+    upsert(adopted, 12345, "theirs")
+    assert letter_of(adopted, "12345") == [("products", 12345, 4, "theirs")]
+
+
 def test_a_script_for_a_dba_names_the_index_later_too(conn):
     run(conn, OLDER)
     migrate.up(conn)
