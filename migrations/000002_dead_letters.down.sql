@@ -1,9 +1,11 @@
 -- Takes the dead letter table away; one that was adopted goes back to the older shape, with the letters that fit it: those
--- of the index it was adopted for, whose document is a number of four bytes.
+-- of the index it was adopted for, whose document is a number of four bytes; without such an index the newest of a number.
 -- Loses: opensearch_indexing_dlq (dead letters)
 
 DROP TRIGGER IF EXISTS opensearch_indexing_dlq_letter ON opensearch_indexing_dlq;
 DROP FUNCTION IF EXISTS opensearch_indexing_dlq_fill();
+DROP TRIGGER IF EXISTS opensearch_indexing_dlq_unique_listings ON opensearch_indexing_settings;
+DROP FUNCTION IF EXISTS opensearch_indexing_dlq_unique_listings();
 DROP FUNCTION IF EXISTS opensearch_indexing_dlq_group(text);
 DROP FUNCTION IF EXISTS opensearch_indexing_dlq_number(text);
 
@@ -18,9 +20,13 @@ BEGIN
     IF adopted IS NULL THEN
         DROP TABLE opensearch_indexing_dlq;
     ELSE
-        DELETE FROM opensearch_indexing_dlq
+        DELETE FROM opensearch_indexing_dlq d
         WHERE index_name <> coalesce((SELECT value FROM opensearch_indexing_settings WHERE name = 'default_index'), index_name)
-        OR listing_id IS NULL OR listing_id NOT BETWEEN -2147483648 AND 2147483647;
+        OR listing_id IS NULL OR listing_id NOT BETWEEN -2147483648 AND 2147483647
+        OR adopted = 'unique' AND EXISTS (
+            SELECT FROM opensearch_indexing_dlq n
+            WHERE n.listing_id = d.listing_id AND n.action = d.action AND (n.last_attempt_at, n.id) > (d.last_attempt_at, d.id));
+        ALTER TABLE opensearch_indexing_dlq DROP CONSTRAINT IF EXISTS opensearch_indexing_dlq_listing_id_action_key;
         DROP INDEX IF EXISTS opensearch_indexing_dlq_letter, opensearch_indexing_dlq_document,
             opensearch_indexing_dlq_attempted, opensearch_indexing_dlq_fingerprint;
         FOREACH item IN ARRAY string_to_array(added, ',') LOOP
@@ -40,5 +46,5 @@ BEGIN
             ALTER TABLE opensearch_indexing_dlq ADD UNIQUE (listing_id, action);
         END IF;
     END IF;
-    DELETE FROM opensearch_indexing_settings WHERE name IN ('dlq_adopted', 'dlq_added', 'dlq_adopted_letters', 'default_index');
+    DELETE FROM opensearch_indexing_settings WHERE name IN ('dlq_adopted', 'dlq_added', 'dlq_adopted_letters', 'dlq_listings', 'default_index');
 END $restore$;

@@ -1,5 +1,6 @@
 -- The dead letters, and the adoption in place of a DLQ table of the older shape.
--- Old workers: none before this one. Programs of before idxctl that write the older table keep working (the trigger below).
+-- Old workers: none before this one. Programs of before idxctl that write the older table keep working: the trigger below
+-- fills in what they do not say, and where (listing_id, action) was unique, it is again once their index is known.
 -- Locks: an older table ACCESS EXCLUSIVE while it is rewritten, some seconds for 100,000 letters. Safe to run again.
 
 -- The group of an error whose type is not known: values taken out, so that "price 12" and "price 13" are one group. Letters
@@ -99,7 +100,7 @@ BEGIN
         END LOOP;
 
         -- One letter a document and action would now be one a *listing*, and a letter outlives its row: unique and foreign
-        -- keys over anything but id go, whatever their names.
+        -- keys over anything but id go, whatever their names. (That over listing_id and action comes back below.)
         FOR item IN
             SELECT c.conname FROM pg_constraint c WHERE c.conrelid = dlq AND (
                 c.contype = 'f' AND 'listing_id' IN (SELECT attname FROM pg_attribute WHERE attrelid = dlq AND attnum = ANY (c.conkey))
@@ -208,6 +209,9 @@ BEGIN
         UPDATE opensearch_indexing_dlq d SET duplicate = true FROM (
             SELECT id, row_number() OVER (PARTITION BY document_id, action ORDER BY last_attempt_at DESC, id DESC) AS n FROM opensearch_indexing_dlq
         ) r WHERE r.id = d.id AND r.n > 1;
+        IF EXISTS (SELECT FROM opensearch_indexing_dlq WHERE duplicate) THEN  -- actions told apart by their case alone, too
+            UPDATE opensearch_indexing_settings SET value = 'duplicates' WHERE name = 'dlq_adopted';
+        END IF;
         INSERT INTO opensearch_indexing_settings (name, value)
         VALUES ('dlq_added', array_to_string(added, ',')), ('dlq_adopted_letters', letters::text)
         ON CONFLICT (name) DO UPDATE SET value = excluded.value;
@@ -238,7 +242,7 @@ BEGIN
 END $adopt$;
 
 -- Programs that know the older columns only go on writing them (during a canary they run beside ours): what they do not
--- say is filled in here. listing_id always follows document_id.
+-- say is filled in here. listing_id always follows document_id; where it must be unique, in letters of one index alone.
 CREATE OR REPLACE FUNCTION opensearch_indexing_dlq_fill() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
 DECLARE
@@ -266,7 +270,16 @@ BEGIN
         END IF;
     END IF;
     NEW.listing_id := opensearch_indexing_dlq_number(NEW.document_id);
-    IF NEW.fingerprint = '' OR TG_OP = 'UPDATE' AND NEW.error_type = 'legacy' AND NEW.last_error IS DISTINCT FROM OLD.last_error THEN
+    IF EXISTS (SELECT FROM opensearch_indexing_settings WHERE name = 'dlq_listings' AND value <> NEW.index_name) THEN
+        NEW.listing_id := NULL;
+    END IF;
+    IF TG_OP = 'UPDATE' THEN                         -- another error under the same token is not of ours
+        IF NEW.last_error IS DISTINCT FROM OLD.last_error AND NEW.token = OLD.token AND NEW.fingerprint = OLD.fingerprint THEN
+            NEW.error_type := 'legacy';
+            NEW.fingerprint := '';
+        END IF;
+    END IF;
+    IF NEW.fingerprint = '' THEN
         NEW.fingerprint := opensearch_indexing_dlq_group(NEW.last_error);
     END IF;
     RETURN NEW;
@@ -281,6 +294,30 @@ CREATE UNIQUE INDEX IF NOT EXISTS opensearch_indexing_dlq_letter
 CREATE INDEX IF NOT EXISTS opensearch_indexing_dlq_document ON opensearch_indexing_dlq (index_name, document_id);
 CREATE INDEX IF NOT EXISTS opensearch_indexing_dlq_attempted ON opensearch_indexing_dlq (last_attempt_at, id);
 CREATE INDEX IF NOT EXISTS opensearch_indexing_dlq_fingerprint ON opensearch_indexing_dlq (fingerprint);
+
+-- Older programs upsert their letters, ON CONFLICT (listing_id, action): that needs the unique constraint which an adopted
+-- table had. It does not stand in the way of letters of ours where only those of the older program's index show a
+-- listing_id: within one index document and number are one to one, so it says what the index above says.
+CREATE OR REPLACE FUNCTION opensearch_indexing_dlq_unique_listings() RETURNS trigger
+LANGUAGE plpgsql SET search_path FROM CURRENT AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM opensearch_indexing_settings WHERE name = 'dlq_adopted' AND value = 'unique')
+        OR EXISTS (SELECT FROM opensearch_indexing_settings WHERE name = 'dlq_listings') THEN
+        RETURN NULL;
+    END IF;
+    LOCK TABLE opensearch_indexing_dlq IN ACCESS EXCLUSIVE MODE;
+    INSERT INTO opensearch_indexing_settings (name, value) VALUES ('dlq_listings', NEW.value);
+    UPDATE opensearch_indexing_dlq SET listing_id = NULL WHERE listing_id IS NOT NULL AND index_name <> NEW.value;
+    SET CONSTRAINTS ALL IMMEDIATE;                   -- pending events of the update would stop what follows
+    ALTER TABLE opensearch_indexing_dlq ADD CONSTRAINT opensearch_indexing_dlq_listing_id_action_key UNIQUE (listing_id, action);
+    RETURN NULL;
+END $$;
+-- As soon as the older program's index is known: now, or when a later `migrate up` names it.
+DROP TRIGGER IF EXISTS opensearch_indexing_dlq_unique_listings ON opensearch_indexing_settings;
+CREATE TRIGGER opensearch_indexing_dlq_unique_listings AFTER INSERT OR UPDATE ON opensearch_indexing_settings
+    FOR EACH ROW WHEN (NEW.name = 'default_index') EXECUTE FUNCTION opensearch_indexing_dlq_unique_listings();
+UPDATE opensearch_indexing_settings SET value = value WHERE name = 'default_index';
+
 -- Under the names that the teams know.
 CREATE INDEX IF NOT EXISTS idx_opensearch_dlq_created_at ON opensearch_indexing_dlq (created_at);
 CREATE INDEX IF NOT EXISTS idx_opensearch_dlq_attempts ON opensearch_indexing_dlq (attempts);

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +13,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
-from idxctl.core.errors import PartlyDone, UsageError
+from idxctl.core.errors import IdxctlError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
     from idxctl.core.settings import IndexSettings
@@ -70,17 +70,26 @@ def reindex(
         migrate.require(pool.mine())
         plans = [preflight.plan(pool.mine(), client, one, take_alias=take_alias) for one in chosen]
         _warn(plans, yes=yes, dry_run=dry_run)
-        results = []
-        for one, plan in zip(chosen, plans, strict=True):
-            if dry_run or (if_changed and not plan.changed):
-                results.append(_not_run(plan, output, dry_run=dry_run))
-                continue
-            results.append(_run(pool, client, one, plan, options, output))
-    if render.is_data(output):
-        render.json(results[0] if len(results) == 1 else results)
+        results: list[Reindexed] = []
+        try:
+            for one, plan in zip(chosen, plans, strict=True):
+                if dry_run or (if_changed and not plan.changed):
+                    results.append(_not_run(plan, output, dry_run=dry_run))
+                    continue
+                results.append(_run(pool, client, one, plan, options, output, failed=results.append))
+        except IdxctlError:
+            _data(results, output, several=len(chosen) > 1)
+            raise
+    _data(results, output, several=len(chosen) > 1)
     failed = sum(one.failed for one in results)
     if failed:
         raise PartlyDone(f"{failed:,} documents were refused and are dead letters now", hint="idxctl dlq stats")
+
+
+def _data(results: list[Reindexed], output: Output, *, several: bool) -> None:
+    """Write what became of each index that was begun: an object of the only one, a list where several were asked for."""
+    if results and render.is_data(output):
+        render.json(results if several else results[0])
 
 
 def _chosen(index: str | None) -> list[IndexSettings]:
@@ -138,7 +147,16 @@ def _not_run(plan: Plan, output: Output, *, dry_run: bool) -> Reindexed:
     )
 
 
-def _run(pool: object, client: object, index: IndexSettings, plan: Plan, options: Options, output: Output) -> Reindexed:
+def _run(
+    pool: object,
+    client: object,
+    index: IndexSettings,
+    plan: Plan,
+    options: Options,
+    output: Output,
+    *,
+    failed: Callable[[Reindexed], None],
+) -> Reindexed:
     from idxctl.opensearch.client import Client
     from idxctl.postgres.connect import Pool
     from idxctl.rebuild import run
@@ -149,6 +167,7 @@ def _run(pool: object, client: object, index: IndexSettings, plan: Plan, options
     live = f"; live generation {plan.live.number:06d} stays in service" if plan.live else ""
     render.say(f"{'plan':<10} about {plan.rows:,} rows{live}")
     with _shown() as steps:
+        steps.failed = failed
         try:
             done = run.reindex(pool, client, current().settings, index, plan, options, steps)
         except (KeyboardInterrupt, SystemExit):

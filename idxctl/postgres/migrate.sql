@@ -59,9 +59,12 @@ SELECT value FROM opensearch_indexing_settings WHERE name = %(name)s;
 
 -- name: letters_lost
 -- Letters that the older shape of an adopted table cannot hold; as 000002's way down deletes them.
-SELECT count(*) FROM opensearch_indexing_dlq
+SELECT count(*) FROM opensearch_indexing_dlq d
 WHERE index_name <> coalesce((SELECT value FROM opensearch_indexing_settings WHERE name = 'default_index'), index_name)
-OR listing_id IS NULL OR listing_id NOT BETWEEN -2147483648 AND 2147483647;
+OR listing_id IS NULL OR listing_id NOT BETWEEN -2147483648 AND 2147483647
+OR EXISTS (SELECT FROM opensearch_indexing_settings WHERE name = 'dlq_adopted' AND value = 'unique') AND EXISTS (
+    SELECT FROM opensearch_indexing_dlq n
+    WHERE n.listing_id = d.listing_id AND n.action = d.action AND (n.last_attempt_at, n.id) > (d.last_attempt_at, d.id));
 
 -- name: in_flight
 -- Tasks under a lease.

@@ -14,9 +14,11 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from idxctl.core import backoff
+from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations
 from idxctl.postgres.connect import Connection
+from idxctl.postgres.named import Statement
 from idxctl.queue import SQL
 from idxctl.queue.claim import Batch, Task
 
@@ -35,6 +37,8 @@ class Failure:
 
 
 _REMEMBERED = 30  # entries of a letter's history
+_LETTER_TRIES = 5
+_UNIQUE_VIOLATION = "23505"
 MISSED = "missed_write"  # the type of a failure that is no refusal: the document is written again at the swap
 
 
@@ -188,7 +192,8 @@ def bury(
         return
     dead = list({(one.task.document_id, one.task.action): one for one in dead}.values())
     payloads = [_letter(one, at, **more) for one in dead]
-    conn.run(
+    write_letters(
+        conn,
         SQL["bury"],
         index=index,
         token=token,
@@ -204,6 +209,23 @@ def bury(
         payloads=[Jsonb(payload) for payload in payloads],
         remembered=_REMEMBERED,
     )
+
+
+def write_letters(conn: Connection, statement: Statement, **parameters: Any) -> int:
+    """
+    Run a statement that inserts letters or updates those that are there; returns how many it wrote. In a transaction.
+
+    An adopted table has a second unique constraint, (listing_id, action), which such a statement does not ask: another
+    letter of the same document that comes between its look and its insert is then an error. The second look sees it.
+    """
+    for tried in range(_LETTER_TRIES):
+        try:
+            with conn.savepoint():
+                return conn.run(statement, **parameters).rowcount
+        except PostgresRefused as error:
+            if error.sqlstate != _UNIQUE_VIOLATION or tried == _LETTER_TRIES - 1:
+                raise
+    raise AssertionError
 
 
 def remember(task: Task, error_type: str, reason: str, *, at: datetime | None = None, **more: str) -> Task:

@@ -68,10 +68,11 @@ class Reindexed:
     documents: int
     failed: int
     seconds: float
-    swapped: bool
+    swapped: bool | None  # None: the swap was under way, and OpenSearch could not be asked what became of it
     previous: str | None = None
     standby_until: datetime | None = None
     dry_run: bool = False
+    error: str | None = None  # why it went no further
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Steps:
     begin: Callable[[str, int | None], None] = lambda _step, _total: None  # a step and its total, if known
     move: Callable[[int, str], None] = lambda _done, _note: None
     end: Callable[[str], None] = lambda _summary: None
+    failed: Callable[[Reindexed], None] = lambda _so_far: None  # what is known of a run whose error is raised next
 
 
 def reindex(
@@ -122,12 +124,23 @@ class _Run:
         self.sizes = Sizes()
         self.id = 0
         self.generation: Generation | None = None
+        self.swapping = False
 
     @property
     def conn(self) -> Connection:
         return self.pool.mine()
 
     def go(self) -> Reindexed:
+        """Take every step, and tell of a failure what is known of it."""
+        try:
+            return self._go()
+        except IdxctlError as error:
+            self.steps.failed(
+                replace(self._result(swapped=self.swapping and self._swapped_if_known()), error=str(error))
+            )
+            raise
+
+    def _go(self) -> Reindexed:
         """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
         age = timedelta(
             seconds=self.settings.worker.age_limit_seconds + self.settings.opensearch.request_timeout_seconds
@@ -337,6 +350,7 @@ class _Run:
     def _swap(self) -> Reindexed:
         assert self.generation is not None
         self.steps.begin("swap", None)
+        self.swapping = True
         old = self.plan.live
         swap.swap(
             self.conn, self.client, self.id, new=self.generation, old=old, foreign=self.plan.foreign,
@@ -352,7 +366,7 @@ class _Run:
         self.steps.end("done" + (f", {old.number:06d} kept as standby and current" if old else ""))
         return replace(self._result(swapped=True), previous=old.name if old else None, standby_until=until)
 
-    def _result(self, *, swapped: bool) -> Reindexed:
+    def _result(self, *, swapped: bool | None) -> Reindexed:
         name = self.generation.name if self.generation else None
         return Reindexed(
             self.plan.index, name, self.documents, self.failed, round(time.monotonic() - self.started, 3), swapped
@@ -468,6 +482,12 @@ class _Run:
     def _swapped(self) -> bool:
         """G4: the alias decides whether the swap was made."""
         return self.generation is not None and self.generation.name in aliases.targets(self.client, self.plan.index)
+
+    def _swapped_if_known(self) -> bool | None:
+        try:
+            return self._swapped()
+        except IdxctlError:
+            return None
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from idxctl.indexes.retire import retire
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
+from idxctl.queue.settle import write_letters
 from idxctl.rebuild.preflight import SQL
 
 
@@ -74,7 +75,7 @@ def record(conn: Connection, run: int, *, new: Generation, old: Generation | Non
         if old is not None:
             generations.set_state(conn, old.id, "standby", expected=("live",), keep=keep)
         generations.set_state(conn, new.id, "live", expected=("building", "standby"))
-        letters = conn.run(SQL["failures_to_letters"], index=new.index, generation=new.id).rowcount
+        letters = write_letters(conn, SQL["failures_to_letters"], index=new.index, generation=new.id)
         conn.run(SQL["missed_to_tasks"], index=new.index, generation=new.id)
         conn.run(SQL["drop_failures"], generation=new.id)
         conn.run(SQL["finish_run"], id=run, phase="done", error=None, documents=None, failed=None)

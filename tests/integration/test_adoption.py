@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 
 import psycopg
@@ -9,8 +10,15 @@ import pytest
 
 from idxctl.core.errors import ConfigError
 from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.indexes import generations
+from idxctl.indexes.definitions import Definition
+from idxctl.indexes.generations import Generation
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Connection, connect
+from idxctl.queue.claim import Task
+from idxctl.queue.settle import Failure, bury
+from idxctl.rebuild import swap
+from support.rig import PATIENCE, until
 
 OLDER = """
 CREATE TABLE opensearch_indexing_dlq (
@@ -46,6 +54,14 @@ STATEMENTS = {
 }
 OLD_INSERT = (
     "INSERT INTO opensearch_indexing_dlq (listing_id, action, data, attempts, last_error) VALUES (%s, %s, %s, %s, %s)"
+)
+
+
+# What an older program writes that counts its failures of a document in one row.
+OLD_UPSERT = (
+    OLD_INSERT
+    + """ ON CONFLICT (listing_id, action) DO UPDATE SET attempts = opensearch_indexing_dlq.attempts + 1,
+          last_error = EXCLUDED.last_error, last_attempt_at = NOW()"""
 )
 
 
@@ -119,7 +135,8 @@ def test_an_adopted_table_has_the_shape_of_a_fresh_one(conn):
     run(conn, OLDER + LETTERS)
     migrate.up(conn, default_index="products")
     assert shape(conn) == fresh
-    assert indexes(conn) == fresh_indexes
+    assert {name for name, _ in indexes(conn) - fresh_indexes} == {"opensearch_indexing_dlq_listing_id_action_key"}
+    assert fresh_indexes <= indexes(conn)
 
 
 def test_ids_go_on_counting_past_four_bytes(conn):
@@ -453,6 +470,243 @@ def test_an_older_program_needs_no_rights_on_our_other_tables(table):
         assert letters(table, "index_name", "document_id")[-1] == ("products", "57")
     finally:
         run(table, "DROP OWNED BY older_program; DROP ROLE older_program")
+
+
+# Older programs that upsert ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def adopted(conn):
+    run(conn, OLDER + LETTERS)
+    migrate.up(conn, default_index="products")
+    return conn
+
+
+def upsert(conn: Connection, listing: int, error: str, action: str = "index") -> None:
+    conn.raw.execute(OLD_UPSERT, (listing, action, None, 3, error))
+
+
+def dead(conn: Connection, index: str, document: str, *, token: int = 7, **letter: object) -> None:
+    """Bury a task as a worker does."""
+    now = datetime.now(timezone.utc)
+    task = Task(document, "index", 0, 3, now, "api", "", {"letter": letter} if letter else {})
+    failure = Failure(task, "mapper_parsing_exception", "abcdef", "ours", permanent=True)
+    with conn.transaction():
+        bury(conn, index, token, [failure])
+
+
+def letter_of(conn: Connection, document: str, *columns: str) -> list[tuple]:
+    columns = columns or ("index_name", "listing_id", "attempts", "last_error")
+    query = f"SELECT {', '.join(columns)} FROM opensearch_indexing_dlq WHERE document_id = %s AND action = 'index' ORDER BY id"
+    return rows(conn, query, document)
+
+
+def test_an_older_program_goes_on_upserting_letters(adopted):
+    upsert(adopted, 12345, "still bad")
+    assert letter_of(adopted, "12345", "id", "attempts", "last_error") == [(11, 4, "still bad")]
+    for error in ("first", "second"):
+        upsert(adopted, 55, error)
+    assert letter_of(adopted, "55") == [("products", 55, 4, "second")]
+    assert letter_of(adopted, "55", "error_type", "duplicate", "last_attempt_at >= created_at") == [
+        ("legacy", False, True)
+    ]
+    upsert(adopted, 55, "gone", "delete")
+    assert len(letters(adopted, "id")) == 5
+
+
+def test_an_older_program_that_names_the_constraint_goes_on_upserting(adopted):
+    named = OLD_UPSERT.replace(
+        "(listing_id, action) DO", "ON CONSTRAINT opensearch_indexing_dlq_listing_id_action_key DO"
+    )
+    adopted.raw.execute(named, (12345, "index", None, 1, "again"))
+    assert letter_of(adopted, "12345", "attempts") == [(4,)]
+
+
+def test_letters_of_ours_and_of_an_older_program_meet_in_one(adopted):
+    dead(adopted, "products", "12345")
+    assert letter_of(adopted, "12345", "id", "listing_id", "token", "last_error") == [(11, 12345, 7, "ours")]
+    upsert(adopted, 12345, "theirs 1")
+    found = letter_of(adopted, "12345", "id", "token", "attempts", "last_error", "error_type")
+    assert found == [(11, 7, 4, "theirs 1", "legacy")]
+    assert letter_of(adopted, "12345", "fingerprint = opensearch_indexing_dlq_group('theirs 2')") == [(True,)]
+    dead(adopted, "products", "12345", token=8)
+    assert letter_of(adopted, "12345", "id", "token", "fingerprint", "error_type") == [
+        (11, 8, "abcdef", "mapper_parsing_exception")
+    ]
+
+
+def test_equal_ids_of_two_indexes_are_two_letters_and_an_upsert_takes_the_older_programs(adopted):
+    dead(adopted, "shops", "12345")
+    dead(adopted, "shops", "9")
+    dead(adopted, "products", "9")
+    upsert(adopted, 12345, "theirs")
+    upsert(adopted, 9, "theirs")
+    assert letter_of(adopted, "12345") == [("products", 12345, 4, "theirs"), ("shops", None, 3, "ours")]
+    assert letter_of(adopted, "9") == [("shops", None, 3, "ours"), ("products", 9, 4, "theirs")]
+    adopted.raw.execute(STATEMENTS["one"])  # a listing is a listing, no shop of its number
+    assert letter_of(adopted, "12345") == [("shops", None, 3, "ours")]
+
+
+def test_a_letter_that_is_retried_and_fails_again_is_itself_again(adopted):
+    adopted.execute("DELETE FROM opensearch_indexing_dlq WHERE id = 11")
+    dead(adopted, "products", "12345", id=11, retries=1)
+    upsert(adopted, 12345, "theirs")
+    assert letter_of(adopted, "12345", "id", "listing_id", "retries", "attempts") == [(11, 12345, 1, 4)]
+
+
+def test_a_letter_retried_while_an_older_program_wrote_another_joins_that(adopted):
+    adopted.execute("DELETE FROM opensearch_indexing_dlq WHERE id = 11")
+    upsert(adopted, 12345, "theirs")
+    dead(adopted, "products", "12345", id=11, retries=1)
+    assert letter_of(adopted, "12345", "id", "retries", "last_error") == [(18, 1, "ours")]
+
+
+def test_ids_that_are_no_plain_number_do_not_clash_with_listings(adopted):
+    for document in ("012345", "12345 ", "1e4"):
+        dead(adopted, "products", document)
+        assert letter_of(adopted, document, "listing_id") == [(None,)]
+
+
+def test_without_an_index_the_constraint_waits_until_one_is_named(conn):
+    run(conn, OLDER)
+    migrate.up(conn)
+    for index in ("shops", "products"):
+        dead(conn, index, "1")
+    assert letters(conn, "index_name", "listing_id") == [("shops", 1), ("products", 1)]
+    migrate.up(conn, default_index="products")
+    assert letters(conn, "index_name", "listing_id") == [("shops", None), ("products", 1)]
+    upsert(conn, 1, "theirs")
+    assert letter_of(conn, "1") == [("shops", None, 3, "ours"), ("products", 1, 4, "theirs")]
+    migrate.up(conn, default_index="products")
+
+
+def test_the_migration_run_again_leaves_the_constraint_as_it_is(adopted):
+    run(adopted, migrate.known()[1].up)
+    upsert(adopted, 12345, "theirs")
+    assert letter_of(adopted, "12345") == [("products", 12345, 4, "theirs")]
+
+
+def test_a_script_for_a_dba_names_the_index_later_too(conn):
+    run(conn, OLDER)
+    migrate.up(conn)
+    run(conn, migrate.offline_sql(from_=2, default_index="products"))
+    upsert(conn, 1, "theirs")
+    upsert(conn, 1, "theirs")
+    assert letter_of(conn, "1") == [("products", 1, 4, "theirs")]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_a_table_that_had_no_such_constraint_gets_none(conn, fresh):
+    if not fresh:
+        run(
+            conn,
+            OLDER + "ALTER TABLE opensearch_indexing_dlq DROP CONSTRAINT opensearch_indexing_dlq_listing_id_action_key",
+        )
+    migrate.up(conn, default_index="products")
+    for index in ("shops", "products"):
+        dead(conn, index, "1")
+    assert letters(conn, "index_name", "listing_id") == [("shops", 1), ("products", 1)]
+    with pytest.raises(psycopg.errors.InvalidColumnReference):
+        upsert(conn, 1, "theirs")
+
+
+def test_actions_that_differ_in_their_case_alone_are_duplicates(conn):
+    run(conn, OLDER + LETTERS)
+    conn.execute(OLD_INSERT, (12345, "INDEX", None, 1, "x"))
+    migrate.up(conn, default_index="products")
+    assert letters(conn, "duplicate") == [(True,), (False,), (False,), (False,)]
+    dead(conn, "shops", "12345")
+    migrate.down(conn, to=0, force=True)
+    assert letters(conn, "id") == [(11,), (12,), (17,), (18,)]
+
+
+def test_going_down_and_up_again_keeps_upserts_working(adopted):
+    dead(adopted, "shops", "12346")
+    dead(adopted, "products", "12346")
+    assert dict(migrate.plan_down(adopted, to=1).loses) == {"dead letters": 1}
+    migrate.down(adopted, to=1, force=True)
+    upsert(adopted, 12346, "theirs")
+    assert letters(adopted, "listing_id", "attempts") == [(12345, 3), (12346, 4), (12345, 1)]
+    migrate.up(adopted, default_index="products")
+    upsert(adopted, 12346, "theirs")
+    assert letter_of(adopted, "12346") == [("products", 12346, 5, "theirs")]
+
+
+def test_going_down_without_an_index_keeps_the_newest_letter_of_a_number(conn):
+    run(conn, OLDER)
+    migrate.up(conn)
+    for index in ("shops", "products"):
+        dead(conn, index, "1")
+    assert dict(migrate.plan_down(conn, to=1).loses) == {"dead letters": 1}
+    migrate.down(conn, to=1, force=True)
+    assert letters(conn, "id", "listing_id") == [(2, 1)]
+
+
+# Waits in an index whose entry is made after the look for a conflict, and before the entries of ours.
+SLOW_INDEX = """
+CREATE FUNCTION held(document text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF current_setting('test.held', true) = 'yes' THEN
+        PERFORM pg_advisory_xact_lock_shared(4711);
+    END IF;
+    RETURN document;
+END $$;
+CREATE INDEX held ON opensearch_indexing_dlq (held(document_id));
+ALTER TABLE opensearch_indexing_dlq DROP CONSTRAINT opensearch_indexing_dlq_listing_id_action_key;
+DROP INDEX opensearch_indexing_dlq_letter;
+CREATE UNIQUE INDEX opensearch_indexing_dlq_letter ON opensearch_indexing_dlq (index_name, document_id, action) WHERE NOT duplicate;
+ALTER TABLE opensearch_indexing_dlq ADD CONSTRAINT opensearch_indexing_dlq_listing_id_action_key UNIQUE (listing_id, action);
+"""
+
+
+def refusing_generation(conn: Connection, *documents: str) -> Generation:
+    """A building generation of products that refused *documents*, under token 5."""
+    definition = Definition("", ("id",), ("bigint",), "jsonb", {}, {})
+    with conn.transaction():
+        made = generations.register(conn, "products", 1, definition)
+    for document in documents:
+        conn.execute(
+            "INSERT INTO opensearch_indexing_generation_failures VALUES (%s, %s, 'index', 5, 'mapper_parsing_exception', 'abcdef', 'ours')",
+            (made.id, document),
+        )
+    return made
+
+
+def swapped(conn: Connection, new: Generation) -> int:
+    return swap.record(conn, 0, new=new, old=None, keep=timedelta(0))
+
+
+@pytest.mark.parametrize("ours", ["burial", "swap"])
+@pytest.mark.parametrize("other", ["older program", "worker"])
+def test_a_letter_that_another_writes_at_the_same_instant_is_met_at_the_second_look(adopted, database, ours, other):
+    run(adopted, SLOW_INDEX)
+    new = refusing_generation(adopted, "55")
+    with connect(DatabaseSettings(url=Secret(database))) as slow, ThreadPoolExecutor(1) as thread:
+        slow.execute("SET test.held = 'yes'")
+        adopted.execute("BEGIN; SELECT pg_advisory_xact_lock(4711)")
+        if ours == "swap":
+            writing = thread.submit(swapped, slow, new)
+        else:
+            writing = thread.submit(dead, slow, "products", "55", token=5)
+        until(
+            lambda: rows(adopted, "SELECT FROM pg_locks WHERE objid = 4711 AND NOT granted"),
+            "the insert is not held up",
+        )
+        with connect(DatabaseSettings(url=Secret(database))) as quick:
+            if other == "worker":
+                dead(quick, "products", "55", token=4)
+            else:
+                upsert(quick, 55, "theirs")
+        adopted.execute("COMMIT")
+        writing.result(timeout=PATIENCE)
+    assert letter_of(adopted, "55", "token", "last_error", "listing_id") == [(5, "ours", 55)]
+
+
+def test_what_a_new_generation_refused_meets_the_older_programs_letter(adopted):
+    assert swapped(adopted, refusing_generation(adopted, "12345", "77")) == 2
+    upsert(adopted, 77, "theirs")
+    assert letter_of(adopted, "12345", "id", "last_error") == [(11, "ours")]
+    assert letter_of(adopted, "77") == [("products", 77, 2, "theirs")]
 
 
 @pytest.mark.parametrize(

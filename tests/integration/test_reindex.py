@@ -350,6 +350,88 @@ def test_json_has_the_promised_fields(build, cli):
     assert again["swapped"] is False
 
 
+PROMISED = {"index", "generation", "documents", "failed", "seconds", "swapped"}
+STRICT = {"mappings": {"properties": {"name": {"type": "integer"}}}}
+NAMES = "SELECT id AS document_id, jsonb_build_object('name', name) AS document FROM things t"
+
+
+def test_json_of_a_run_with_too_many_refused_documents_tells_what_is_known(build, cli):
+    rig = build(THINGS, NAMES, ONE, mapping=STRICT)
+    refused = cli("reindex", "-o", "json")
+    assert refused.status == 1
+    told = refused.json
+    assert told.keys() >= PROMISED
+    assert (told["index"], told["generation"]) == (rig.index, f"{rig.index}-000001")
+    assert (told["documents"], told["failed"], told["swapped"]) == (0, 50, False)
+    assert told["error"].startswith("50 of 50 documents were refused")
+    assert f"error: {told['error']}" in refused.stderr
+
+
+def test_json_of_a_run_that_finds_drift_tells_what_is_known(build, cli):
+    rig = build(
+        THINGS, "SELECT id AS document_id, jsonb_build_object('at', clock_timestamp()) AS document FROM things", ONE
+    )
+    rig.watch()
+    refused = cli("reindex", "-o", "json")
+    assert refused.status == 1
+    assert (refused.json["documents"], refused.json["failed"], refused.json["swapped"]) == (50, 0, False)
+    assert "still differ from their rows" in refused.json["error"]
+
+
+def test_json_of_a_run_kept_out_by_another_has_no_generation(build, cli):
+    rig = build(THINGS, DOCUMENT, ONE)
+    rig.sql(
+        "INSERT INTO opensearch_indexing_reindex_runs (index_name, phase, owner) VALUES (%s, 'backfill', 'other')",
+        rig.index,
+    )
+    refused = cli("reindex", "-o", "json")
+    assert refused.status == 6
+    assert refused.json.keys() >= PROMISED
+    assert (refused.json["index"], refused.json["generation"], refused.json["swapped"]) == (rig.index, None, False)
+    assert "is under way" in refused.json["error"]
+
+
+def test_json_of_a_run_that_fails_behind_its_swap_does_not_deny_the_swap(build, cli):
+    rig = build(THINGS, DOCUMENT, ONE)
+    rig.sql(
+        """CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;
+           CREATE TRIGGER no BEFORE UPDATE ON opensearch_indexing_generations FOR EACH ROW
+           WHEN (NEW.state = 'live') EXECUTE FUNCTION no()"""
+    )
+    failed = cli("reindex", "-o", "json")
+    assert failed.status == 1
+    assert list(rig.ask("GET", f"/_alias/{rig.index}")) == [failed.json["generation"]]
+    assert (failed.json["swapped"], "not today" in failed.json["error"]) == (True, True)
+
+
+def test_json_of_several_indexes_is_a_list_of_those_that_were_begun(build, cli):
+    rig = build(THINGS, DOCUMENT, ONE)
+    config = rig.directory / "idxctl.toml"
+    (rig.directory / "names.sql").write_text(NAMES)
+    (rig.directory / "strict.json").write_text(json.dumps(STRICT))
+    broken = f'[indexes.{rig.index}-names]\ndocument = "names.sql"\nmapping = "strict.json"\n' + ONE.replace(
+        "NAME", f"{rig.index}-names"
+    )
+    alone = config.read_text()
+    config.write_text(alone + broken)
+    failed = cli("reindex", "-o", "json")
+    assert failed.status == 1
+    assert [(one["index"], one["swapped"], one["error"] is None) for one in failed.json] == [
+        (rig.index, True, True),
+        (f"{rig.index}-names", False, False),
+    ]
+    config.write_text(broken + alone)
+    failed = cli("reindex", "-o", "json")
+    assert [(one["index"], one["swapped"]) for one in failed.json] == [(f"{rig.index}-names", False)]
+    assert cli("reindex", "--index", f"{rig.index}-names", "-o", "json").json["swapped"] is False
+
+
+def test_what_was_refused_before_it_began_prints_no_json(build, cli):
+    build(THINGS, "SELECT id AS document_id FROM things", ONE)
+    refused = cli("reindex", "-o", "json")
+    assert (refused.status, refused.stdout) == (4, "")
+
+
 def test_schema_not_migrated_is_said(database, cli, tmp_path: Path):
     (tmp_path / "idxctl.toml").write_text("")
     refused = cli("reindex")
