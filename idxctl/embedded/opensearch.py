@@ -17,6 +17,7 @@ from typing import NoReturn, final
 from idxctl.core.errors import ConfigError, OpenSearchUnreachable
 from idxctl.embedded import jars
 from idxctl.embedded.child import Child, last_lines
+from idxctl.embedded.ports import free_port
 
 START_SECONDS = 180.0  # 6 s on two free cores; a busy CI machine takes its time
 STOP_SECONDS = 30.0
@@ -54,6 +55,7 @@ PACKAGED_JVM_OPTIONS = (
     "-Djava.locale.providers=SPI,CLDR",
     "--enable-native-access=ALL-UNNAMED",
 )
+_PORTS = 20
 JAVA_PLACES = ("/usr/lib/jvm", "/usr/java", "/opt/java", "/Library/Java/JavaVirtualMachines")
 
 
@@ -182,8 +184,15 @@ class OpenSearch:
             self._child.stop(number, seconds=STOP_SECONDS)
             self._child = None
 
+    def _http_port(self) -> str:
+        """Return the port it had, or some to choose from: whoever takes one while the node starts leaves the next."""
+        if self.port:
+            return str(self.port)
+        first = free_port()
+        return f"{first}-{first + _PORTS - 1}"
+
     def _spec(self, jvm: Path, classpath: list[Path]) -> dict[str, object]:
-        ours = {**SETTINGS, "path.home": str(self.home), "http.port": str(self.port)}
+        ours = {**SETTINGS, "path.home": str(self.home), "http.port": self._http_port()}
         heap = (f"-Xms{self._heap_mb}m", f"-Xmx{self._heap_mb}m", f"-XX:MaxDirectMemorySize={self._heap_mb // 2}m")
         packaged = PACKAGED_JVM_OPTIONS if self._release.packaged_java else ()
         compiler = ("-XX:TieredStopAtLevel=1",) if self._quick else ()

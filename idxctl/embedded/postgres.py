@@ -8,7 +8,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import tempfile
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from psycopg import sql
 from idxctl.core.errors import ConfigError, PostgresUnreachable
 from idxctl.embedded.child import Child, last_lines
 from idxctl.embedded.jars import EXTRA_HINT
+from idxctl.embedded.ports import free_port
 from idxctl.postgres.connect import translated
 
 START_SECONDS = 120.0  # a crash's recovery is part of it
@@ -242,11 +242,3 @@ def _owner(data: Path) -> str:
     if os.geteuid() != 0:
         return "same"
     return "namespace" if owner.st_uid == 0 else f"{owner.st_uid}:{owner.st_gid}"
-
-
-def free_port() -> int:
-    """Return a loopback port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -9,7 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from idxctl.embedded.postgres import Postgres, free_port
+from idxctl.embedded.ports import free_port
+from idxctl.embedded.postgres import Postgres
 from support.processes import Process, lapse
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
 

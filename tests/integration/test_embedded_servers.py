@@ -17,7 +17,7 @@ import pytest
 
 import idxctl as package
 from idxctl.core.errors import OpenSearchUnreachable, PostgresUnreachable
-from idxctl.embedded import postgres
+from idxctl.embedded import ports, postgres
 from idxctl.embedded.jars import read_lock
 from idxctl.embedded.opensearch import RELEASES, OpenSearch, installed_java
 from idxctl.embedded.postgres import Postgres
@@ -137,9 +137,9 @@ def test_database_can_be_the_copy_of_another(tmp_path, installed):
 
 def test_port_that_another_program_was_quicker_to_take_is_replaced(tmp_path, installed, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as quicker:
-        taken, free = quicker.getsockname()[1], postgres.free_port()
-        ports = iter([taken, free])
-        monkeypatch.setattr(postgres, "free_port", lambda: next(ports))
+        taken, free = quicker.getsockname()[1], ports.free_port()
+        chosen = iter([taken, free])
+        monkeypatch.setattr(postgres, "free_port", lambda: next(chosen))
         with Postgres(tmp_path, bin=installed, fsync=False) as server:
             assert server.port == free
 

@@ -13,7 +13,7 @@ from psycopg.rows import dict_row
 
 from idxctl import Indexer, PostgresRefused, SchemaError, UsageError, WaitTimeout
 from idxctl.core.settings import DatabaseSettings, Secret
-from idxctl.embedded.postgres import free_port
+from idxctl.embedded.ports import free_port
 from idxctl.library import waiting
 from idxctl.queue import pause
 from support.rig import until
