@@ -68,7 +68,7 @@ _GENERATIONS, _INDEXES, _RETIRE = (
 _READ_IN_THE_CLAIMS_TRANSACTION = (
     _edit(_CLAIM, 'conn.raw.execute(b"COMMIT")', "pass"),
     _edit(_RENDER, "        conn.transaction(local=local, read_only=True),\n", ""),
-    _edit(_BATCH, '            reach("read.done")\n', '            conn.rollback() if False else conn.raw.execute(b"COMMIT")\n            reach("read.done")\n'),
+    _edit(_BATCH, '    reach("read.done")\n', '    conn.raw.execute(b"COMMIT")\n    reach("read.done")\n'),
 )  # fmt: skip
 
 MUTANTS = (
@@ -251,7 +251,7 @@ MUTANTS = (
         "G3: a retired generation that is gone holds the others up",
         ("tests/integration/test_tokens.py::test_a_retired_generation_that_is_gone_holds_nothing_up", HISTORIES),
         (_edit(_BATCH, 'if states.get(one.id, "retired") != "retired"]', "if states.get(one.id)]"),
-         _edit(_BATCH, 'if states[one.id] == "live"]', 'if states[one.id] != "building"]')),
+         _edit(_BATCH, 'in troubles if states[one.id] == "live"]', 'in troubles if states[one.id] != "building"]')),
     ),
     Mutant(
         "the floor: heads are looked for below it each time",
@@ -484,7 +484,7 @@ MUTANTS = (
         (f"{_LEASES}::test_a_batch_of_a_living_worker_is_nobody_elses_however_long_it_takes",),
         (
             _edit(_POOL, "                self._renew(self._pool.mine())\n", ""),
-            _edit(_POOL, "                self._give_back(conn)\n                self._rescue(conn)\n", "                self._renew(conn)\n                self._give_back(conn)\n                self._rescue(conn)\n"),
+            _edit(_POOL, "                self._carrier.give_back(conn)\n                self._rescue(conn)\n", "                self._renew(conn)\n                self._carrier.give_back(conn)\n                self._rescue(conn)\n"),
         ),
     ),
     Mutant(
