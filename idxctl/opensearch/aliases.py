@@ -68,7 +68,9 @@ def ours(client: Client, name: str, alias: str) -> bool | None:
         if error.status == 404:
             return None
         raise
-    index = found.get(name, {})
+    if name not in found:  # an answer that does not speak of it tells nothing
+        return True
+    index = found[name]
     return alias in index.get("aliases", {}) or "mappings" in index
 
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from support.http import Caller
+from support.calls import Caller
 
 TOKEN = "a-token-of-this-test-0123456789"
 

@@ -85,7 +85,9 @@ def test_sessions_that_an_administrator_ends_are_replaced(items):
         until(lambda: items.one("SELECT count(*) FROM opensearch_indexing_workers"), "it does not start")
         for number in range(1, 6):
             items.sql("UPDATE items SET price = price || '1' WHERE id = %s", number)
-            items.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'idxctl%'")
+            items.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'idxctl%' AND datname = current_database()"
+            )
         items.wait_for_rest()
         assert worker.counters.indexed >= 5
     items.nothing_was_charged()

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from idxctl.core.settings import Bearer, Secret
-from support.http import GETS, OPERATOR, POSTS, Caller, served
+from support.calls import GETS, OPERATOR, POSTS, Caller, served
 from support.rig import until
 
 

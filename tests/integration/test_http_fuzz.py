@@ -9,7 +9,7 @@ import pytest
 from openapi_spec_validator import validate
 
 from idxctl.web.description import description
-from support.http import OPERATOR, served
+from support.calls import OPERATOR, served
 
 # What is left out: a cursor that is text and no cursor, or a parameter in query and body, is refused though the schema allows it.
 CHECKS = (

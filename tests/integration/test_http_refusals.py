@@ -11,7 +11,7 @@ import pytest
 
 from idxctl.core.errors import ConfigError, IdxctlError
 from idxctl.core.settings import DatabaseSettings, OpenSearchSettings, Secret
-from support.http import GETS, OPERATOR, POSTS, VIEWER, served
+from support.calls import GETS, OPERATOR, POSTS, VIEWER, served
 from support.rig import Rig, write_items
 
 

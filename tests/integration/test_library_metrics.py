@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from idxctl import Indexer
-from support.http import parse_metrics
+from support.calls import parse_metrics
 from support.rig import until
 
 

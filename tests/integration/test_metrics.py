@@ -9,7 +9,7 @@ from idxctl.operate.export.monitoring import dashboard
 from idxctl.operate.export.monitoring.alerts import ALERTS
 from idxctl.queue import pause
 from idxctl.worker import janitor
-from support.http import names_in, served
+from support.calls import names_in, served
 
 PREFIX = "opensearch_indexing_"
 

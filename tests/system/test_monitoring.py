@@ -18,8 +18,8 @@ import pytest
 
 from idxctl.operate.export.monitoring import dashboard
 from idxctl.operate.export.monitoring.alerts import ALERTS
+from support.calls import Caller
 from support.fixtures import items, items_template  # noqa: F401 - pytest finds them by name here
-from support.http import Caller
 from support.rig import until
 
 pytestmark = pytest.mark.system

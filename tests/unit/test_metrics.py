@@ -20,7 +20,7 @@ from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import Failure, Outcomes, Settled
 from idxctl.web.exporter import Exporter
 from idxctl.worker import counting
-from support.http import names_in
+from support.calls import names_in
 
 ROOT = Path(__file__).parents[2]
 KNOWN = {name for metric in metrics.ALL for name in metric.series}
