@@ -5,6 +5,7 @@ import pytest
 
 from idxctl.core.errors import PostgresUnreachable
 from idxctl.embedded.postgres import Postgres
+from idxctl.queue import pause
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
 from support.stops import installed
 from support.writers import Writers
@@ -78,6 +79,22 @@ def test_a_claim_whose_answer_was_lost_is_given_back(items):
         with items.working(workers=1):
             items.wait_for_rest(seconds=10)  # well before its lease lapses
     items.nothing_was_charged()
+
+
+def test_a_probe_whose_connection_breaks_after_its_claim_is_given_back(items):
+    """Between the claim and the note that keeps others from probing: nobody carries that batch, so nobody may hold it."""
+    pause.block(items.conn, items.index, reason="flood stage", by="test", probe_after_seconds=0)
+    items.enqueue(1)
+
+    def end_the_session() -> None:
+        items.sql("SELECT pg_terminate_backend(%s)", items.pool.mine().raw.info.backend_pid)
+
+    with installed() as stops:
+        stops.do("claim.committed", end_the_session)
+        with items.working(workers=1):
+            items.wait_for_rest(seconds=10)  # well before its lease lapses
+    assert pause.pauses(items.conn) == []
+    nothing_was_charged(items)
 
 
 def test_sessions_that_an_administrator_ends_are_replaced(items):
