@@ -179,9 +179,7 @@ class _Run:
                     f"the last reindex of {self.plan.index} died after its swap; that is recorded now, and {known[0].name} is live",
                     hint="run idxctl reindex again if you still want another one",
                 )
-        for one in generations.of_index(self.conn, self.plan.index):
-            if one.state == "building":  # of a run that has ended: nobody will finish it
-                retire.retire(self.conn, one.id)
+        reach("reindex.looked")
         row = self.conn.run(
             SQL["start_run"],
             index=self.plan.index,
@@ -193,6 +191,9 @@ class _Run:
         if row is None:
             raise Locked(f"another reindex of {self.plan.index} has just begun", hint="wait for it")
         self.id = int(row[0])
+        for one in generations.of_index(self.conn, self.plan.index):
+            if one.state == "building":  # of a run that has ended, since ours is the only one that is open
+                retire.retire(self.conn, one.id)
         audit.record(self.conn, action="reindex", subject=self.plan.index, detail={"generation": self.plan.name})
         reach("reindex.started")
 
