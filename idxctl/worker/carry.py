@@ -236,8 +236,9 @@ class Carrier:
                 known.get(batch.index, 0), shortest=_BLOCK_PROBE_SECONDS[0], longest=_BLOCK_PROBE_SECONDS[1]
             )
             pause.block(
-                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait
-            )
+                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait,
+                probed=head.probing,
+            )  # fmt: skip
             fact("blocked", f"{batch.index} is paused, next try in {wait:g} s: {sorted_.blocked}", index=batch.index)
         elif head.probing and _answered_for(sorted_) and pause.unblock(self._pool.mine(), batch.index):
             fact("resumed", f"{batch.index} takes writes again", index=batch.index)
