@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from idxctl.core import backoff
 from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import WorkerSettings
@@ -287,6 +288,7 @@ def _see_through(
     """
     deadline = time.monotonic() + timeout.total_seconds()
     while True:
+        looked = time.monotonic()
         row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
         assert row is not None
         waiting, failed = row
@@ -294,7 +296,7 @@ def _see_through(
         if not waiting or time.monotonic() > deadline:
             return int(waiting), int(failed)
         check()
-        time.sleep(_POLL_SECONDS)
+        time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
 
 
 def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:

@@ -20,6 +20,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from idxctl.core import backoff
 from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
 from idxctl.core.points import reach
 from idxctl.core.settings import IndexSettings, Settings
@@ -385,6 +386,7 @@ class _Run:
         """
         with ExitStack() as ours:
             check: Callable[[], None] | None = None
+            looked = time.monotonic()
             while left := self._open_tasks(before):
                 if stuck.unreadable(self.conn, self.plan.live):
                     return False
@@ -393,7 +395,8 @@ class _Run:
                 elif not janitor.alive(self.conn, index=self.plan.index):
                     check = ours.enter_context(beside(self._worker()))
                 self.steps.move(max(total - left, 0), self._why_it_waits())
-                time.sleep(_POLL_SECONDS)
+                time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
+                looked = time.monotonic()
         return True
 
     def _worker(self) -> Worker:
