@@ -94,7 +94,7 @@ def test_a_probe_whose_connection_breaks_after_its_claim_is_given_back(items):
         with items.working(workers=1):
             items.wait_for_rest(seconds=10)  # well before its lease lapses
     assert pause.pauses(items.conn) == []
-    nothing_was_charged(items)
+    items.nothing_was_charged()
 
 
 def test_sessions_that_an_administrator_ends_are_replaced(items):
@@ -118,3 +118,15 @@ def test_a_claim_that_an_administrator_cancels_is_made_again(items):
         items.sql("UPDATE items SET price = '3' WHERE id = 1")
         items.wait_for_rest()
     items.nothing_was_charged()
+
+
+def test_credentials_that_are_not_there_yet_charge_no_document(items, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    items.configure_client(aws_region="eu-west-1")
+    items.enqueue(1)
+    hand = items.hand()
+    hand.step()
+    hand.worker._carrier.give_back(items.conn)
+    assert (items.queued(), items.in_flight()) == (1, 0)
+    assert items.one("SELECT attempts FROM opensearch_indexing_queue") == 0
