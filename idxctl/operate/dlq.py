@@ -262,7 +262,9 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
         raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
-def _worker(pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None) -> Worker:
+def _worker(
+    pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None
+) -> Worker:
     """Return a worker of our own; what else waits in these indexes may go with the letters."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,

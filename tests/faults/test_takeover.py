@@ -72,7 +72,9 @@ def test_what_no_task_is_about_is_told_without_looking_at_each_pair(items):
     taken = items.hand().claim()
     assert len(taken[0].tasks) == 2
     assert items.conn.run(SQL["not_waiting"], **wanted).fetchall() == [("3",)]
-    items.sql("INSERT INTO opensearch_indexing_queue (index_name, kind, payload) VALUES (%s, 'sweep', '{}')", items.index)
+    items.sql(
+        "INSERT INTO opensearch_indexing_queue (index_name, kind, payload) VALUES (%s, 'sweep', '{}')", items.index
+    )
     assert items.conn.run(SQL["not_waiting"], **wanted).fetchall() == []
     items.sql(
         "INSERT INTO opensearch_indexing_queue (index_name, document_id) SELECT %s, i::text FROM generate_series(1, 20000) i",

@@ -7,18 +7,18 @@ import pytest
 from idxctl.operate import dlq
 
 
-class Fault(Exception):
+class FaultError(Exception):
     """Something that no server says."""
 
 
 def fail() -> None:
-    raise Fault
+    raise FaultError
 
 
 def test_a_reindex_does_not_wait_for_its_own_worker_once_that_has_ended(items, stops):
     items.enqueue(1)
     stops.do("claim.locked", fail)
-    with pytest.raises(Fault):
+    with pytest.raises(FaultError):
         items.reindex()
     assert items.generation().number == 1
     assert items.queued() == 1
@@ -28,7 +28,7 @@ def test_a_retry_does_not_wait_for_its_own_worker_once_that_has_ended(items, sto
     items.sql("UPDATE items SET price = 'poison' WHERE id = 3")
     items.drain()
     stops.do("claim.locked", fail)
-    with pytest.raises(Fault):
+    with pytest.raises(FaultError):
         dlq.retry(
             items.pool, lambda: items.client, items.settings.worker, dlq.Selection(),
             limit=1, wait=False, timeout=timedelta(minutes=1),
