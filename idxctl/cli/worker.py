@@ -118,8 +118,8 @@ def start(
         client.close()
     if worker.kept:
         raise PartlyDone(
-            f"{worker.kept:,} tasks are left: their index is paused, or has no generation",
-            hint="idxctl queue stats names it; idxctl resume, or idxctl reindex",
+            f"{worker.kept:,} tasks are left: their index is paused or has no generation, or a lookup cannot be run",
+            hint="idxctl queue stats names it; idxctl resume, or idxctl reindex; idxctl queue list shows what a lookup met",
         )
 
 

@@ -28,6 +28,11 @@ def before_probe(probes: int, *, shortest: float = 0.5, longest: float = 10.0) -
     return float(min(shortest * 2.0 ** min(probes, 16), longest))
 
 
+def before_look(took: float, *, shortest: float) -> float:
+    """Return the seconds until a wait looks again, when a look *took* so long: a fifth of the time at the most goes to looking."""
+    return max(shortest, 4.0 * took)
+
+
 def before_letter_retry(retries: int) -> timedelta | None:
     """
     Return how long a dead letter that failed again stays out of bulk retries: None before its second retry.

@@ -8,14 +8,14 @@ carries the letter's number, age and history, so that a letter that fails again 
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from idxctl.core import backoff
 from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import WorkerSettings
@@ -25,6 +25,7 @@ from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.postgres.named import load
 from idxctl.worker import janitor
+from idxctl.worker.beside import beside
 from idxctl.worker.pool import Options, Worker
 
 SQL = load("idxctl.operate", "dlq.sql")
@@ -240,8 +241,9 @@ def retry(
         if ours is None:
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
-            with _worker(pool, ours, settings, _indexes_of(conn, name), tally):
-                waiting, failed = _see_through(conn, name, ids, timeout, told)
+            worker = _worker(pool, ours, settings, _indexes_of(conn, name), tally)
+            with beside(worker, drain_timeout=settings.drain_timeout_seconds) as check:
+                waiting, failed = _see_through(conn, name, ids, timeout, told, check=check)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
     if waiting:
@@ -260,39 +262,43 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
         raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
-@contextlib.contextmanager
 def _worker(
     pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None
-) -> Iterator[None]:
-    """Have a worker of our own run meanwhile; what else waits in these indexes may go with the letters."""
+) -> Worker:
+    """Return a worker of our own; what else waits in these indexes may go with the letters."""
     options = Options(
         workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
         max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
         age_limit_seconds=settings.age_limit_seconds, indexes=tuple(indexes),
     )  # fmt: skip
-    worker = Worker(pool, client, options, tally=tally)
-    thread = threading.Thread(target=worker.run, name="retry", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        worker.stop()
-        thread.join(timeout=settings.drain_timeout_seconds + 5)
+    return Worker(pool, client, options, tally=tally)
 
 
 def _see_through(
-    conn: Connection, name: str, ids: Sequence[int], timeout: timedelta, told: Callable[[int, int], None]
+    conn: Connection,
+    name: str,
+    ids: Sequence[int],
+    timeout: timedelta,
+    told: Callable[[int, int], None],
+    *,
+    check: Callable[[], None] = lambda: None,
 ) -> tuple[int, int]:
-    """Wait until no task of this retry is queued or in flight; returns how many still are, and how many letters are back."""
+    """
+    Wait until no task of this retry is queued or in flight; returns how many still are, and how many letters are back.
+
+    *check* raises what keeps them from being worked off.
+    """
     deadline = time.monotonic() + timeout.total_seconds()
     while True:
+        looked = time.monotonic()
         row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
         assert row is not None
         waiting, failed = row
         told(len(ids) - waiting, len(ids))
         if not waiting or time.monotonic() > deadline:
             return int(waiting), int(failed)
-        time.sleep(_POLL_SECONDS)
+        check()
+        time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
 
 
 def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:

@@ -193,12 +193,16 @@ def describe(settings: DatabaseSettings) -> str:
 
 
 class Pool:
-    """A connection for each thread that asks, made when it first asks and made anew when it broke."""
+    """
+    A connection for each thread that asks, made when it first asks and made anew when it broke.
+
+    Those of threads that have ended are closed when the next one is made.
+    """
 
     def __init__(self, settings: DatabaseSettings, *, application_name: str = "idxctl") -> None:
         self._make: Callable[[], Connection] = lambda: connect(settings, application_name=application_name)
         self._local = threading.local()
-        self._all: set[Connection] = set()
+        self._all: dict[threading.Thread, Connection] = {}
         self._lock = threading.Lock()
 
     def mine(self) -> Connection:
@@ -212,9 +216,10 @@ class Pool:
         made.raw.patience = getattr(self._local, "patience", None)
         self._local.connection = made
         with self._lock:
-            if mine is not None:
-                self._all.discard(mine)
-            self._all.add(made)
+            over = [self._all.pop(thread) for thread in list(self._all) if not thread.is_alive()]
+            self._all[threading.current_thread()] = made
+        for connection in over:
+            connection.close()
         return made
 
     @contextlib.contextmanager
@@ -242,7 +247,7 @@ class Pool:
     def close(self) -> None:
         """Close every connection of every thread."""
         with self._lock:
-            for connection in self._all:
+            for connection in self._all.values():
                 connection.close()
             self._all.clear()
 

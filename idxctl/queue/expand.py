@@ -77,7 +77,8 @@ def expand(
                 found += count
                 if rows:
                     broken = problem
-                    failed.append(replace(task, payload={**task.payload, "rows": rows}))
+                    left = {**task.payload, "rows": rows}
+                    failed.append(replace(task, attempts=task.attempts + 1, payload=left))
         requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why="waits for batches in flight")
         requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or "")
         reach("expand.moved")

@@ -22,9 +22,15 @@ class Pause:
     probes: int
 
 
-def block(conn: Connection, index: str, *, reason: str, by: str, probe_after_seconds: float) -> None:
-    """Pause *index* because its writes are refused; claims try it again after *probe_after_seconds*."""
-    conn.run(SQL["pause"], index=index, cause="blocked", reason=reason, by=by, probe_after=probe_after_seconds)
+def block(
+    conn: Connection, index: str, *, reason: str, by: str, probe_after_seconds: float, probed: bool = False
+) -> None:
+    """
+    Pause *index* because its writes are refused; claims try it again after *probe_after_seconds*.
+
+    One that is blocked already is tried when it was to be, unless this was that try (*probed*).
+    """
+    conn.run(SQL["block"], index=index, reason=reason, by=by, probe_after=probe_after_seconds, probed=probed)
 
 
 def put_off(conn: Connection, index: str, *, seconds: float) -> None:
@@ -40,7 +46,7 @@ def unblock(conn: Connection, index: str) -> str | None:
 
 def pause(conn: Connection, index: str, *, reason: str, by: str) -> None:
     """Stop claims from *index* until somebody resumes it."""
-    conn.run(SQL["pause"], index=index, cause="operator", reason=reason, by=by, probe_after=None)
+    conn.run(SQL["pause"], index=index, reason=reason, by=by)
 
 
 def resume(conn: Connection, index: str) -> bool:

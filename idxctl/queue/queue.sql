@@ -262,12 +262,20 @@ FOR UPDATE SKIP LOCKED
 UPDATE opensearch_indexing_watches SET at_watermark = %(upto)s WHERE id = %(id)s
 
 -- name: pause
--- An index that nobody claims from, with the reason; a blocked one is probed at a time set here.
+-- An index that nobody claims from until somebody resumes it, with the reason.
+INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by)
+VALUES (%(index)s, 'operator', %(reason)s, %(by)s)
+ON CONFLICT (index_name, cause) DO UPDATE SET reason = excluded.reason
+
+-- name: block
+-- An index whose writes are refused, with the reason. Only a probe that failed counts as one: batches that were under way
+-- together are refused together.
 INSERT INTO opensearch_indexing_pauses AS p (index_name, cause, reason, paused_by, probe_at)
-VALUES (%(index)s, %(cause)s, %(reason)s, %(by)s, clock_timestamp() + %(probe_after)s * interval '1 second')
+VALUES (%(index)s, 'blocked', %(reason)s, %(by)s, clock_timestamp() + %(probe_after)s * interval '1 second')
 ON CONFLICT (index_name, cause) DO UPDATE SET
-    reason = excluded.reason, probes = p.probes + 1,
-    probe_at = clock_timestamp() + %(probe_after)s * interval '1 second'
+    reason = excluded.reason,
+    probes = CASE WHEN %(probed)s THEN p.probes + 1 ELSE p.probes END,
+    probe_at = CASE WHEN %(probed)s THEN excluded.probe_at ELSE p.probe_at END
 
 -- name: put_off
 -- A blocked index is being probed: the next probe is due later.
@@ -307,16 +315,17 @@ SELECT (SELECT count(*) FROM opensearch_indexing_queue q
 
 -- name: remaining
 -- What --until-empty waits for: claimable, retried later or in flight; and what a pause or a missing generation keeps. A block
--- that three probes have not ended is not waited for either.
+-- that three probes have not ended is not waited for either, nor a lookup that could not be run three times.
 SELECT coalesce(sum(n) FILTER (WHERE claimable), 0)::bigint,
        coalesce(sum(n) FILTER (WHERE NOT claimable), 0)::bigint,
        (SELECT count(*) FROM opensearch_indexing_inflight f WHERE %(indexes)s::text[] IS NULL OR f.index_name = ANY(%(indexes)s))
 FROM (
     SELECT q.index_name, count(*) AS n,
-           EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = q.index_name AND g.state <> 'retired')
+           NOT q.broken
+           AND EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = q.index_name AND g.state <> 'retired')
            AND NOT EXISTS (SELECT FROM opensearch_indexing_pauses s WHERE s.index_name = q.index_name AND (s.cause = 'operator' OR s.probes >= 3)) AS claimable
-    FROM opensearch_indexing_queue q
-    WHERE (%(indexes)s::text[] IS NULL OR q.index_name = ANY(%(indexes)s))
-      AND (q.available_at <= statement_timestamp() OR q.attempts > 0 OR q.last_error IS NOT NULL)
-    GROUP BY q.index_name
+    FROM (SELECT index_name, kind = 'keys' AND attempts >= 3 AS broken FROM opensearch_indexing_queue
+          WHERE (%(indexes)s::text[] IS NULL OR index_name = ANY(%(indexes)s))
+            AND (available_at <= statement_timestamp() OR attempts > 0 OR last_error IS NOT NULL)) AS q
+    GROUP BY q.index_name, q.broken
 ) AS waiting

@@ -1,5 +1,22 @@
 -- name: by_index
--- What waits and what is under way, by index, with why it does not move.
+-- What waits and what is under way, by index, with why it does not move. The queue is read once: it may have millions of rows.
+WITH q AS MATERIALIZED (
+    SELECT index_name, count(*) AS queued,
+           count(*) FILTER (WHERE available_at <= clock_timestamp()) AS due,
+           count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
+           count(*) FILTER (WHERE available_at > clock_timestamp() AND attempts = 0 AND last_error IS NULL) AS later,
+           count(*) FILTER (WHERE kind <> 'document') AS fan_outs,
+           min(enqueued_at) FILTER (WHERE available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL) AS oldest
+    FROM opensearch_indexing_queue
+    WHERE %(index)s::text IS NULL OR index_name = %(index)s
+    GROUP BY index_name
+), f AS MATERIALIZED (
+    SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest
+    FROM opensearch_indexing_inflight b, LATERAL (SELECT min(e) AS oldest FROM unnest(b.enqueued_at) e) o
+    GROUP BY b.index_name
+), d AS MATERIALIZED (
+    SELECT index_name, count(*) AS dead FROM opensearch_indexing_dlq GROUP BY index_name
+)
 SELECT names.index_name,
        coalesce(q.queued, 0), coalesce(q.due, 0), coalesce(q.urgent, 0), coalesce(q.later, 0), coalesce(q.fan_outs, 0),
        coalesce(f.in_flight, 0),
@@ -10,27 +27,15 @@ SELECT names.index_name,
                          'next_probe_seconds', extract(epoch FROM s.probe_at - clock_timestamp())) ORDER BY s.cause DESC)
         FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name)
 FROM (
-    SELECT index_name FROM opensearch_indexing_queue
-    UNION SELECT index_name FROM opensearch_indexing_inflight
+    SELECT index_name FROM q
+    UNION SELECT index_name FROM f
+    UNION SELECT index_name FROM d
     UNION SELECT index_name FROM opensearch_indexing_generations WHERE state <> 'retired'
     UNION SELECT index_name FROM opensearch_indexing_watches WHERE removed_at IS NULL
-    UNION SELECT index_name FROM opensearch_indexing_dlq
 ) AS names
-LEFT JOIN (
-    SELECT index_name, count(*) AS queued,
-           count(*) FILTER (WHERE available_at <= clock_timestamp()) AS due,
-           count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
-           count(*) FILTER (WHERE available_at > clock_timestamp() AND attempts = 0 AND last_error IS NULL) AS later,
-           count(*) FILTER (WHERE kind <> 'document') AS fan_outs,
-           min(enqueued_at) FILTER (WHERE available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL) AS oldest
-    FROM opensearch_indexing_queue GROUP BY index_name
-) AS q ON q.index_name = names.index_name
-LEFT JOIN (
-    SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest
-    FROM opensearch_indexing_inflight b, LATERAL (SELECT min(e) AS oldest FROM unnest(b.enqueued_at) e) o
-    GROUP BY b.index_name
-) AS f ON f.index_name = names.index_name
-LEFT JOIN (SELECT index_name, count(*) AS dead FROM opensearch_indexing_dlq GROUP BY index_name) AS d ON d.index_name = names.index_name
+LEFT JOIN q ON q.index_name = names.index_name
+LEFT JOIN f ON f.index_name = names.index_name
+LEFT JOIN d ON d.index_name = names.index_name
 WHERE %(index)s::text IS NULL OR names.index_name = %(index)s
 ORDER BY names.index_name
 

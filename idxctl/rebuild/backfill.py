@@ -176,6 +176,7 @@ class Backfill:
         while not self._stop.is_set():
             chunk = self._take()
             if chunk is None:
+                self._check_ours()
                 with self._ready:
                     if self._all_planned:
                         return
@@ -219,8 +220,14 @@ class Backfill:
             except PostgresUnreachable:
                 continue
             if retaken is None:
-                raise IdxctlError("this reindex was taken over or cancelled by another run")
+                raise _taken_over()
             chunk = retaken
+
+    def _check_ours(self) -> None:
+        """Raise if this run was ended by another one: it was not heard of for long."""
+        row = self._pool.mine().run(SQL["run_is_open"], run=self._run).fetchone()
+        if row is None or not row[0]:
+            raise _taken_over()
 
     def _attempt(self, chunk: Chunk) -> str | None:
         """Read and write a chunk once; returns why it must be read again, None when it is done."""
@@ -322,6 +329,10 @@ class Backfill:
         if refused:
             blame(conn, self._generation, chunk.token, refused)
         return len(refused)
+
+
+def _taken_over() -> IdxctlError:
+    return IdxctlError("this reindex was taken over or cancelled by another run")
 
 
 def blame(conn: Connection, generation: Generation, token: int, refused: dict[str, Verdict]) -> None:

@@ -45,10 +45,12 @@ VALUES (%(run)s, %(number)s, %(after)s, %(upto)s)
 UPDATE opensearch_indexing_reindex_runs SET planned_until = %(upto)s, planned_all = %(all)s WHERE id = %(run)s
 
 -- name: take_chunk
--- T2: the token is drawn with a row that the same commit makes durable, before the chunk is read.
+-- T2: the token is drawn with a row that the same commit makes durable, before the chunk is read. None is taken of a run that
+-- was taken over: its generation is retired, and a late write would make the deleted index again (G3).
 UPDATE opensearch_indexing_reindex_chunks c
 SET token = nextval('opensearch_indexing_token'), owner = %(owner)s, lease_until = clock_timestamp() + interval '2 minutes'
-WHERE c.run = %(run)s AND c.number = (
+WHERE c.run = %(run)s AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL)
+  AND c.number = (
     SELECT number FROM opensearch_indexing_reindex_chunks
     WHERE run = %(run)s AND done_at IS NULL AND (owner IS NULL OR lease_until < clock_timestamp())
     ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED)
@@ -59,7 +61,12 @@ RETURNING c.number, c.after_key, c.upto_key, c.token
 UPDATE opensearch_indexing_reindex_chunks
 SET token = nextval('opensearch_indexing_token'), lease_until = clock_timestamp() + interval '2 minutes'
 WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s AND done_at IS NULL
+  AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL)
 RETURNING number, after_key, upto_key, token
+
+-- name: run_is_open
+-- Whether a run is still its process's: not finished, and not taken over.
+SELECT EXISTS (SELECT FROM opensearch_indexing_reindex_runs WHERE id = %(run)s AND finished_at IS NULL)
 
 -- name: chunk_done
 -- A chunk is in the index.
@@ -108,9 +115,11 @@ SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synch
 SELECT 1 FROM opensearch_indexing_watches WHERE index_name = %(index)s AND removed_at IS NULL LIMIT 1
 
 -- name: not_waiting
--- Those of some documents that no task in the queue or in flight is about; none while a fan-out waits.
+-- Those of some documents that no task in the queue or in flight is about; none while a fan-out waits. Each side is read once
+-- and hashed: there may be many on both.
 SELECT wanted.id FROM unnest(%(ids)s::text[]) AS wanted (id)
-WHERE NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(index)s
-                  AND (q.kind <> 'document' OR q.document_id = wanted.id))
-  AND NOT EXISTS (SELECT FROM opensearch_indexing_inflight f WHERE f.index_name = %(index)s
-                  AND (f.kind <> 'document' OR wanted.id = ANY(f.document_ids)))
+WHERE NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(index)s AND q.kind <> 'document')
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_inflight f WHERE f.index_name = %(index)s AND f.kind <> 'document')
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(index)s AND q.document_id = wanted.id)
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_inflight f, unnest(f.document_ids) AS held (id)
+                  WHERE f.index_name = %(index)s AND held.id = wanted.id)

@@ -20,6 +20,7 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from idxctl.core import backoff
 from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
 from idxctl.core.points import reach
 from idxctl.core.settings import IndexSettings, Settings
@@ -41,6 +42,7 @@ from idxctl.verify import compare
 from idxctl.verify.compare import Compared
 from idxctl.worker import janitor
 from idxctl.worker.batch import Limits
+from idxctl.worker.beside import beside
 from idxctl.worker.pool import Options as WorkerOptions
 from idxctl.worker.pool import Worker
 
@@ -178,9 +180,7 @@ class _Run:
                     f"the last reindex of {self.plan.index} died after its swap; that is recorded now, and {known[0].name} is live",
                     hint="run idxctl reindex again if you still want another one",
                 )
-        for one in generations.of_index(self.conn, self.plan.index):
-            if one.state == "building":  # of a run that has ended: nobody will finish it
-                retire.retire(self.conn, one.id)
+        reach("reindex.looked")
         row = self.conn.run(
             SQL["start_run"],
             index=self.plan.index,
@@ -192,6 +192,9 @@ class _Run:
         if row is None:
             raise Locked(f"another reindex of {self.plan.index} has just begun", hint="wait for it")
         self.id = int(row[0])
+        for one in generations.of_index(self.conn, self.plan.index):
+            if one.state == "building":  # of a run that has ended, since ours is the only one that is open
+                retire.retire(self.conn, one.id)
         audit.record(self.conn, action="reindex", subject=self.plan.index, detail={"generation": self.plan.name})
         reach("reindex.started")
 
@@ -382,33 +385,29 @@ class _Run:
         While no worker serves the index, one of our own does; others may die, or come, at any time.
         """
         with ExitStack() as ours:
-            draining = False
+            check: Callable[[], None] | None = None
+            looked = time.monotonic()
             while left := self._open_tasks(before):
                 if stuck.unreadable(self.conn, self.plan.live):
                     return False
-                if not draining and not janitor.alive(self.conn, index=self.plan.index):
-                    ours.enter_context(self._worker())
-                    draining = True
+                if check is not None:
+                    check()
+                elif not janitor.alive(self.conn, index=self.plan.index):
+                    check = ours.enter_context(beside(self._worker()))
                 self.steps.move(max(total - left, 0), self._why_it_waits())
-                time.sleep(_POLL_SECONDS)
+                time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
+                looked = time.monotonic()
         return True
 
-    @contextmanager
-    def _worker(self) -> Iterator[None]:
-        """Run a worker for this index."""
+    def _worker(self) -> Worker:
+        """Return a worker for this index."""
         shared = self.settings.worker
         options = WorkerOptions(
             workers=2, batch_size=shared.batch_size, batch_bytes=shared.batch_bytes, max_attempts=shared.max_attempts,
-            lease_seconds=shared.lease_seconds, age_limit_seconds=shared.age_limit_seconds, indexes=(self.plan.index,),
+            lease_seconds=shared.lease_seconds, age_limit_seconds=shared.age_limit_seconds,
+            request_timeout_seconds=self.settings.opensearch.request_timeout_seconds, indexes=(self.plan.index,),
         )  # fmt: skip
-        worker = Worker(self.pool, self.client, options)
-        thread = threading.Thread(target=worker.run, name="drain", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            worker.stop()
-            thread.join(timeout=30)
+        return Worker(self.pool, self.client, options)
 
     def _why_it_waits(self) -> str:
         held = [one for one in pause.pauses(self.conn) if one.index == self.plan.index]

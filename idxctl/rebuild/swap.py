@@ -41,6 +41,11 @@ def swap(
 
     The old generation stays standby, still written, so that going back is instant and current.
     """
+    if generations.states(conn, [new.id]).get(new.id) not in ("building", "standby"):
+        raise IdxctlError(
+            f"{new.name} was taken out of service while it was built, so it may have missed writes; nothing was swapped",
+            hint="run idxctl reindex again",
+        )
     behind = foreign or (old.name if old is not None else None)
     if behind is not None and not replace_index and not aliases.targets(client, new.index):
         behind = None  # somebody took the alias away: there is nothing to take it from

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from idxctl.core import fingerprints
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
@@ -119,7 +120,8 @@ def read_and_write(
     for sharing in _shapes([one for one in generations if one.id not in strangers]):
         rest: Sequence[str] = ids
         while rest:
-            with limits.load.room(_expected(limits, sharing[0].definition, len(rest))) as room:
+            expected = partial(_expected, limits, sharing[0].definition, len(rest))
+            with limits.load.room(expected) as room:
                 rest = _some(conn, client, batch, sharing, rest, limits, written, room)
     return written
 

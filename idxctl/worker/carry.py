@@ -1,8 +1,8 @@
 """
 Carry: bring one claimed batch to its end, and draw the consequences for its index, the cluster and the load.
 
-What cannot be settled because PostgreSQL is away is remembered and put back as it was (`give_back`); an outage of either
-server spends no attempt (P4).
+What cannot be settled, because PostgreSQL is away for one, is remembered and put back as it was (`give_back`); an outage of
+either server spends no attempt (P4).
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class Carrier:
         self._refusals = Refusals()
         self._said = self.load.state()
         self._guard = threading.Lock()
-        self._unsettled: list[Batch] = []  # their outcome was lost with PostgreSQL; the janitor puts them back
+        self._unsettled: list[Batch] = []  # their outcome was lost; the janitor puts them back
 
     @property
     def unsettled(self) -> list[int]:
@@ -88,15 +88,15 @@ class Carrier:
         except (PostgresUnreachable, PostgresRefused) as error:
             passing = isinstance(error, PostgresUnreachable) or error.passing
             self._leave(batch, error, give_back=passing)
-        except IdxctlError as error:
-            self._leave(batch, error, give_back=False)
+        except IdxctlError as error:  # no credentials to sign with, for one: nothing that a document is to blame for
+            self._leave(batch, error, give_back=True)
 
     def give_back(self, conn: Connection) -> None:
-        """Put back what could not be settled while PostgreSQL was away; no attempt is spent."""
+        """Put back what could not be settled for no fault of its own; no attempt is spent."""
         with self._guard:
             batches = list(self._unsettled)
         for batch in batches:
-            self._put_back(conn, batch, "PostgreSQL was away before the outcome was known", wait=0.0)
+            self._put_back(conn, batch, "its outcome could not be settled", wait=0.0)
             with self._guard:
                 self._unsettled.remove(batch)
 
@@ -159,22 +159,23 @@ class Carrier:
 
     def _leave(self, batch: Batch, error: IdxctlError, *, give_back: bool) -> None:
         """
-        Leave a batch that cannot be settled: to the janitor where PostgreSQL was away, to its lease otherwise.
+        Leave a batch that cannot be settled: to the janitor, or to its lease where its own content may be what is refused.
 
         The janitor puts it back as it was: an outage charges nobody an attempt, as the lapse of a lease may do.
         """
+        away = give_back and isinstance(error, (PostgresUnreachable, PostgresRefused))
         self.counters.lost += 1
         if give_back:
             with self._guard:
                 self._unsettled.append(batch)
         fact(
-            "postgres" if give_back else "failed",
+            "postgres" if away else "failed",
             f"{error}; a batch of {len(batch.tasks)} tasks is "
             + ("put back once PostgreSQL answers" if give_back else "left to its lease")
             + ", nothing is lost",
             token=batch.token,
         )
-        self._stopping.wait(_SHORT_WAIT if give_back else 1.0)
+        self._stopping.wait(_SHORT_WAIT if away else 1.0)
 
     def _put_back(self, conn: Connection, batch: Batch, why: str, *, wait: float = 1.0) -> None:
         """Put a batch back as it was, unless its lease was lost and others have its tasks."""
@@ -236,8 +237,9 @@ class Carrier:
                 known.get(batch.index, 0), shortest=_BLOCK_PROBE_SECONDS[0], longest=_BLOCK_PROBE_SECONDS[1]
             )
             pause.block(
-                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait
-            )
+                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait,
+                probed=head.probing,
+            )  # fmt: skip
             fact("blocked", f"{batch.index} is paused, next try in {wait:g} s: {sorted_.blocked}", index=batch.index)
         elif head.probing and _answered_for(sorted_) and pause.unblock(self._pool.mine(), batch.index):
             fact("resumed", f"{batch.index} takes writes again", index=batch.index)

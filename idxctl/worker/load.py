@@ -52,6 +52,7 @@ class Load:
         self._cut_at = float("-inf")
         self._refused_in_a_row = 0
         self._under_way = 0
+        self._turns: list[object] = []  # of those who wait for room, the first to come first
         self._lock = threading.Condition()
 
     # --- what OpenSearch says ----------------------------------------------------------------------------------------
@@ -129,16 +130,34 @@ class Load:
         return LoadState(self.batches, self.body_bytes, self._limit)
 
     @contextmanager
-    def room(self, size: int) -> Iterator[Room]:
-        """Wait until *size* more bytes may be under way; whoever is alone may have any number."""
-        with self._lock:
-            self._lock.wait_for(lambda: not self._under_way or self._under_way + size <= MOST_BYTES_UNDER_WAY)
-            self._under_way += size
-        room = Room(self, size)
+    def room(self, expected: Callable[[], int]) -> Iterator[Room]:
+        """
+        Wait until as many more bytes may be under way as are *expected*; whoever is alone may have any number.
+
+        First come, first served: small bodies that go on and on must not keep a large one waiting. What is expected is asked
+        while waiting: others learn how large documents are.
+        """
+        room = Room(self, self._enter(expected))
         try:
             yield room
         finally:
             room.resize(0)
+
+    def _enter(self, expected: Callable[[], int]) -> int:
+        turn = object()
+        with self._lock:
+            self._turns.append(turn)
+            try:
+                self._lock.wait_for(lambda: self._turns[0] is turn and self._fits(expected()))
+                size = expected()
+                self._under_way += size
+            finally:
+                self._turns.remove(turn)
+                self._lock.notify_all()
+        return size
+
+    def _fits(self, size: int) -> bool:
+        return not self._under_way or self._under_way + size <= MOST_BYTES_UNDER_WAY
 
     def _resize(self, by: int) -> None:
         with self._lock:

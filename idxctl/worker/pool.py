@@ -301,7 +301,17 @@ class Worker:
         return {} if horizon is None else {place: min(floor, horizon) for place, floor in self._floors.items()}
 
     def _claim(self, conn: Connection, heads: Sequence[Head], floors: claim.Floors) -> tuple[Batch, Head] | None:
-        head = heads[-1] if self._claims % _LOWEST_EVERY == _LOWEST_EVERY - 1 else heads[0]
+        """Claim from the first of *heads* that yields anything: of one, others may hold all that is due locked."""
+        lowest_first = self._claims % _LOWEST_EVERY == _LOWEST_EVERY - 1
+        self._claims += 1
+        for head in reversed(heads) if lowest_first else heads:
+            batch = self._claim_from(conn, head, floors)
+            if batch is not None:
+                return batch, head
+        self._stopping.wait(_SHORTEST_POLL)
+        return None
+
+    def _claim_from(self, conn: Connection, head: Head, floors: claim.Floors) -> Batch | None:
         place = (head.index, head.priority)
         limit = _PROBE_TASKS if head.probing or self.breaker.probing else self.options.batch_size
         taken = claim.claim(
@@ -313,10 +323,10 @@ class Worker:
             lease_seconds=self.options.lease_seconds,
             floor=floors.get(place),
         )
-        self._claims += 1
-        if taken is None:  # others were quicker, or hold all of it locked
-            self._stopping.wait(_SHORTEST_POLL)
+        if taken is None:
             return None
+        if head.probing:  # if this fails nobody holds the batch, and it is given back
+            pause.put_off(conn, head.index, seconds=_PROBE_SECONDS)
         # A full claim from below the floor may have left more there; a smaller one has emptied it.
         full = taken.rows >= limit
         self._floors[place] = (
@@ -326,9 +336,7 @@ class Worker:
             self._held[taken.batch.token] = time.monotonic()
             if self.breaker.probing:
                 self._probe = taken.batch.token
-        if head.probing:
-            pause.put_off(conn, head.index, seconds=_PROBE_SECONDS)
-        return taken.batch, head
+        return taken.batch
 
     def _is_empty(self, conn: Connection) -> bool:
         row = conn.run(

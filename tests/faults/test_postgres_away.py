@@ -5,6 +5,7 @@ import pytest
 
 from idxctl.core.errors import PostgresUnreachable
 from idxctl.embedded.postgres import Postgres
+from idxctl.queue import pause
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
 from support.stops import installed
 from support.writers import Writers
@@ -80,6 +81,22 @@ def test_a_claim_whose_answer_was_lost_is_given_back(items):
     items.nothing_was_charged()
 
 
+def test_a_probe_whose_connection_breaks_after_its_claim_is_given_back(items):
+    """Between the claim and the note that keeps others from probing: nobody carries that batch, so nobody may hold it."""
+    pause.block(items.conn, items.index, reason="flood stage", by="test", probe_after_seconds=0)
+    items.enqueue(1)
+
+    def end_the_session() -> None:
+        items.sql("SELECT pg_terminate_backend(%s)", items.pool.mine().raw.info.backend_pid)
+
+    with installed() as stops:
+        stops.do("claim.committed", end_the_session)
+        with items.working(workers=1):
+            items.wait_for_rest(seconds=10)  # well before its lease lapses
+    assert pause.pauses(items.conn) == []
+    items.nothing_was_charged()
+
+
 def test_sessions_that_an_administrator_ends_are_replaced(items):
     with items.working(workers=2) as worker:
         until(lambda: items.one("SELECT count(*) FROM opensearch_indexing_workers"), "it does not start")
@@ -103,3 +120,15 @@ def test_a_claim_that_an_administrator_cancels_is_made_again(items):
         items.sql("UPDATE items SET price = '3' WHERE id = 1")
         items.wait_for_rest()
     items.nothing_was_charged()
+
+
+def test_credentials_that_are_not_there_yet_charge_no_document(items, monkeypatch):
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
+    items.configure_client(aws_region="eu-west-1")
+    items.enqueue(1)
+    hand = items.hand()
+    hand.step()
+    hand.worker._carrier.give_back(items.conn)
+    assert (items.queued(), items.in_flight()) == (1, 0)
+    assert items.one("SELECT attempts FROM opensearch_indexing_queue") == 0

@@ -101,6 +101,25 @@ def test_index_that_takes_no_writes_is_paused_for_its_reason_and_resumes_by_itse
     assert items.differences() == []
 
 
+def test_only_a_probe_that_failed_counts_as_one(items: Rig):
+    """Five threads that meet a block at once have not tried five times whether it passes."""
+    mend = block("index.blocks.write")(items, items.generation().name)
+    change(items)
+    hands = [items.hand(batch_size=5) for _ in range(4)]
+    taken = [hand.claim() for hand in hands]
+    for hand, one in zip(hands, taken, strict=True):
+        hand.carry(one)
+    pauses = "SELECT probes, probe_at < clock_timestamp() + interval '3 seconds' FROM opensearch_indexing_pauses"
+    assert items.sql(pauses) == [(0, True)]
+    let_it_probe(items)
+    hands[0].step()
+    assert items.sql(pauses) == [(1, True)]
+    mend()
+    let_it_probe(items)
+    hands[0].steps()
+    assert paused_for(items) is None
+
+
 def test_pipeline_that_does_not_exist_pauses_the_index_until_somebody_makes_it(items: Rig):
     items.sql(
         "UPDATE opensearch_indexing_generations SET definition = jsonb_set(definition, '{pipeline}', to_jsonb(%s::text))",

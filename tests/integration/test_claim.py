@@ -32,3 +32,19 @@ def test_documents_are_read_after_the_commit_of_the_claim(items, stops):
         stop.release()
     assert items.at_rest()
     assert items.document(1)["name"] == "second"
+
+
+def test_tasks_that_somebody_holds_locked_keep_no_others_waiting(items):
+    """A process that stands still in its claim, or an operator in a transaction, holds all that is due of the first band."""
+    items.enqueue(1, priority=1)
+    items.enqueue(2, priority=0)
+    items.enqueue(3, priority=-1)
+    with items.connect() as other, other.transaction():
+        other.execute("SELECT FROM opensearch_indexing_queue WHERE priority = 1 FOR UPDATE")
+        hand = items.hand()
+        taken = [hand.worker._claim_or_wait() for _ in range(2)]
+        assert [batch.tasks[0].document_id for batch, _ in filter(None, taken)] == ["2", "3"]
+        for one in taken:
+            hand.carry(one)
+    hand.steps()
+    assert items.at_rest()

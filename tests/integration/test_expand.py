@@ -47,6 +47,25 @@ def test_a_lookup_that_cannot_run_waits_and_stops_no_other_task(items):
     assert items.differences() == []
 
 
+def test_until_empty_ends_with_3_when_a_lookup_cannot_run(items, idxctl):
+    """It is tried some times, as a document would be, and not for ever."""
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    items.sql("UPDATE categories SET name = 'renamed' WHERE id = 1")
+    items.sql("ALTER TABLE items RENAME COLUMN category_id TO category")
+    hand = items.hand()
+    for tried in range(1, 4):
+        items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+        hand.step()
+        assert items.sql("SELECT kind, attempts FROM opensearch_indexing_queue") == [("keys", tried)]
+    done = idxctl("worker", "start", "--until-empty")
+    assert done.status == 3, done.stderr
+    assert "lookup" in done.stderr
+    items.sql("ALTER TABLE items RENAME COLUMN category TO category_id")
+    items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+    items.drain()
+    assert items.differences() == []
+
+
 def test_truncate_empties_the_index_once_batches_in_flight_are_through(items, stops):
     """C3: a batch that was read before the TRUNCATE is still under way when the sweep is claimed."""
     items.sql("UPDATE items SET name = 'new' WHERE id = 1")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import pytest
+
 from idxctl.core import backoff
 
 
@@ -25,3 +27,8 @@ def test_probes_wait_longer_each_time_up_to_a_bound():
 def test_letter_that_keeps_failing_waits_from_its_second_retry_on():
     waits = [backoff.before_letter_retry(n) for n in (0, 1, 2, 3, 20)]
     assert waits == [None, timedelta(minutes=5), timedelta(minutes=10), timedelta(minutes=20), timedelta(hours=24)]
+
+
+def test_a_wait_spends_a_fifth_of_its_time_on_looking_at_the_most():
+    assert backoff.before_look(0.001, shortest=0.2) == 0.2
+    assert backoff.before_look(0.3, shortest=0.2) == pytest.approx(1.2)

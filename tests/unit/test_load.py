@@ -98,10 +98,10 @@ def test_no_more_bytes_are_under_way_than_may_be_but_for_one_body(load):
 
     def second():
         waiting.set()
-        with load.room(20 * MB):
+        with load.room(lambda: 20 * MB):
             entered.set()
 
-    with load.room(MOST_BYTES_UNDER_WAY + 1) as room:
+    with load.room(lambda: MOST_BYTES_UNDER_WAY + 1) as room:
         thread = threading.Thread(target=second, daemon=True)
         thread.start()
         waiting.wait(10)
@@ -109,5 +109,59 @@ def test_no_more_bytes_are_under_way_than_may_be_but_for_one_body(load):
         room.resize(MOST_BYTES_UNDER_WAY - 20 * MB)  # as it turned out
         assert entered.wait(10)
     thread.join(10)
-    with load.room(3 * MOST_BYTES_UNDER_WAY):  # alone
+    with load.room(lambda: 3 * MOST_BYTES_UNDER_WAY):  # alone
         pass
+
+
+class Waiter:
+    """A thread that waits for room, is told so, and stays there until it is let go."""
+
+    def __init__(self, load, size):
+        self.entered, self._asked, self._go = threading.Event(), threading.Event(), threading.Event()
+        self.size = size
+        self._thread = threading.Thread(target=self._enter, args=(load,), daemon=True)
+        self._thread.start()
+        assert self._asked.wait(10) or self.entered.is_set()
+
+    def _enter(self, load):
+        with load.room(self._expected) as self.room:
+            self.entered.set()
+            self._go.wait(10)
+
+    def _expected(self):
+        self._asked.set()
+        return self.size
+
+    def leave(self):
+        self._go.set()
+        self._thread.join(10)
+
+
+def test_small_bodies_that_go_on_and_on_do_not_keep_a_large_one_waiting(load):
+    first = Waiter(load, 8 * MB)
+    large = Waiter(load, MOST_BYTES_UNDER_WAY)
+    entered = threading.Event()
+
+    def small():
+        with load.room(lambda: 8 * MB):
+            entered.set()
+
+    later = threading.Thread(target=small, daemon=True)
+    later.start()
+    assert not entered.wait(0.1)  # there is room, and somebody was here before
+    first.leave()
+    assert large.entered.wait(10)
+    large.leave()
+    assert entered.wait(10)
+    later.join(10)
+
+
+def test_who_waits_for_all_the_room_enters_once_documents_are_seen_to_be_small(load):
+    first = Waiter(load, MOST_BYTES_UNDER_WAY)
+    second = Waiter(load, MOST_BYTES_UNDER_WAY)  # nothing is known of the documents' size yet
+    assert not second.entered.wait(0.05)
+    second.size = 1000
+    first.room.resize(1000)  # it has read, and was small
+    assert second.entered.wait(10)
+    first.leave()
+    second.leave()
