@@ -80,11 +80,16 @@ class PostgresUnreachable(Unreachable):
 
 
 class OpenSearchUnreachable(Unreachable):
-    """OpenSearch does not answer; what a request under way has done is unknown. ``cut``: it closed the connection then."""
+    """
+    OpenSearch does not answer; what a request under way has done is unknown.
 
-    def __init__(self, message: str, *, hint: str | None = None, cut: bool = False) -> None:
+    ``cut``: it closed the connection then. ``slow``: it had the request, and said nothing for as long as we waited.
+    """
+
+    def __init__(self, message: str, *, hint: str | None = None, cut: bool = False, slow: bool = False) -> None:
         super().__init__(message, hint=hint)
         self.cut = cut
+        self.slow = slow
 
 
 class Locked(IdxctlError):  # noqa: N818 - reads as the state it is

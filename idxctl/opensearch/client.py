@@ -402,7 +402,9 @@ def _unreachable(error: Any, settings: OpenSearchSettings, patience: float) -> I
             hint="name its authority: [opensearch] ca_file or IDXCTL_OPENSEARCH_CA_FILE; verify = false trusts anybody",
         )
     sentence, hint = _network_reason(cause, text, settings, patience)
-    return OpenSearchUnreachable(f"OpenSearch at {name} {sentence}", hint=hint, cut=sentence.startswith(_CUT))
+    return OpenSearchUnreachable(
+        f"OpenSearch at {name} {sentence}", hint=hint, cut=sentence.startswith(_CUT), slow=sentence.startswith(_SLOW)
+    )
 
 
 def _certificate_reason(text: str) -> str:
@@ -412,6 +414,7 @@ def _certificate_reason(text: str) -> str:
 
 
 _CUT = "closed the connection without an answer"
+_SLOW = "did not answer"
 _NETWORK: tuple[tuple[tuple[str, ...], str, str], ...] = (
     (
         ("Connection refused",),
@@ -461,7 +464,7 @@ def _network_reason(cause: Any, text: str, settings: OpenSearchSettings, patienc
     kind = type(cause).__name__
     if "Timeout" in kind or "timed out" in text:
         limit = f"within {patience:g} s"
-        return f"did not answer {limit}" if "Read" in kind else "did not accept a connection in time", None
+        return f"{_SLOW} {limit}" if "Read" in kind else "did not accept a connection in time", None
     if "reset" in text or "Remote end closed" in text or "aborted" in text or "Broken pipe" in text or "EOF" in text:
         return _closed(settings)
     return f"does not answer: {kind}", None

@@ -229,7 +229,7 @@ def retry(
     OpenSearch does not answer nothing is moved: the letters are as safe where they are, and easier to see.
     """
     conn = pool.mine()
-    workers = len(janitor.alive(conn))
+    workers = _serving(conn, selection)
     with contextlib.nullcontext() if workers else client() as ours:
         if ours is not None:
             _make_sure_it_answers(conn, ours, selection)
@@ -249,6 +249,14 @@ def retry(
     if waiting:
         raise NotSettled(done, seconds=timeout.total_seconds())
     return done
+
+
+def _serving(conn: Connection, selection: Selection) -> int:
+    """Return how many live workers serve every index that letters of *selection* may be of."""
+    names = [row[0] for row in conn.run(SQL["names"], index=selection.index)]
+    if not names:
+        return len(janitor.alive(conn))
+    return min(len(janitor.alive(conn, index=name)) for name in names)
 
 
 def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection) -> None:

@@ -50,6 +50,12 @@ ORDER BY last_attempt_at, id
 LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
 
+-- name: names
+-- The indexes that letters are of, those that can be indexed into.
+SELECT DISTINCT d.index_name FROM opensearch_indexing_dlq d
+WHERE (%(index)s::text IS NULL OR d.index_name = %(index)s)
+  AND EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = d.index_name AND g.state <> 'retired')
+
 -- name: orphaned
 -- Letters of indexes that nobody can index into: no generation is active.
 SELECT d.index_name, count(*) FROM opensearch_indexing_dlq d

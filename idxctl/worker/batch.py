@@ -239,7 +239,7 @@ def refused_for_overload(written: Written, generation: Generation, ids: Iterable
 
 def _learn(verdict: Verdict, size: int, load: Load, began: float) -> None:
     """Tell the load what a request that failed says of it."""
-    if verdict.cause is Cause.OVERLOAD:
+    if verdict.cause in {Cause.OVERLOAD, Cause.SLOW}:  # what it was too slow for fills its queues all the same
         load.overloaded(size, began=began, partly=False)
     elif verdict.cause is Cause.TOO_LARGE:
         load.too_large(size)

@@ -43,8 +43,9 @@ class Identity:
                 verdict = _verdict(client, one)
             except OpenSearchUnreachable:
                 return verdicts  # the write itself will say so
-            except OpenSearchRefused:
-                self._trust(one, now + _UNTOLD_FOR_SECONDS)
+            except OpenSearchRefused as error:
+                if error.status in {401, 403}:
+                    self._trust(one, now + _UNTOLD_FOR_SECONDS)
                 continue
             if verdict is None:
                 self._trust(one, now + _GOOD_FOR_SECONDS)

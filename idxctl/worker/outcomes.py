@@ -33,6 +33,7 @@ class Cause(Enum):
     OVERLOAD = "overload"  # too much at once: send less
     TOO_LARGE = "too large"  # the request's size, whatever the load: such a one never passes
     CUT = "cut"  # the connection was closed while the request was under way, as some do with what is too large
+    SLOW = "slow"  # no answer in time: it may work on it still, and on more of that size soon on nothing else
     FAULT = "fault"  # OpenSearch fell over it, by its own word
     SHARDS = "shards"  # where the document belongs cannot be written now: the index's trouble, if it is all of it
 
@@ -74,7 +75,12 @@ def of_item(status: int, error_type: str, reason: str) -> Verdict:
     if not error_type:
         return DONE  # 200, 201, and 404 of a delete that found nothing
     kind = _item_kind(status, error_type, reason)
-    return Verdict(kind, error_type, reason, cause=_item_cause(kind, status, error_type))
+    return Verdict(kind, error_type, _storable(reason), cause=_item_cause(kind, status, error_type))
+
+
+def _storable(reason: str) -> str:
+    """Return a sentence that PostgreSQL takes: OpenSearch quotes values, and one may hold a NUL."""
+    return reason.replace("\0", "\\u0000")
 
 
 def _item_kind(status: int, error_type: str, reason: str) -> Kind:
@@ -102,11 +108,11 @@ def _item_cause(kind: Kind, status: int, error_type: str) -> Cause | None:
 def of_request(error: OpenSearchRefused | OpenSearchUnreachable) -> Verdict:
     """Sort a whole request that failed. Nothing of it was applied for 400, 413 and 429; otherwise that is unknown."""
     if isinstance(error, OpenSearchUnreachable):
-        cause = Cause.CUT if error.cut else None
+        cause = Cause.CUT if error.cut else Cause.SLOW if error.slow else None
         return Verdict(Kind.TRANSIENT, "unreachable", error.message, whole=True, cause=cause)
     kind, cause = _request(error)
     error_type = error.error_type or f"http_{error.status}"
-    return Verdict(kind, error_type, error.reason or error.message, whole=True, cause=cause)
+    return Verdict(kind, error_type, _storable(error.reason or error.message), whole=True, cause=cause)
 
 
 def _request(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+import socket
+from dataclasses import replace
+from datetime import datetime, timezone
+
 import pytest
 
 from idxctl.indexes import generations
+from idxctl.opensearch.bulk import Body
+from idxctl.opensearch.client import connect
 from idxctl.operate import dlq
+from idxctl.queue.claim import Batch
+from idxctl.worker import batch as steps
+from idxctl.worker.batch import Limits, Written
+from idxctl.worker.load import Load
 from support.rig import ITEMS_DOCUMENT, ITEMS_MAPPING, Rig, until
 
 
@@ -358,3 +368,14 @@ def test_rows_hidden_by_a_policy_are_an_error_and_not_deletes(items: Rig):
     finally:
         items.sql(f"DROP OWNED BY {role}")
         items.sql(f"DROP ROLE {role}")
+
+
+def test_a_server_too_slow_to_answer_is_sent_less(items: Rig):
+    """What it was too slow for is still in its queues: the same again would fill them for good."""
+    load = Load(batches=4)
+    batch = Batch(1, items.index, "document", (), (), datetime.now(timezone.utc))
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with connect(replace(items.settings.opensearch, urls=(url,), request_timeout_seconds=0.2)) as client:
+            steps.send(client, batch, items.generation(), Body(["1"], b"{}\n"), Limits(load=load), Written())
+    assert load.batches == 2

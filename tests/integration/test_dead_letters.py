@@ -151,6 +151,16 @@ def test_retry_with_a_worker_requeues_and_with_wait_tells(items: Rig, cli):
         assert worker.counters.dead >= 1
 
 
+def test_retry_indexes_letters_of_an_index_that_no_live_worker_serves(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    mend_quietly(items, 3)
+    with items.working(indexes=("another",)):
+        until(lambda: items.one("SELECT count(*) FROM opensearch_indexing_workers"), "no worker")
+        done = cli("dlq", "retry", "--limit", "100", "-o", "json")
+    assert (done.json["retried"], done.json["succeeded"], done.json["failed"]) == (1, 1, 0)
+
+
 def test_retry_takes_the_least_recently_attempted_first(items: Rig, cli):
     poison(items, 3, 4, 5)
     items.drain()

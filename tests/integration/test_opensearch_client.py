@@ -410,6 +410,7 @@ def test_no_answer_in_time_is_unreachable():
         with connect(settings(url)) as client, pytest.raises(OpenSearchUnreachable) as caught:
             client.request("GET", "/", timeout_seconds=0.05)
     assert "did not answer within 0.05 s" in str(caught.value)
+    assert caught.value.slow
 
 
 def test_a_connection_cut_in_the_middle_is_unreachable():

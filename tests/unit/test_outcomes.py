@@ -85,10 +85,16 @@ def test_whole_request_is_sorted_by_type_and_status(status, error_type, reason, 
     assert (verdict.kind, verdict.cause, verdict.whole) == (kind, cause, True)
 
 
-@pytest.mark.parametrize(("cut", "cause"), [(False, None), (True, Cause.CUT)])
-def test_request_without_an_answer_is_tried_again(cut, cause):
-    verdict = of_request(OpenSearchUnreachable("nobody there", cut=cut))
+@pytest.mark.parametrize(("how", "cause"), [({}, None), ({"cut": True}, Cause.CUT), ({"slow": True}, Cause.SLOW)])
+def test_request_without_an_answer_is_tried_again(how, cause):
+    verdict = of_request(OpenSearchUnreachable("nobody there", **how))
     assert (verdict.kind, verdict.cause) == (Kind.TRANSIENT, cause)
+
+
+def test_a_reason_that_quotes_a_nul_can_be_stored():
+    assert of_item(400, "mapper_parsing_exception", "cannot parse [a\0b]").reason == "cannot parse [a\\u0000b]"
+    refused = OpenSearchRefused("no", status=400, error_type="t", reason="a\0b")
+    assert "\0" not in of_request(refused).reason
 
 
 @pytest.mark.parametrize(
