@@ -188,7 +188,7 @@ def _running(application: object, bound: socket.socket) -> Iterator[None]:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=2 * _MOST_CONNECTIONS,  # requests under way; silent connections make room before
+        limit_concurrency=_MOST_CONNECTIONS + 1,  # for requests under way: connections never reach it
         timeout_keep_alive=5,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )
