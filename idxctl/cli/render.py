@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from idxctl.cli.state import Output, is_terminal
 from idxctl.core import durations
+from idxctl.core.plain import as_json
 from idxctl.core.plain import plain_value as plain_value  # noqa: PLC0414 - commands take it from here
 
 if TYPE_CHECKING:
@@ -294,18 +295,13 @@ def _bytes_out(data: bytes) -> None:
 
 def json(value: Any) -> None:
     """Write one JSON document, indented on a terminal."""
-    import orjson
-
-    indent = orjson.OPT_INDENT_2 if is_terminal(sys.stdout) else 0
-    _bytes_out(orjson.dumps(plain_value(value), option=orjson.OPT_APPEND_NEWLINE | indent))
+    _bytes_out(as_json(value, indent=is_terminal(sys.stdout)))
 
 
 def ndjson(rows: Iterable[Any]) -> None:
     """Write one JSON document a line."""
-    import orjson
-
     for row in rows:
-        _bytes_out(orjson.dumps(plain_value(row), option=orjson.OPT_APPEND_NEWLINE))
+        _bytes_out(as_json(row))
 
 
 def table(
@@ -376,9 +372,7 @@ def _csv_value(value: Any) -> Any:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (dict, list)):
-        import orjson
-
-        return orjson.dumps(value).decode()
+        return as_json(value).decode().rstrip("\n")
     return value
 
 

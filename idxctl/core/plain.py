@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import Enum
@@ -30,3 +31,16 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     return str(value)
+
+
+def as_json(value: Any, *, indent: bool = False) -> bytes:
+    """Return *value* as JSON with a line's end; numbers beyond 64 bits as they are, since teams' own data may hold them."""
+    import orjson
+
+    plain = plain_value(value)
+    try:
+        return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0))
+    except orjson.JSONEncodeError:
+        if indent:
+            return json.dumps(plain, ensure_ascii=False, indent=2).encode() + b"\n"
+        return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"

@@ -19,12 +19,13 @@ import psycopg
 from psycopg.pq import Escaping, PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
-from idxctl.core.errors import UsageError, WrongType
+from idxctl.core.errors import SchemaError, UsageError, WrongType
 from idxctl.postgres.connect import translated
 from idxctl.postgres.named import load
 
 SQL = load("idxctl.library", "library.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+NOT_MIGRATED = frozenset({"42883", "3F000"})  # no such function, no such schema
 _MOST_PENDING = 10_000  # appends of one transaction that are indexed after its commit; beyond it they are the workers'
 
 
@@ -62,6 +63,14 @@ def appended(append: Append, row: Sequence[Any]) -> Appended:
     """Return what the statement's answer says."""
     began, ended = (_EPOCH + timedelta(microseconds=int(one)) for one in row)
     return Appended(append.index, append.ids, began, ended)
+
+
+def not_migrated(append: Append) -> SchemaError:
+    """Return the error for a database without the function that appends, as it is before ``idxctl migrate up``."""
+    return SchemaError(
+        f"schema \"{append.schema}\" of the connection's database is not migrated: idxctl's functions are not there",
+        hint="idxctl migrate up; or [database] schema, if they live elsewhere; or a connection to another database",
+    )
 
 
 def ours() -> contextlib.AbstractContextManager[None]:
@@ -170,6 +179,8 @@ class PsycopgCaller:
         except psycopg.OperationalError:
             raise
         except psycopg.Error as error:
+            if error.sqlstate in NOT_MIGRATED:
+                raise not_migrated(append) from error
             with translated("append"):
                 raise error from None
         if not alone:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
@@ -55,6 +56,14 @@ def text(index: IndexSettings, document_id: DocumentId) -> str:
     if "\0" in made or not _encodable(made):
         raise UsageError(f"document id {made[:80]!r} of {index.name} is no text that PostgreSQL can hold")
     return made
+
+
+def seconds(name: str, value: float) -> None:
+    """Raise `WrongType` or `UsageError` for what is no number of seconds; less than none is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise WrongType(f"{name} is a number of seconds, not {_kind(value)}")
+    if math.isnan(value):
+        raise UsageError(f"{name} is not a number")
 
 
 def _check_composite(index: IndexSettings, given: DocumentId, made: str, wanted: int) -> None:

@@ -31,7 +31,7 @@ from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.opensearch.client import segment
 from idxctl.operate import dlq
 from idxctl.postgres import migrate
-from idxctl.postgres.connect import Pool
+from idxctl.postgres.connect import Connection, Pool
 from idxctl.worker.pool import Counters
 
 if TYPE_CHECKING:
@@ -291,12 +291,13 @@ class Indexer:
         seconds. With *refresh* a search finds them from now on. Call it after the commit: before it there is nothing to
         wait for.
         """
+        documents.seconds("timeout", timeout)
         asked: dict[str, list[str]] = {}
         for name, one in _pairs(ids, index):
             known = documents.known_index(self.settings.indexes, name)
             asked.setdefault(name, []).append(documents.text(known, one))
         self._running()
-        with self._own.one() as conn:
+        with self._migrated() as conn:
             waiting.wait(conn, asked, timeout=timeout)
         if refresh and asked:
             with connect_opensearch(self.settings.opensearch) as client:
@@ -313,6 +314,8 @@ class Indexer:
         if limit < 1:
             raise UsageError(f"limit is {limit}, wanted 1 or more")
         self._running()
+        with self._migrated():
+            pass
         pool = Pool(self.settings.database, application_name="idxctl-library")
         try:
             with connect_opensearch(self.settings.opensearch) as client:
@@ -328,6 +331,12 @@ class Indexer:
         finally:
             pool.close()
 
+    @contextmanager
+    def _migrated(self) -> Iterator[Connection]:
+        with self._own.one() as conn:
+            migrate.require(conn)
+            yield conn
+
     def shutdown(self, timeout: float = 30.0) -> bool:
         """
         Finish what is in flight and stop; True when all of it was settled within *timeout* seconds.
@@ -335,6 +344,7 @@ class Indexer:
         Nothing is lost otherwise: it is done by another worker once its lease has lapsed. `index` works afterwards too, and
         leaves its tasks to workers; `enable_async` begins anew.
         """
+        documents.seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
         with self._lock:
             leaving = [*self._draining, *([self._background] if self._background else [])]

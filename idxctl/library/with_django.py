@@ -10,7 +10,17 @@ from typing import Any
 import psycopg
 
 from idxctl.core.errors import PostgresRefused, UsageError, WrongType
-from idxctl.library.callers import Append, Appended, Caller, Index, Pending, PsycopgCaller, appended
+from idxctl.library.callers import (
+    NOT_MIGRATED,
+    Append,
+    Appended,
+    Caller,
+    Index,
+    Pending,
+    PsycopgCaller,
+    appended,
+    not_migrated,
+)
 
 
 def caller(connection: Any, pending: Pending) -> Caller:
@@ -59,6 +69,8 @@ class DjangoCaller:
             raise
         except DatabaseError as error:
             state = getattr(error.__cause__, "pgcode", None) or "XX000"
+            if state in NOT_MIGRATED:
+                raise not_migrated(append) from error
             raise PostgresRefused(f"PostgreSQL refused (append): {error}", sqlstate=state, detail=str(error)) from error
         return appended(append, row)
 

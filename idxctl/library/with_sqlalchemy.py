@@ -19,7 +19,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from idxctl.core.errors import PostgresRefused, UsageError, WrongType
-from idxctl.library.callers import Append, Appended, Caller, Index, Pending, PsycopgCaller, appended
+from idxctl.library.callers import (
+    NOT_MIGRATED,
+    Append,
+    Appended,
+    Caller,
+    Index,
+    Pending,
+    PsycopgCaller,
+    appended,
+    not_migrated,
+)
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 
@@ -63,6 +73,8 @@ class ConnectionCaller:
         except OperationalError:
             raise
         except DBAPIError as error:
+            if _sqlstate(error) in NOT_MIGRATED:
+                raise not_migrated(append) from error
             raise PostgresRefused(
                 f"PostgreSQL refused (append): {error.orig}", sqlstate=_sqlstate(error), detail=str(error.orig)
             ) from error

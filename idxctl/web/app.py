@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from idxctl.core.plain import as_json
 from idxctl.web import limits, parameters
 from idxctl.web.auth import SAFE, Access
 from idxctl.web.backend import Backend
 from idxctl.web.description import description
 from idxctl.web.limits import Buckets
 from idxctl.web.problems import Problem, of_error
-from idxctl.web.routes import ENDPOINTS, Answer, Endpoint, longest, shown
+from idxctl.web.routes import ENDPOINTS, Answer, Endpoint, longest
 
+
+class _LetterNumber(Convertor[int]):
+    """A letter's number as PostgreSQL has them: one with thousands of digits is nothing that there is, and no fault of ours."""
+
+    regex = "[0-9]{1,19}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("letter", _LetterNumber())
 Handler = Callable[[Request], Awaitable[Response]]
 _HEADERS = [
     (b"cache-control", b"no-store"),
@@ -65,6 +81,12 @@ def _told(handler: Handler) -> Handler:
     async def answer(request: Request) -> Response:
         try:
             return await handler(request)
+        except asyncio.CancelledError:  # the server stops, and has waited as long as it does
+            return Problem(
+                503,
+                "this server is shutting down; what was asked goes on in the queue, if it had begun",
+                headers={"Retry-After": "5"},
+            ).response()
         except Exception as error:  # noqa: BLE001 - the boundary of the server: a bug is one request's, and logged
             return of_error(error).response()
 
@@ -92,9 +114,9 @@ def _route(backend: Backend, access: Access, buckets: Buckets, endpoint: Endpoin
         among = "waits" if endpoint.waits else "asked"
         found = await backend.call(lambda: endpoint.act(backend, who, given), among=among, patience=longest(endpoint))
         status, value = (found.status, found.value) if isinstance(found, Answer) else (200, found)
-        return _json(shown(value), status)
+        return _json(value, status)
 
-    path = endpoint.path.replace("{number}", "{number:int}")
+    path = endpoint.path.replace("{number}", "{number:letter}")
     return Route(path, _told(answer), methods=[endpoint.method])
 
 
@@ -141,4 +163,4 @@ def _description(access: Access, buckets: Buckets) -> Handler:
 
 
 def _json(value: Any, status: int = 200) -> Response:
-    return Response(orjson.dumps(value) + b"\n", status, media_type="application/json")
+    return Response(as_json(value), status, media_type="application/json")

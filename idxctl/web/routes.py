@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 
 from idxctl.core.errors import UsageError
-from idxctl.core.plain import plain_value
 from idxctl.operate import dlq, requests, shapes
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
@@ -186,8 +185,3 @@ ENDPOINTS = (
 def longest(endpoint: Endpoint) -> float:
     """Return the seconds after which an answer of this route is given up."""
     return _LONGEST_WAIT.total_seconds() + 60 if endpoint.waits else 30.0
-
-
-def shown(value: Any) -> Any:
-    """Return an answer as JSON has it."""
-    return plain_value(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import logging
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from idxctl.core.errors import ConfigError, IdxctlError
 from idxctl.core.settings import Settings
@@ -24,6 +26,7 @@ from idxctl.worker.pool import Worker
 
 _GRACE_SECONDS = 5
 _MOST_CONNECTIONS = 128
+_REQUEST_SECONDS = 10.0  # from a connection, or a request's first byte, to its last header
 _ADDRESS = re.compile(r"(?:(?:\[(?P<six>[^\]]+)\]|(?P<host>[^:\s\[\]]*)):)?(?P<port>\d{1,5})")
 
 
@@ -117,6 +120,49 @@ def _no(wanted: Address, error: OSError) -> IdxctlError:
     return IdxctlError(f"cannot listen on {wanted.shown}: {error.strerror}")
 
 
+class _Protocol(H11Protocol):
+    """
+    A connection that is closed when no request comes of it in time, and makes room when there are too many.
+
+    uvicorn itself waits for headers for ever, and answers 503 to everybody, probes included, while silent clients hold
+    all the connections there may be.
+    """
+
+    since: float | None = None  # when it began to wait for a request
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self._wait()
+        if len(self.connections) > _MOST_CONNECTIONS:
+            waiting = [one for one in self.connections if isinstance(one, _Protocol) and not one.under_way]
+            longest = min(waiting, key=lambda one: one.since or 0.0)
+            self.connections.discard(longest)  # many are accepted in one go, before any is told that it is lost
+            longest.transport.abort()
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def data_received(self, data: bytes) -> None:
+        """Wait for the rest of a request that has begun, and no longer once it is whole."""
+        before = self.cycle
+        super().data_received(data)
+        if self.cycle is not before:
+            self.since = None
+        elif self.since is None and not self.under_way:
+            self._wait()
+
+    def _wait(self) -> None:
+        self.since = self.loop.time()
+        self.loop.call_later(_REQUEST_SECONDS, self._give_up, self.cycle)
+
+    def _give_up(self, cycle: RequestResponseCycle | None) -> None:
+        if self.since is not None and self.cycle is cycle:
+            self.transport.close()
+
+
 class _Server(uvicorn.Server):
     """uvicorn in a thread: signals are the process's business."""
 
@@ -135,14 +181,14 @@ def _running(application: object, bound: socket.socket) -> Iterator[None]:
     config = uvicorn.Config(
         application,  # type: ignore[arg-type]
         loop="asyncio",
-        http="h11",
+        http=_Protocol,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        limit_concurrency=_MOST_CONNECTIONS,
+        limit_concurrency=_MOST_CONNECTIONS + 1,  # for requests under way: connections never reach it
         timeout_keep_alive=5,
         timeout_graceful_shutdown=_GRACE_SECONDS,
     )

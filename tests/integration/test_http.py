@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,37 @@ def test_the_command_line_tells_the_same(poisoned, api, command_line, path, comm
     told = command_line(*(word.replace("{id}", number) for word in command), "-o", "json").json
     asked = api.get(path.replace("{id}", number)).json
     assert (asked if key is None else asked[key]) == told
+
+
+def test_a_number_beyond_64_bits_in_a_teams_own_data_is_told_as_it_is(items, api, command_line):
+    number = items.one(
+        "INSERT INTO opensearch_indexing_dlq (index_name, document_id, action, attempts, last_error, data) "
+        "VALUES (%s, '1', 'index', 3, 'boom', '{\"n\": 123456789012345678901234567890}') RETURNING id",
+        items.index,
+    )
+    asked = api.get(f"/dlq/{number}")
+    assert (asked.status, asked.json["data"]) == (200, {"n": 123456789012345678901234567890})
+    assert command_line("dlq", "show", number, "-o", "json").json == asked.json
+    assert command_line("dlq", "show", number, "-o", "csv").status == 0
+
+
+def test_a_retry_that_a_shutdown_cuts_short_is_told_so(poisoned):
+    poisoned.sql(
+        "INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by) VALUES (%s, 'operator', 'x', 'x')",
+        poisoned.index,
+    )
+    answers = []
+    with poisoned.working():
+        with served(poisoned.settings) as api:
+            until(lambda: api.get("/workers").json["workers"], "no worker was seen")
+            asking = threading.Thread(target=lambda: answers.append(api.post("/dlq/retry?wait=true&timeout=5m")))
+            asking.start()
+            until(lambda: poisoned.queued() == 3, "nothing was retried")
+        asking.join(30)
+    (answer,) = answers
+    assert (answer.status, answer.is_problem) == (503, True)
+    assert "shutting down" in answer.json["detail"]
+    assert poisoned.queued() == 3
 
 
 def test_queue_stats_are_those_of_the_command_line(items, api, command_line):

@@ -182,6 +182,7 @@ def test_a_body_without_a_length_is_cut_off_too(api):
     [
         ("GET", "/dlq/999999999", 404),
         ("GET", "/dlq/99999999999999999999999", 404),
+        ("GET", "/dlq/" + "9" * 5000, 404),
         ("GET", "/dlq/none", 404),
         ("GET", "/nothing", 404),
         ("GET", "/dlq/", 404),
@@ -196,6 +197,30 @@ def test_a_body_without_a_length_is_cut_off_too(api):
 def test_what_is_not_there_is_a_problem_too(api, method, path, status):
     refused = api(method, path)
     assert (refused.status, refused.is_problem) == (status, True)
+
+
+def test_silent_and_slow_connections_shut_nobody_out(api):
+    host, port = api.address.split(":")
+    with contextlib.ExitStack() as held:
+        for number in range(300):
+            one = held.enter_context(socket.create_connection((host, int(port))))
+            if number % 2:
+                one.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        assert api.get("/livez").status == 200
+
+
+@pytest.mark.parametrize("first", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"])
+@pytest.mark.parametrize("then", [b"", b"GET /livez HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_on_which_no_request_comes_is_closed(api, first, then):
+    host, port = api.address.split(":")
+    with socket.create_connection((host, int(port))) as one:
+        one.settimeout(30)
+        if first:
+            one.sendall(first)
+            assert one.recv(4096).startswith(b"HTTP/1.1 200")
+        one.sendall(then)
+        while one.recv(4096):  # until its end
+            pass
 
 
 def test_a_client_that_asks_too_much_is_told_to_wait(still):

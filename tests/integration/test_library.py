@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
-from idxctl import Indexer, PostgresRefused, SchemaError, UsageError, WaitTimeout
+from idxctl import Indexer, PostgresRefused, SchemaError, UsageError, WaitTimeout, WrongType
 from idxctl.core.settings import DatabaseSettings, Secret
 from idxctl.embedded.ports import free_port
 from idxctl.library import waiting
@@ -569,6 +569,35 @@ def test_tables_that_are_missing_are_said_so_when_it_is_enabled(untriggered, dat
     with Indexer(settings) as indexer, pytest.raises(SchemaError, match="not migrated") as caught:
         indexer.enable_async()
     assert "idxctl migrate up" in caught.value.hint
+
+
+def test_tables_that_are_missing_are_said_so_by_every_call(untriggered, database):
+    settings = replace(untriggered.settings, database=DatabaseSettings(url=Secret(database)))
+    index = untriggered.index
+    with Indexer(settings) as indexer, contextlib.closing(psycopg.connect(database)) as connection:
+        for call in (
+            lambda: indexer.index(index, 1),
+            lambda: indexer.index(index, 1, connection=connection),
+            lambda: indexer.wait_for([1], 1, index=index),
+            indexer.retry_dlq,
+        ):
+            with pytest.raises(SchemaError, match="not migrated") as caught:
+                call()
+            assert "idxctl migrate up" in caught.value.hint
+        assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("timeout", ["5", None, True])
+def test_a_timeout_that_is_no_number_is_refused(untriggered, indexer, timeout):
+    with pytest.raises(WrongType, match="number of seconds"):
+        indexer.wait_for([1], timeout, index=untriggered.index)
+    with pytest.raises(WrongType, match="number of seconds"):
+        indexer.shutdown(timeout)
+
+
+def test_a_timeout_that_would_never_come_is_refused(untriggered, indexer):
+    with pytest.raises(UsageError, match="not a number"):
+        indexer.wait_for([1], float("nan"), index=untriggered.index)
 
 
 def test_newer_tables_are_said_so_when_it_is_enabled(untriggered, indexer):

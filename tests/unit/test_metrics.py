@@ -263,6 +263,13 @@ def test_yaml_quotes_what_would_be_read_as_something_else():
     )
 
 
+@pytest.mark.parametrize("target", ["worker1", "http://worker1:9321", "worker1:9321/metrics", 'a"b:1', "a b:1", ""])
+def test_a_target_that_prometheus_would_not_take_is_refused(tmp_path, target):
+    with pytest.raises(UsageError, match="is not HOST:PORT"):
+        files.export(tmp_path / "new", targets=["a:1", target])
+    assert not (tmp_path / "new").exists()
+
+
 def test_an_export_writes_over_nothing_that_was_changed(tmp_path):
     directory = tmp_path / "new" / "monitoring"
     assert {one.state for one in files.export(directory, targets=["a:1"])} == {"written"}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from idxctl.core.errors import UsageError
 from idxctl.operate.export.monitoring import dashboard, pages, rules
+
+_TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ def export(
 
     A file that stands there with other contents is left, and so are all others: `UsageError`, unless *force* is given.
     """
+    for one in targets:
+        if not _TARGET.fullmatch(one):
+            raise UsageError(f"target {one!r} is not HOST:PORT", hint="such as worker1:9321; without http:// and path")
     wanted = {
         rules.SCRAPE: (rules.scrape(targets), "scrape configuration"),
         rules.RULES: (rules.rules(runbook), "alert rules"),
