@@ -31,7 +31,7 @@ soak: $(VENV)/.ready          ## all faults at random under load, then every doc
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	$(BIN)/python tests/mutants.py
 
-test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish, pgbouncer and prometheus; Go and Maven for the examples
+test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish, pgbouncer, postgresql and prometheus; Go and Maven for the examples
 	$(BIN)/pytest -m system
 
 completions: $(VENV)/.ready   ## write the completion scripts again

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from idxctl.capture.plan import InvalidWatches
-from idxctl.core.errors import ConfigError, PostgresRefused
+from idxctl.core.errors import ConfigError
 from idxctl.postgres import migrate
 from support.capture import Captured, index
 
@@ -89,17 +89,6 @@ def test_a_key_of_several_values_a_row_leads_to_each(db):
     assert db.after("INSERT INTO lists VALUES (1, '{4,5}'), (2, '{}'), (3, NULL)") == each_once(4, 5)
     assert db.after("UPDATE lists SET docs = '{5,6}' WHERE id = 1") == each_once(4, 5, 6)
     assert db.after("UPDATE lists SET seen = 1") == {}
-
-
-def test_a_composite_key_of_a_collation_that_calls_different_texts_equal(db):
-    try:
-        db.sql("CREATE COLLATION ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
-    except PostgresRefused:
-        pytest.skip("this server is built without ICU")
-    db.sql("CREATE TABLE docs (a text COLLATE ci, b int, v int, PRIMARY KEY (a, b))")
-    db.watch({"table": "docs", "key": ("a", "b"), "ignore": ("v",)}, key=("a", "b"))
-    assert db.after("INSERT INTO docs VALUES ('A:', 1, 1), ('b', 2, 1)") == each_once("A%3A:1", "b:2")
-    assert db.after("UPDATE docs SET a = lower(a)") == each_once("A%3A:1", "a%3A:1")
 
 
 # Writers ----------------------------------------------------------------------------------------------------------------
