@@ -11,6 +11,7 @@ IdxctlError                 1  the command failed
 ├── Unreachable             5  a server does not answer
 │   ├── PostgresUnreachable
 │   └── OpenSearchUnreachable
+│       └── OpenSearchUnintelligible    something answered, and it is no answer
 ├── Locked                  6  another run holds what this one needs
 ├── CheckFailed             7  a check says no
 ├── WaitTimeout             8  what was waited for did not happen in time
@@ -90,6 +91,18 @@ class OpenSearchUnreachable(Unreachable):
         super().__init__(message, hint=hint)
         self.cut = cut
         self.slow = slow
+
+
+class OpenSearchUnintelligible(OpenSearchUnreachable):
+    """
+    Something answered, and it does not account for what was asked: a gateway's page, half of the items.
+
+    What the request has done is as unknown as after a lost connection. ``answered`` says in a few words what came.
+    """
+
+    def __init__(self, message: str, *, answered: str, hint: str | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.answered = answered
 
 
 class Locked(IdxctlError):  # noqa: N818 - reads as the state it is
