@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import signal
+import sys
 import threading
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idxctl.cli import render
 from idxctl.cli.log import LogFormat, configure
-from idxctl.cli.state import current
-from idxctl.core.errors import ConfigError
+from idxctl.cli.state import current, is_terminal
+from idxctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -34,12 +37,20 @@ def serve(
     ] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Change nothing, whatever the token.")] = False,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How facts are logged.")] = LogFormat.HUMAN,
+    hash_token: Annotated[
+        bool,
+        typer.Option("--hash-token", help="Read a token, print its hash for the file of tokens, and serve nothing."),
+    ] = False,
 ) -> None:
     """
     Answer HTTP until stopped: status, queue, dead letters, metrics and health. Claims nothing.
 
-    Changes need a bearer token (IDXCTL_HTTP_TOKEN, IDXCTL_HTTP_TOKENS_FILE), and so does all of it beyond this machine.
+    Once a token is configured (IDXCTL_HTTP_TOKEN, IDXCTL_HTTP_TOKENS_FILE) all but health and metrics needs one. Without
+    any, nothing can be changed, and only this machine reads.
     """
+    if hash_token:
+        _print_hash()
+        return
     state = current()
     configure(log_format, debug=state.debug)
     settings = state.load(**{"http.read_only": read_only or None})
@@ -54,6 +65,30 @@ def serve(
         signal.signal(one, on_signal)
     with _server().serving(settings, listen=http):
         stopped.wait()
+
+
+def _print_hash() -> None:
+    """Read a token from stdin, or ask for it, and print what stands for it in the file of tokens."""
+    from idxctl.core import bearers
+
+    if is_terminal(sys.stdin):
+        import getpass
+
+        token = getpass.getpass("Token (nothing: make a random one): ", stream=sys.stderr)
+        if not token:
+            token = secrets.token_urlsafe(32)
+            render.say(f"the token, shown this once: {token}")
+    else:
+        token = sys.stdin.readline().rstrip("\r\n")
+    if not bearers.sendable(token):
+        raise UsageError("a token is printable ASCII without blanks, on the first line of stdin")
+    if len(token) < bearers.SHORTEST:
+        raise UsageError(
+            f"this token has {len(token)} characters, {bearers.SHORTEST} is the least",
+            hint="a random one: openssl rand -base64 24 | idxctl serve --hash-token",
+        )
+    render.out(bearers.hash_line(token))
+    render.say("a line of the file of tokens is: NAME viewer|operator HASH")
 
 
 def answering(settings: Settings, listen: str | None, worker: Worker) -> AbstractContextManager[Any]:

@@ -1,9 +1,12 @@
-"""Who may do what over HTTP: named bearer tokens, each with a role, and the file that lists them."""
+"""Who may do what over HTTP: named bearer tokens, each with a role, and the file that lists them, perhaps by their hashes."""
 
 from __future__ import annotations
 
+import hmac
+import os
 import re
 from dataclasses import dataclass
+from hashlib import sha256
 
 from idxctl.core.nearest import did_you_mean
 from idxctl.core.settings import Bearer, Secret
@@ -11,6 +14,11 @@ from idxctl.core.settings import Bearer, Secret
 ROLES = ("viewer", "operator")  # a viewer reads, an operator changes things too
 _LINE = re.compile(r"([^\s,:]+)[\s,:]+([^\s,:]+)[\s,:]+(\S.*)")
 _SENDABLE = re.compile(r"[\x21-\x7e]+")
+SHORTEST = 16  # characters of a token that others than this machine may try
+_SCHEME = "sha256$"
+_HASH = re.compile(r"sha256\$([0-9a-f]{32})\$([0-9a-f]{64})")
+BROKEN_HASH = "begins like a hash and is none"
+HASH_HINT = "idxctl serve --hash-token makes one"
 
 
 @dataclass(frozen=True)
@@ -20,6 +28,52 @@ class Wrong:
     line: int
     what: str
     fix: str = ""
+
+
+@dataclass(frozen=True)
+class Hashed:
+    """
+    What is kept of a token to know it again: salt and SHA-256.
+
+    A slow hash would protect guessable tokens, and let strangers who send wrong ones keep the server busy. Tokens are not
+    guessable: sixteen characters at least, and those made here are random.
+    """
+
+    salt: bytes
+    digest: bytes
+
+    @staticmethod
+    def of(secret: Secret) -> Hashed:
+        """Return what is kept of *secret*, a token or already the hash of one."""
+        found = _HASH.fullmatch(secret.reveal())
+        return _hashed(secret.reveal().encode()) if found is None else Hashed(*map(bytes.fromhex, found.groups()))
+
+    def matches(self, token: bytes) -> bool:
+        """Whether *token* is the one, in a time that tells nothing of how much of it is right."""
+        return hmac.compare_digest(self.digest, sha256(self.salt + token).digest())
+
+    def __str__(self) -> str:
+        return f"{_SCHEME}{self.salt.hex()}${self.digest.hex()}"
+
+
+def _hashed(token: bytes) -> Hashed:
+    salt = os.urandom(16)
+    return Hashed(salt, sha256(salt + token).digest())
+
+
+def hash_line(token: str) -> str:
+    """Return what stands for *token* in the file of tokens."""
+    return str(_hashed(token.encode()))
+
+
+def broken_hash(token: str) -> bool:
+    """Whether a token was meant to be a hash and cannot be one: it would be a token that everybody could read there."""
+    return token.startswith(_SCHEME) and _HASH.fullmatch(token) is None
+
+
+def is_short(secret: Secret) -> bool:
+    """Whether a token can be guessed; of a hash nobody knows, and `hash_line` is made from long ones only."""
+    return _HASH.fullmatch(secret.reveal()) is None and len(secret.reveal()) < SHORTEST
 
 
 def sendable(token: str) -> bool:
@@ -48,6 +102,8 @@ def parse(text: str) -> tuple[list[Bearer], list[Wrong]]:
             wrong.append(Wrong(number, "its second word is no role", near))
         elif not sendable(token):
             wrong.append(Wrong(number, "its token holds a blank or a character that no header carries"))
+        elif broken_hash(token):
+            wrong.append(Wrong(number, f"its token {BROKEN_HASH}", HASH_HINT))
         elif any(one.name == name for one in found):
             wrong.append(Wrong(number, f"the name {name!r} stands there twice", "give each token a name of its own"))
         elif any(one.token == Secret(token) for one in found):

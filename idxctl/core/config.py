@@ -337,6 +337,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "token_command": _Key(_command),
         "tokens_file": _Key(_text),
         "read_only": _Key(_flag),
+        "anonymous_read": _Key(_flag),
         "rate_limit": _Key(_count),
         "max_body": _Key(_count),
     },
@@ -719,13 +720,15 @@ class _Reader:
         token = self.secret("http", "token", values)
         if token is not None and not bearers.sendable(token.value.reveal()):
             self.wrong(token.source, token.where, "token: holds a blank or a character that no header carries")
+        elif token is not None and bearers.broken_hash(token.value.reveal()):
+            self.wrong(token.source, token.where, f"token: {bearers.BROKEN_HASH}", bearers.HASH_HINT)
         elif token is not None:
             found.append(Bearer("operator", "operator", token.value))
             self.sources["http.bearers"] = token.source
         if "tokens_file" in values:
             found += self._bearers(values["tokens_file"], remarks)
             self.sources["http.bearers"] = values["tokens_file"].source
-        simple = ("listen", "read_only", "rate_limit", "max_body")
+        simple = ("listen", "read_only", "anonymous_read", "rate_limit", "max_body")
         plain = self._plain("http", {key: given for key, given in values.items() if key in simple})
         return HttpSettings(**plain, bearers=tuple(found), remarks=tuple(remarks))
 
@@ -1097,7 +1100,7 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
             if item.name.endswith("_seconds"):
                 value = timedelta(seconds=value)
             add(f"{section}.{name}", str(value) if isinstance(value, Path) else value)
-    for name in ("listen", "read_only", "rate_limit", "max_body"):
+    for name in ("listen", "read_only", "anonymous_read", "rate_limit", "max_body"):
         add(f"http.{name}", getattr(settings.http, name))
     add("http.bearers", [f"{one.name} ({one.role})" for one in settings.http.bearers])
     add("dlq.adopt_index", settings.adopt_index)

@@ -51,7 +51,7 @@ class Metric:
         return self.kind is not Kind.GAUGE
 
     def children(self, index: str, modes: tuple[str, ...] = MODES) -> Iterator[tuple[str, ...]]:
-        """Yield the values of its labels for one index, every combination there can be."""
+        """Yield the values of its labels for one index, every combination there can be; of none, what belongs to no index."""
         values = {"index": (index,), "action": ACTIONS, "mode": modes, "reason": tuple(self.reasons)}
         yield from product(*(values[label] for label in self.labels))
 
@@ -149,10 +149,23 @@ REINDEX_DOCUMENTS = Metric(
 REINDEX_FAILED = Metric(
     PREFIX + "reindex_failed", Kind.GAUGE, "Documents refused in the reindex under way.", ("index",)
 )
+HTTP_REFUSED = Metric(
+    PREFIX + "http_refused",
+    Kind.COUNTER,
+    "Requests over HTTP that were turned away.",
+    ("reason",),
+    reasons={
+        "wrong_token": "a token that is not known; a few a minute are a script that nobody changed, many are guesses",
+        "no_token": "none was sent where one is needed",
+        "not_allowed": "whoever asked may not: a viewer, another site's page, a proxy where no token is configured",
+        "too_many": "more requests than rate_limit allows",
+    },
+)
 
 ALL = (
     QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED,
     BREAKER_OPEN, WORKERS_ALIVE, BATCH_SIZE, BATCH_BYTES, REINDEX_RUNNING, REINDEX_DOCUMENTS, REINDEX_FAILED, POSTGRES_UP,
+    HTTP_REFUSED,
 )  # fmt: skip
 COUNTED = tuple(one for one in ALL if one.counted)
 

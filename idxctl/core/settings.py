@@ -114,16 +114,17 @@ class Bearer:
 
     name: str
     role: str  # viewer, operator
-    token: Secret
+    token: Secret  # or the hash of one, see `idxctl.core.bearers`
 
 
 @dataclass(frozen=True)
 class HttpSettings:
-    """``[http]``. Without bearers nothing can be changed over HTTP."""
+    """``[http]``. Without bearers nothing can be changed over HTTP, and only this machine reads."""
 
     listen: str = "127.0.0.1:9321"
     bearers: tuple[Bearer, ...] = ()
     read_only: bool = False
+    anonymous_read: bool = False  # reading needs no token, wherever the request comes from
     rate_limit: int = 50  # requests a second of one client
     max_body: int = 65_536  # bytes of a request
     remarks: tuple[str, ...] = ()  # what is unwise, for the log

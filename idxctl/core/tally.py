@@ -36,6 +36,8 @@ class Tally:
                 self._counters[metric.name] = {}
             else:
                 self._histograms[metric.name] = {}
+            if "index" not in metric.labels:
+                self._counters[metric.name] = dict.fromkeys(metric.children("", modes), 0.0)
         self.know(indexes)
 
     def know(self, indexes: Iterable[str]) -> None:

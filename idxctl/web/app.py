@@ -19,7 +19,7 @@ from idxctl.web import limits, parameters
 from idxctl.web.auth import SAFE, Access
 from idxctl.web.backend import Backend
 from idxctl.web.description import description
-from idxctl.web.limits import Buckets
+from idxctl.web.doors import Doors
 from idxctl.web.problems import Problem, of_error
 from idxctl.web.routes import ENDPOINTS, Answer, Endpoint, longest
 
@@ -45,18 +45,17 @@ _HEADERS = [
     (b"content-security-policy", b"default-src 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
-_WRONG_TOKEN_COST = 10.0  # requests that a wrong token counts as: guessing is slow
 
 
 def make(backend: Backend, access: Access) -> ASGIApp:
     """Return the application."""
-    buckets = Buckets(backend.settings.http.rate_limit)
-    routes = [_route(backend, access, buckets, endpoint) for endpoint in ENDPOINTS]
+    doors = Doors(access, backend.tally, rate=backend.settings.http.rate_limit)
+    routes = [_route(backend, doors, endpoint) for endpoint in ENDPOINTS]
     routes += [
         Route("/livez", _told(_livez), methods=["GET"]),
         Route("/readyz", _told(_readyz(backend)), methods=["GET"]),
-        Route("/metrics", _told(_metrics(backend, buckets)), methods=["GET"]),
-        Route("/openapi.json", _told(_description(access, buckets)), methods=["GET"]),
+        Route("/metrics", _told(_metrics(backend, doors)), methods=["GET"]),
+        Route("/openapi.json", _told(_description(doors)), methods=["GET"]),
     ]
     app = Starlette(routes=routes, exception_handlers={HTTPException: _not_routed})
     app.router.redirect_slashes = False
@@ -100,13 +99,9 @@ async def _not_routed(_request: Request, error: Exception) -> Response:
     return Problem(error.status_code, what.get(error.status_code, error.detail), headers=error.headers).response()
 
 
-def _client(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def _route(backend: Backend, access: Access, buckets: Buckets, endpoint: Endpoint) -> Route:
+def _route(backend: Backend, doors: Doors, endpoint: Endpoint) -> Route:
     async def answer(request: Request) -> Response:
-        who = _admitted(request, access, buckets)
+        who = doors.admit(request)
         body = b"" if endpoint.method in SAFE else await limits.body(request, backend.settings.http.max_body)
         media = request.headers.get("content-type", "")
         given = parameters.read(endpoint.parameters, request.query_params.multi_items(), body, media)
@@ -118,16 +113,6 @@ def _route(backend: Backend, access: Access, buckets: Buckets, endpoint: Endpoin
 
     path = endpoint.path.replace("{number}", "{number:letter}")
     return Route(path, _told(answer), methods=[endpoint.method])
-
-
-def _admitted(request: Request, access: Access, buckets: Buckets) -> Any:
-    buckets.require(_client(request))
-    try:
-        return access.check(request)
-    except Problem as problem:
-        if problem.headers.pop("X-Idxctl-Auth", None):
-            buckets.take(_client(request), cost=_WRONG_TOKEN_COST)
-        raise
 
 
 async def _livez(_request: Request) -> Response:
@@ -144,9 +129,9 @@ def _readyz(backend: Backend) -> Handler:
     return answer
 
 
-def _metrics(backend: Backend, buckets: Buckets) -> Handler:
+def _metrics(backend: Backend, doors: Doors) -> Handler:
     async def answer(request: Request) -> Response:
-        buckets.require(_client(request))
+        doors.admit_scrape(request)
         accept = request.headers.get("accept", "")
         page, media_type = await backend.call(lambda: backend.exporter.scrape(accept), among="probes")
         return Response(page, headers={"Content-Type": media_type})
@@ -154,9 +139,9 @@ def _metrics(backend: Backend, buckets: Buckets) -> Handler:
     return answer
 
 
-def _description(access: Access, buckets: Buckets) -> Handler:
+def _description(doors: Doors) -> Handler:
     async def answer(request: Request) -> Response:
-        _admitted(request, access, buckets)
+        doors.admit(request)
         return _json(description())
 
     return answer

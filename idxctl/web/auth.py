@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import hmac
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
+from idxctl.core.bearers import Hashed
 from idxctl.core.settings import Bearer
 from idxctl.web.problems import Problem
 
 SAFE = frozenset({"GET", "HEAD"})
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="idxctl"'}
+_SEND = "send Authorization: Bearer TOKEN"
+# What proxies add: whoever asks is then not this machine, whatever the connection says.
+_RELAYED = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
+                      "cf-connecting-ip", "fastly-client-ip", "x-envoy-external-address", "x-original-url"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -25,51 +29,73 @@ class Who:
     role: str
 
 
-ANYBODY = Who("anybody", "viewer")  # on loopback, where nothing is changed
+ANYBODY = Who("anybody", "viewer")  # where no token is needed, and nothing is changed
+
+
+class WrongToken(Problem):
+    """A token that is not known: whoever sends many of them is slowed down."""
+
+    def __init__(self) -> None:
+        super().__init__(401, "the token is not known", headers=_CHALLENGE)
 
 
 class Access:
     """
     Decides on every request. Tokens are compared by digest, all of them each time, so that time tells nothing.
 
-    *loopback*: only this machine can connect, and reading needs no token.
+    *loopback*: only this machine can connect. Where no token is configured it reads without one, unless the request was
+    passed on by a proxy; *anonymous* lets anybody read.
     """
 
-    def __init__(self, bearers: Sequence[Bearer], *, read_only: bool, loopback: bool, host: str) -> None:
-        self._bearers = [(sha256(one.token.reveal().encode()).digest(), Who(one.name, one.role)) for one in bearers]
+    def __init__(
+        self, bearers: Sequence[Bearer], *, read_only: bool, loopback: bool, host: str, anonymous: bool = False
+    ) -> None:
+        self._bearers = [(Hashed.of(one.token), Who(one.name, one.role)) for one in bearers]
         self._read_only = read_only
         self._loopback = loopback
         self._host = host.lower()
+        self._anonymous = anonymous
 
-    def check(self, request: Request) -> Who:
-        """Return who may make this request; raises `Problem` 401 or 403 for everybody else."""
-        who = self._known(request)
-        return self._reader(request, who) if request.method in SAFE else self._changer(who)
-
-    def _known(self, request: Request) -> Who | None:
+    def known(self, request: Request) -> Who | None:
+        """Return who sends a token, None for nobody; raises `WrongToken` for one that is not known."""
         given = request.headers.getlist("authorization")
         if not given:
             return None
         scheme, _, token = given[0].partition(" ")
-        digest = sha256(token.strip().encode("latin-1", "replace")).digest()
-        found = [who for known, who in self._bearers if hmac.compare_digest(known, digest)]
+        sent = token.strip().encode("latin-1", "replace")
+        found = [who for known, who in self._bearers if known.matches(sent)]
         if len(given) > 1 or scheme.lower() != "bearer" or not found:
-            raise Problem(401, "the token is not known", headers={**_CHALLENGE, "X-Idxctl-Auth": "failed"})
+            raise WrongToken
         return found[0]
+
+    def check(self, request: Request, who: Who | None) -> Who:
+        """Return who may make this request; raises `Problem` 401 or 403 for everybody else."""
+        return self._reader(request, who) if request.method in SAFE else self._changer(request, who)
 
     def _reader(self, request: Request, who: Who | None) -> Who:
         if who is not None:
             return who
-        if not self._loopback:
-            raise Problem(401, "this needs a token", hint="send Authorization: Bearer TOKEN", headers=_CHALLENGE)
-        if not self._local_name(request.headers.get("host", "")):
+        if not self._anonymous:
+            self._require_local(request)
+        if self._loopback and not self._local_name(request.headers.get("host", "")):
             # A page on the Internet whose name was made to point at this machine (DNS rebinding).
             raise Problem(
                 403, "without a token only this machine's own names are answered to", hint="ask for http://127.0.0.1"
             )
         return ANYBODY
 
-    def _changer(self, who: Who | None) -> Who:
+    def _require_local(self, request: Request) -> None:
+        """Raise unless this machine itself asks, where nobody has a token."""
+        if self._bearers or not self._loopback:
+            raise Problem(401, "this needs a token", hint=_SEND, headers=_CHALLENGE)
+        if relayed(request):
+            raise Problem(
+                403,
+                "without a token only this machine reads, and this request was passed on by a proxy",
+                hint="set IDXCTL_HTTP_TOKEN or IDXCTL_HTTP_TOKENS_FILE where idxctl runs",
+            )
+
+    def _changer(self, request: Request, who: Who | None) -> Who:
         if not self._bearers:
             raise Problem(
                 403,
@@ -77,7 +103,9 @@ class Access:
                 hint="set IDXCTL_HTTP_TOKEN or IDXCTL_HTTP_TOKENS_FILE where idxctl runs",
             )
         if who is None:
-            raise Problem(401, "this needs a token", hint="send Authorization: Bearer TOKEN", headers=_CHALLENGE)
+            raise Problem(401, "this needs a token", hint=_SEND, headers=_CHALLENGE)
+        if _of_another_site(request):
+            raise Problem(403, "a page of another site asks for this, and may not")
         if who.role != "operator":
             raise Problem(403, f"{who.name} is a {who.role}; this needs an operator's token")
         if self._read_only:
@@ -87,6 +115,25 @@ class Access:
     def _local_name(self, host: str) -> bool:
         name = host.rpartition(":")[0] if host.rpartition(":")[2].isdigit() else host
         return name.lower() in {"localhost", self._host} or is_loopback(name.strip("[]"))
+
+
+def relayed(request: Request) -> bool:
+    """
+    Whether a proxy passed the request on, as far as that can be seen.
+
+    nginx adds no header unless told to, and speaks HTTP/1.0 to what is behind it; nobody else does.
+    """
+    names = request.headers.keys()
+    by_name = any(name in _RELAYED or name.startswith("x-forwarded") for name in names)
+    return by_name or request.scope.get("http_version") == "1.0"
+
+
+def _of_another_site(request: Request) -> bool:
+    """Whether a browser says that the page which asks is of another origin than this server."""
+    if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
+        return True
+    origin = request.headers.get("origin")
+    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
 
 
 def is_loopback(address: str) -> bool:

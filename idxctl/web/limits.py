@@ -18,24 +18,24 @@ _MOST_CLIENTS = 1024
 
 class Buckets:
     """
-    A bucket of allowance for each client, filled at *rate* a second up to two seconds' worth.
+    A bucket of allowance for each client, filled at *rate* a second up to *most*, by default two seconds' worth.
 
     Clients not heard of lately are forgotten: a bucket that is full again says nothing.
     """
 
-    def __init__(self, rate: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, rate: float, *, most: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
-        self._most = 2 * rate
+        self._most = 2 * rate if most is None else most
         self._clock = clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str, *, cost: float = 1.0) -> float:
-        """Take *cost* from the client's bucket; returns 0, or the seconds to wait while it is empty."""
+    def take(self, client: str) -> float:
+        """Take one from the client's bucket; returns 0, or the seconds to wait while it is empty."""
         now = self._clock()
         left, at = self._left.pop(client, (self._most, now))
         left = min(left + (now - at) * self._rate, self._most)
         allowed = left >= 1.0
-        self._left[client] = (left - cost if allowed else left, now)
+        self._left[client] = (left - 1.0 if allowed else left, now)
         if len(self._left) > _MOST_CLIENTS:
             self._left.popitem(last=False)
         return 0.0 if allowed else (1.0 - left) / self._rate
@@ -44,8 +44,13 @@ class Buckets:
         """Raise `Problem` 429 while the client's bucket is empty."""
         wait = self.take(client)
         if wait:
-            seconds = str(math.ceil(wait))
-            raise Problem(429, f"too many requests; wait {seconds} s", headers={"Retry-After": seconds})
+            raise too_many(wait)
+
+
+def too_many(wait: float) -> Problem:
+    """Return the problem of a client that asks again within *wait* seconds."""
+    seconds = str(math.ceil(wait))
+    return Problem(429, f"too many requests; wait {seconds} s", headers={"Retry-After": seconds})
 
 
 async def body(request: Request, most: int) -> bytes:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
+from idxctl.core import bearers
 from idxctl.core.errors import ConfigError, IdxctlError
-from idxctl.core.settings import Settings
+from idxctl.core.settings import HttpSettings, Settings
 from idxctl.web import app
 from idxctl.web.auth import Access, is_loopback
 from idxctl.web.backend import Backend
@@ -65,15 +66,16 @@ def serving(settings: Settings, *, listen: str | None = None, worker: Worker | N
     with contextlib.closing(_bound(wanted)) as bound:
         host, port = bound.getsockname()[:2]
         loopback = is_loopback(host)
-        if not loopback and not settings.http.bearers:
-            raise ConfigError(
-                f"refused to listen on {wanted.shown}: others can reach it, and no token is configured",
-                hint="set IDXCTL_HTTP_TOKEN or IDXCTL_HTTP_TOKENS_FILE, or listen on 127.0.0.1",
-            )
+        if not loopback:
+            _require_safe(wanted, settings.http)
         backend = Backend(settings, worker=worker)
         try:
             access = Access(
-                settings.http.bearers, read_only=settings.http.read_only, loopback=loopback, host=wanted.host
+                settings.http.bearers,
+                read_only=settings.http.read_only,
+                loopback=loopback,
+                host=wanted.host,
+                anonymous=settings.http.anonymous_read,
             )
             with _running(app.make(backend, access), bound):
                 address = Address(host, port)
@@ -83,12 +85,37 @@ def serving(settings: Settings, *, listen: str | None = None, worker: Worker | N
             backend.close()
 
 
+def _require_safe(wanted: Address, http: HttpSettings) -> None:
+    """Raise `ConfigError` where others could read, or change, what they should not."""
+    if not http.bearers and not http.anonymous_read:
+        raise ConfigError(
+            f"refused to listen on {wanted.shown}: others can reach it, and no token is configured",
+            hint="set IDXCTL_HTTP_TOKEN or IDXCTL_HTTP_TOKENS_FILE, or listen on 127.0.0.1",
+        )
+    short = [one.name for one in http.bearers if bearers.is_short(one.token)]
+    if short:
+        raise ConfigError(
+            f"refused to listen on {wanted.shown}: others can reach it, and the token of {', '.join(short)} is shorter "
+            f"than {bearers.SHORTEST} characters",
+            hint="a random one: openssl rand -base64 24",
+        )
+
+
 def _tell(settings: Settings, address: Address) -> None:
     people = len(settings.http.bearers)
     changes = "read-only" if settings.http.read_only or not people else f"{people} token{'' if people == 1 else 's'}"
     fact("http", f"http://{address.shown}, {changes}", address=address.shown)
-    for remark in settings.http.remarks:
+    for remark in (*settings.http.remarks, *_remarks(settings.http)):
         fact("http", remark)
+
+
+def _remarks(http: HttpSettings) -> Iterator[str]:
+    """Yield what is unwise: behind a proxy, loopback is as open as the proxy is."""
+    short = [one.name for one in http.bearers if bearers.is_short(one.token)]
+    if short:
+        yield f"the token of {', '.join(short)} is shorter than {bearers.SHORTEST} characters, and can be guessed"
+    if http.anonymous_read:
+        yield "anonymous_read: whoever can connect reads letters, which may hold people's data"
 
 
 def _bound(wanted: Address) -> socket.socket:

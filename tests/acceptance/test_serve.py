@@ -33,7 +33,7 @@ def test_serve_answers_until_it_is_stopped(serving, number):
     api, process, fact = serving(IDXCTL_HTTP_TOKEN=TOKEN)
     assert fact["text"].endswith(", 1 token")
     assert api.get("/readyz").json == {"ready": True}
-    assert api.get("/indexer/status").json["status"] == "disabled"
+    assert api.get("/indexer/status", token=TOKEN).json["status"] == "disabled"
     assert api.post("/dlq/retry", token=TOKEN).json["retried"] == 0
     process.send_signal(number)
     assert process.wait(30) == 0
@@ -55,6 +55,31 @@ def test_tokens_of_a_file_have_names_and_roles(serving, tmp_path):
     assert f"chmod 600 {file}" in json.loads(process.stderr.readline())["text"]
     assert api.post("/dlq/retry", token=TOKEN).status == 200
     assert "victor is a viewer" in api.post("/dlq/retry", token="another-token-0123456789").json["detail"]
+
+
+def test_a_tokens_file_may_hold_hashes(serving, idxctl, tmp_path):
+    made = idxctl("serve", "--hash-token", stdin=f"{TOKEN}\n")
+    assert made.status == 0, made.stderr
+    assert TOKEN not in made.stdout + made.stderr
+    file = tmp_path / "tokens"
+    file.write_text(f"alice operator {made.stdout}")
+    file.chmod(0o600)
+    api, _, _ = serving(IDXCTL_HTTP_TOKENS_FILE=str(file))
+    assert api.post("/dlq/retry", token=TOKEN).status == 200
+    assert api.post("/dlq/retry", token=made.stdout.strip()).status == 401
+
+
+@pytest.mark.parametrize("token", ["fifteen-letters", "two words that are long", ""])
+def test_a_token_that_cannot_be_one_is_not_hashed(idxctl, token):
+    done = idxctl("serve", "--hash-token", stdin=token)
+    assert (done.status, done.stdout) == (2, "")
+
+
+def test_a_short_token_is_refused_beyond_this_machine(idxctl, migrated, opensearch_url):
+    idxctl.use(database=migrated, opensearch=opensearch_url)
+    done = idxctl("serve", "--http", "0.0.0.0:0", env={"IDXCTL_HTTP_TOKEN": "fifteen-letters"})
+    assert (done.status, "shorter than 16 characters" in done.stderr) == (4, True)
+    assert "fifteen" not in done.stderr
 
 
 @pytest.mark.parametrize("command", [("serve",), ("worker", "start")])

@@ -9,8 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from idxctl.core import bearers
 from idxctl.core.errors import ConfigError, IdxctlError
-from idxctl.core.settings import DatabaseSettings, OpenSearchSettings, Secret
+from idxctl.core.settings import Bearer, DatabaseSettings, OpenSearchSettings, Secret
 from support.calls import GETS, OPERATOR, POSTS, VIEWER, served
 from support.rig import Rig, write_items
 
@@ -65,10 +66,79 @@ def test_who_may_not_changes_nothing(still, http, token, status):
             assert ("www-authenticate" in refused.headers) == (status == 401)
 
 
-def test_a_wrong_token_is_refused_where_none_is_needed(api):
-    assert api.get("/dlq", token=None).status == 200
-    assert api.get("/dlq", token="wrong").status == 401
-    assert api.get("/dlq", token=VIEWER).status == 200
+def test_once_there_is_a_token_reading_needs_one_too(api):
+    for path in GETS:
+        assert api.get(path, token=None).status == 401, path
+        assert api.get(path, token="wrong").status == 401, path
+        assert api.get(path, token=VIEWER).status == 200, path
+    for path in ("/livez", "/readyz", "/metrics"):
+        assert api.get(path, token=None).status == 200, path
+
+
+def test_where_there_is_no_token_this_machine_reads_and_a_wrong_one_is_refused(still):
+    with served(still.settings, bearers=()) as api:
+        for path in GETS:
+            assert api.get(path, token=None).status == 200, path
+        assert api.get("/dlq", token="wrong").status == 401
+
+
+RELAYED = (
+    "Forwarded",
+    "X-Forwarded-For",
+    "X-Forwarded-Proto",
+    "X-Forwarded-Host",
+    "X-Forwarded-Anything",
+    "Via",
+    "X-Real-IP",
+)
+
+
+@pytest.mark.parametrize("header", RELAYED)
+def test_what_a_proxy_passes_on_does_not_come_from_this_machine(still, header):
+    with served(still.settings, bearers=()) as api:
+        for path in GETS:
+            refused = api.get(path, headers={header: "127.0.0.1"})
+            assert (refused.status, refused.is_problem) == (403, True), path
+        for path in ("/livez", "/readyz", "/metrics"):
+            assert api.get(path, headers={header: "127.0.0.1"}).status == 200, path
+    with served(still.settings) as api:
+        assert api.get("/dlq", headers={header: "203.0.113.7"}, token=VIEWER).status == 200
+
+
+def test_a_plain_nginx_adds_no_header_and_is_known_by_its_old_http(still):
+    with served(still.settings, bearers=()) as api:
+        for token, status in ((b"", b"403"), (b"Authorization: Bearer wrong\r\n", b"401")):
+            with socket.create_connection(tuple(api.address.split(":"))) as one:
+                one.sendall(
+                    b"GET /api/v1/admin/dlq HTTP/1.0\r\nHost: 127.0.0.1\r\nConnection: close\r\n" + token + b"\r\n"
+                )
+                assert one.recv(100).split()[1] == status
+
+
+def test_anybody_reads_where_that_is_said_in_so_many_words_and_changes_nothing(still):
+    with served(still.settings, anonymous_read=True) as api:
+        assert api.get("/dlq", token=None, headers={"X-Forwarded-For": "203.0.113.7"}).status == 200
+        assert api.get("/dlq", token="wrong").status == 401
+        assert api.post("/dlq/retry", token=None).status == 401
+        assert api.get("/dlq", token=None, headers={"Host": "evil.example"}).status == 403
+    with served(still.settings, anonymous_read=True, bearers=(), listen="0.0.0.0:0") as api:
+        api.address = api.address.replace("0.0.0.0", "127.0.0.1")
+        assert api.get("/dlq").status == 200
+        assert api.post("/dlq/retry").status == 403
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+)
+def test_a_page_of_another_site_changes_nothing_even_with_a_token(api, headers):
+    for path in POSTS:
+        assert api.post(path, headers=headers).status == 403
 
 
 @pytest.mark.parametrize("scheme", ["Basic", "bearer ", ""])
@@ -92,13 +162,33 @@ def test_beyond_this_machine_nothing_is_served_without_a_token(still, listen):
         pytest.fail("it listens")
 
 
-def test_a_page_that_points_its_name_at_this_machine_reads_nothing(api):
-    for host in ("evil.example", "evil.example:9321", "127.0.0.1.evil.example", "localhost.evil.example"):
-        refused = api.get("/dlq", token=None, headers={"Host": host})
-        assert (refused.status, refused.is_problem) == (403, True), host
-        assert api.get("/dlq", token=VIEWER, headers={"Host": host}).status == 200
-    for host in ("localhost", "localhost:1", "127.0.0.1", "[::1]:9321"):
-        assert api.get("/dlq", token=None, headers={"Host": host}).status == 200, host
+def test_a_page_that_points_its_name_at_this_machine_reads_nothing(still, api):
+    with served(still.settings, bearers=()) as open_:
+        for host in ("evil.example", "evil.example:9321", "127.0.0.1.evil.example", "localhost.evil.example"):
+            refused = open_.get("/dlq", headers={"Host": host})
+            assert (refused.status, refused.is_problem) == (403, True), host
+            assert api.get("/dlq", token=VIEWER, headers={"Host": host}).status == 200
+        for host in ("localhost", "localhost:1", "127.0.0.1", "[::1]:9321"):
+            assert open_.get("/dlq", headers={"Host": host}).status == 200, host
+
+
+def test_a_token_that_others_could_guess_is_refused_beyond_this_machine(still):
+    short = (Bearer("eve", "viewer", Secret("x" * 15)), Bearer("alice", "operator", Secret(OPERATOR)))
+    with (
+        pytest.raises(ConfigError, match="the token of eve is shorter than 16"),
+        served(still.settings, listen="0.0.0.0:0", bearers=short),
+    ):
+        pytest.fail("it listens")
+    with served(still.settings, bearers=short) as api:
+        assert api.get("/dlq", token="x" * 15).status == 200
+
+
+def test_a_token_of_which_only_the_hash_is_known_opens_and_the_hash_does_not(still):
+    kept = bearers.hash_line(OPERATOR)
+    with served(still.settings, bearers=(Bearer("alice", "operator", Secret(kept)),)) as api:
+        assert api.post("/dlq/retry?dry_run=true", token=OPERATOR).status == 200
+        for wrong in (kept, kept.partition("$")[2], OPERATOR[:-1], OPERATOR + "x"):
+            assert api.get("/dlq", token=wrong).status == 401
 
 
 # --- bad input -------------------------------------------------------------------------------------------------------
@@ -233,10 +323,26 @@ def test_a_client_that_asks_too_much_is_told_to_wait(still):
         assert api.get("/livez").status == 200
 
 
-def test_wrong_tokens_are_tried_slowly(still):
-    with served(still.settings, rate_limit=10) as api:
-        statuses = [api.post("/dlq/retry", token=f"guess{n}").status for n in range(5)]
-    assert statuses == [401, 401, 429, 429, 429]
+def test_whoever_guesses_waits_and_locks_out_nobody(still, caplog):
+    with served(still.settings, rate_limit=10) as api, caplog.at_level("INFO"):
+        statuses = [api.get("/dlq", token=f"guess{n}").status for n in range(40)]
+        assert set(statuses[:10]) == {401}
+        assert set(statuses[20:]) == {429}
+        assert [api.post("/dlq/retry?dry_run=true").status for _ in range(10)] == [200] * 10
+        assert [api.get(path, token=None).status for path in ("/livez", "/readyz", "/metrics")] == [200] * 3
+        assert api.metrics()['opensearch_indexing_http_refused_total{reason="wrong_token"}'] == 40
+    told = [one for one in caplog.records if getattr(one, "fact", "") == "refused"]
+    assert 10 <= len(told) <= 20
+    assert told[0].fields == {"address": "127.0.0.1", "method": "GET", "path": "/api/v1/admin/dlq"}
+    assert "guess" not in caplog.text
+
+
+def test_what_one_asks_too_often_is_taken_from_nobody_else(still):
+    with served(still.settings, rate_limit=1) as api:
+        assert 429 in [api.get("/openapi.json", token=VIEWER).status for _ in range(5)]
+        assert 429 in [api.get("/dlq", token=None).status for _ in range(5)]
+        assert api.get("/openapi.json", token=OPERATOR).status == 200
+        assert api.get("/metrics", token=None).status == 200
 
 
 # --- servers that are away -------------------------------------------------------------------------------------------

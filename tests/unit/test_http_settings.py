@@ -36,10 +36,11 @@ def test_without_a_word_nobody_may_change_anything_and_only_this_machine_is_hear
 
 
 def test_every_key_is_read_and_the_environment_wins(load):
-    text = '[http]\nlisten = "[::1]:80"\ntoken = "from-the-file"\nread_only = true\nrate_limit = 5\nmax_body = 10\n'
+    text = '[http]\nlisten = "[::1]:80"\ntoken = "from-the-file"\nread_only = true\nanonymous_read = true\nrate_limit = 5\nmax_body = 10\n'
     read = load(text, IDXCTL_HTTP_TOKEN="from-the-environment", IDXCTL_HTTP_RATE_LIMIT="7")
     http = read.http
     assert (http.listen, http.read_only, http.rate_limit, http.max_body) == ("[::1]:80", True, 7, 10)
+    assert http.anonymous_read
     assert http.bearers == (Bearer("operator", "operator", Secret("from-the-environment")),)
     shown = {name: value for name, value, _ in config.listing(read)}
     assert shown["http.bearers"] == ["operator (operator)"]
@@ -65,6 +66,7 @@ def test_a_line_is_parted_by_blanks_commas_or_colons(line):
         ("a operator hunter2 hunter3", 1, "its token holds a blank"),
         ("a operator hunter\u00fc", 1, "its token holds a blank or a character"),
         ("# nobody\n", 0, "names nobody"),
+        ("a operator sha256$hunter$2", 1, "begins like a hash and is none"),
     ],
 )
 def test_a_line_that_cannot_be_used_is_named_and_no_token_shown(load, tmp_path, text, line, what):
@@ -88,6 +90,22 @@ def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read
     file.chmod(0o666)
     assert "everybody may write" in problems(load, IDXCTL_HTTP_TOKENS_FILE=str(file))[0]
     assert "cannot read" in problems(load, IDXCTL_HTTP_TOKENS_FILE="/no/such/file")[0]
+
+
+def test_a_hash_stands_for_its_token_and_for_nothing_else():
+    line = bearers.hash_line("a-token-of-this-test")
+    assert line != bearers.hash_line("a-token-of-this-test")
+    (alice,), wrong = bearers.parse(f"alice operator {line}\n")
+    assert wrong == []
+    known = bearers.Hashed.of(alice.token)
+    assert known.matches(b"a-token-of-this-test")
+    assert not known.matches(line.encode())
+    assert not bearers.Hashed.of(Secret("another")).matches(b"a-token-of-this-test")
+    assert [bearers.is_short(Secret(one)) for one in (line, "x" * 15, "x" * 16)] == [False, True, False]
+
+
+def test_a_hash_that_was_cut_short_is_no_token(load):
+    assert "is none" in problems(load, IDXCTL_HTTP_TOKEN="sha256$00$00")[0]
 
 
 def test_a_token_that_no_header_carries_is_refused(load):

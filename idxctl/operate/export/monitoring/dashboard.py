@@ -74,6 +74,8 @@ PANELS = (
     Panel("Reindex", "Documents that a reindex under way has written, and refused ones.", "short", (
         Query(f"{_now(m.REINDEX_DOCUMENTS)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}}"),
         Query(f"{_now(m.REINDEX_FAILED)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}} refused"))),
+    Panel("Turned away over HTTP", "Requests a second that were refused, and why: wrong tokens for one.", "ops", (
+        Query(f"sum by (reason) (rate({m.HTTP_REFUSED.series[0]}[$__rate_interval]))", "{{reason}}"),)),
     Panel("Batch size", "Documents of a claim, on average.", "short", (
         Query(f"{_rate(m.BATCH_SIZE, 'index', series=1)} / {_rate(m.BATCH_SIZE, 'index', series=2)}", "{{index}}"),)),
     Panel("Batch bytes", "Bytes sent for a claim, on average.", "bytes", (
