@@ -150,7 +150,8 @@ class OpenSearchRefused(Refused):
     OpenSearch answered a whole request with an error.
 
     ``status`` is the HTTP status, ``error_type`` OpenSearch's own name for the error ("" where it gave none, as for
-    413), ``reason`` its sentence and ``body`` the parsed answer, if it was JSON.
+    413), ``reason`` its sentence and ``body`` the parsed answer, if it was JSON. ``answered`` says in a few words what came
+    where it was no error of OpenSearch's own, as of a gateway; "" otherwise.
     """
 
     def __init__(
@@ -161,10 +162,12 @@ class OpenSearchRefused(Refused):
         error_type: str = "",
         reason: str = "",
         body: object = None,
+        answered: str = "",
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
+        self.answered = answered
         self.error_type = error_type
         self.reason = reason
         self.body = body

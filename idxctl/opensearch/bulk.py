@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
+from idxctl.opensearch.answers import Refusal
 from idxctl.opensearch.client import Client
 
 _DELETE = b'{"delete":'
@@ -14,10 +15,11 @@ _DELETE = b'{"delete":'
 
 @dataclass(frozen=True)
 class Body:
-    """Lines of a bulk body, and the documents they write, in their order."""
+    """Lines of a bulk body, the documents they write, in their order, and which of these are deletes."""
 
     ids: list[str]
     text: bytes
+    deleted: frozenset[str] = frozenset()
 
     def halves(self) -> tuple[Body, Body]:
         """Cut it in two; a delete is one line, any other item two."""
@@ -27,7 +29,10 @@ class Body:
             lines = 1 if self.text.startswith(_DELETE, place) else 2
             for _ in range(lines):
                 place = self.text.index(b"\n", place) + 1
-        return Body(self.ids[:middle], self.text[:place]), Body(self.ids[middle:], self.text[place:])
+        return (
+            Body(self.ids[:middle], self.text[:place], self.deleted),
+            Body(self.ids[middle:], self.text[place:], self.deleted),
+        )
 
     def without(self, ids: set[str]) -> Body:
         """Return it without the items of some documents."""
@@ -37,16 +42,6 @@ class Body:
             return self
         first, second = self.halves()
         return join([first.without(ids), second.without(ids)])
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a bulk said of one item that has an error."""
-
-    document_id: str
-    status: int
-    error_type: str
-    reason: str
 
 
 def deletes(ids: Sequence[str], token: int, routings: Mapping[str, bytes]) -> Body:
@@ -61,14 +56,18 @@ def deletes(ids: Sequence[str], token: int, routings: Mapping[str, bytes]) -> Bo
         lines.append(
             b'{"delete":{"_id":%b,"version":%d,"version_type":"external_gte"%b}}\n' % (orjson.dumps(one), token, route)
         )
-    return Body(list(ids), b"".join(lines))
+    return Body(list(ids), b"".join(lines), frozenset(ids))
 
 
 def join(bodies: Sequence[Body]) -> Body:
     """Return one body of several."""
     if len(bodies) == 1:
         return bodies[0]
-    return Body([one for body in bodies for one in body.ids], b"".join([body.text for body in bodies]))
+    return Body(
+        [one for body in bodies for one in body.ids],
+        b"".join([body.text for body in bodies]),
+        frozenset().union(*(body.deleted for body in bodies)),
+    )
 
 
 def gather(pieces: Iterable[Body], *, max_bytes: int) -> Iterator[Body]:
@@ -95,36 +94,11 @@ def _cut(piece: Body, max_bytes: int) -> Iterator[Body]:
         yield from _cut(half, max_bytes)
 
 
-def send(client: Client, index: str, body: Body, *, pipeline: str | None = None) -> list[Answer]:
+def send(client: Client, index: str, body: Body, *, pipeline: str | None = None) -> list[Refusal]:
     """
-    Write *body* to the concrete *index* (T6) in one request; returns the items with an error.
+    Write *body* to the concrete *index* (T6) in one request; returns the items that were refused, and all others are done.
 
     Raises what the client raises for the whole request. The index stands in the address and not in the lines: the same
     bytes serve every generation of one shape.
     """
-    answer = client.bulk(index, body.text, pipeline=pipeline)
-    if not answer.get("errors"):
-        return []
-    found = [_answer(one, result) for one, result in zip(body.ids, answer["items"], strict=True)]
-    return [one for one in found if one is not None]
-
-
-def _answer(document_id: str, result: dict[str, dict[str, object]]) -> Answer | None:
-    (fields,) = result.values()
-    error = fields.get("error")
-    if not isinstance(error, dict):
-        return None  # 200, 201, and 404 of a delete that found nothing
-    status = int(str(fields.get("status", 0)))
-    return Answer(document_id, status, str(error.get("type", "unknown")), reason_of(error))
-
-
-def reason_of(error: dict[str, object]) -> str:
-    """Return an error's sentence with those of its causes, outermost first: the cause names the field's value."""
-    sentences: list[str] = []
-    cause: object = error
-    while isinstance(cause, dict) and len(sentences) < 4:
-        reason = str(cause.get("reason", ""))
-        if reason and not any(reason in said for said in sentences):
-            sentences.append(reason)
-        cause = cause.get("caused_by")
-    return ": ".join(sentences)
+    return client.bulk(index, body.text, body.ids, deleted=body.deleted, pipeline=pipeline)

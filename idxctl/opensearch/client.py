@@ -14,21 +14,31 @@ import importlib.util
 import logging
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote, urlsplit
 
 import orjson
 
-from idxctl.core.errors import ConfigError, IdxctlError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.errors import (
+    ConfigError,
+    IdxctlError,
+    OpenSearchRefused,
+    OpenSearchUnintelligible,
+    OpenSearchUnreachable,
+)
 from idxctl.core.settings import OpenSearchSettings
+from idxctl.opensearch import answers
+from idxctl.opensearch.answers import NoAnswer, Refusal
+
+T = TypeVar("T")
 
 CONNECTIONS_PER_HOST = 32
 CONNECT_TIMEOUT_SECONDS = 10.0
 DEAD_HOST_SECONDS = 5.0  # how long a host that did not answer is passed over, while another one does
-BULK_ANSWER = "took,errors,items.*.status,items.*.error,items.*._id"
+BULK_ANSWER = "errors,items.*.status,items.*.error,items.*._id,items.delete.result"
 GZIP_LEVEL = 1  # level 9, the driver's, costs four times the CPU for a few per cent
 
 _JSON = "application/json"
@@ -68,7 +78,15 @@ class Client:
         )
         if isinstance(answer, bool):
             return answer
-        return _parsed(answer, path) if answer else None
+        return self._read(answer, answers.parsed, method, path) if answer else None
+
+    def _read(self, answer: Any, read: Callable[[bytes], T], method: str, path: str) -> T:
+        """Have *read* make of the answer what it says; what is none was no word of OpenSearch's."""
+        text = answer.encode("utf-8", "surrogateescape") if isinstance(answer, str) else answer
+        try:
+            return read(text)
+        except NoAnswer as error:
+            raise _unintelligible(text, f"{method} {path}", str(error)) from error
 
     def raw(
         self,
@@ -105,15 +123,18 @@ class Client:
         self,
         index: str,
         body: bytes,
+        sent: Sequence[str],
         *,
+        deleted: Collection[str] = (),
         pipeline: str | None = None,
         params: Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
-    ) -> dict[str, Any]:
+    ) -> list[Refusal]:
         """
-        Send a ready-made bulk body to a concrete index (T6) and return took, errors and items.
+        Send a ready-made bulk body to a concrete index (T6); returns the items that were refused.
 
-        OpenSearch waits for shards that are away for a third of our patience: then we hear which they are, and not nothing.
+        *sent* are the ids of its documents in their order, *deleted* those of its deletes. OpenSearch waits for shards that are
+        away for a third of our patience: then we hear which they are, and not nothing.
         """
         patience = timeout_seconds or self._settings.request_timeout_seconds
         asked = {
@@ -122,15 +143,9 @@ class Client:
             **(params or {}),
             **({"pipeline": pipeline} if pipeline else {}),
         }
-        answer = self.request(
-            "POST",
-            f"/{segment(index)}/_bulk",
-            params=asked,
-            body=body,
-            content_type=_NDJSON,
-            timeout_seconds=timeout_seconds,
-        )
-        return cast("dict[str, Any]", answer)
+        path = f"/{segment(index)}/_bulk"
+        answer = self.raw("POST", path, params=asked, body=body, content_type=_NDJSON, timeout_seconds=timeout_seconds)
+        return self._read(answer, lambda text: answers.bulk(text, sent, deleted), "POST", path)
 
     def exists(self, path: str) -> bool:
         """Whether *path* is there."""
@@ -235,8 +250,10 @@ def _connection_class() -> type[Any]:
         def _raise_warnings(self, warning_headers: Any) -> None:
             """Ignore deprecations of endpoints: they are ours to follow, not the user's."""
 
-        def _raise_error(self, status_code: int, raw_data: Any, content_type: str | None = None) -> None:  # noqa: ARG002
-            raise TransportError(status_code, "", raw_data)
+        def _raise_error(self, status_code: int, raw_data: Any, content_type: str | None = None) -> None:
+            error = TransportError(status_code, "", raw_data)
+            error.content_type = content_type  # type: ignore[attr-defined]
+            raise error
 
         def _gzip_compress(self, body: Any) -> bytes:
             return gzip.compress(body.encode() if isinstance(body, str) else body, compresslevel=GZIP_LEVEL, mtime=0)
@@ -484,10 +501,13 @@ def _refused(error: Any) -> OpenSearchRefused:
     status = int(error.args[0])
     text = error.args[2] if len(error.args) > 2 else ""
     body = _json_or_text(text)
-    kind, reason = _cause(body)
+    kind, reason = answers.error_of(body)
     name = _host(str(getattr(error, "host", "")))
     told = f"{kind}: {reason}" if kind and reason else kind or reason
-    details: dict[str, Any] = {"status": status, "error_type": kind, "reason": reason, "body": body}
+    answered = "" if kind else _came(status, getattr(error, "content_type", None), text)
+    details: dict[str, Any] = {
+        "status": status, "error_type": kind, "reason": reason, "body": body, "answered": answered,
+    }  # fmt: skip
     if status == 401:
         return OpenSearchRefused(
             f"OpenSearch at {name} does not accept the credentials (401)", hint=_CREDENTIALS, **details
@@ -510,35 +530,26 @@ def _json_or_text(text: Any) -> Any:
     if not text:
         return None
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
+        return answers.parsed(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text)
+    except NoAnswer:
         return text  # a proxy's page
 
 
-def _cause(body: Any) -> tuple[str, str]:
-    """Return OpenSearch's type and reason of an error, whichever of its shapes the answer has."""
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        return str(error.get("type") or ""), str(error.get("reason") or "")
-    if isinstance(error, str):
-        return "", error
-    if isinstance(body, dict):
-        return "", str(body.get("message") or body.get("Message") or "")
-    return "", ""
+def _came(status: int, content_type: str | None, text: Any) -> str:
+    """Say in a few words what came: "502 text/html: <html>Bad Gateway…"."""
+    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b""
+    begun = " ".join(answers.plain(data[:200].decode("utf-8", "replace"), 60).split())
+    kind = answers.plain((content_type or "").partition(";")[0].strip(), 40)
+    return f"{status}{' ' if kind else ''}{kind}" + (f": {begun}" if begun else ", empty")
 
 
-def _parsed(answer: Any, path: str) -> Any:
-    try:
-        return orjson.loads(answer)
-    except orjson.JSONDecodeError as error:
-        # Something that is not OpenSearch answers there: a proxy, a login page.
-        raise OpenSearchRefused(
-            f"the answer to {path.partition('?')[0]} is not JSON",
-            status=200,
-            reason="not JSON",
-            body=None,
-            hint="is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)",
-        ) from error
+def _unintelligible(text: bytes, asked: str, why: str) -> OpenSearchUnintelligible:
+    """Something that is not OpenSearch answers there, or something on the way there: a proxy, a login page."""
+    return OpenSearchUnintelligible(
+        f"what answers {asked.partition('?')[0]} is not an answer of OpenSearch's: {why}",
+        answered=_came(200, None, text),
+        hint="is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)",
+    )
 
 
 def _identity(answer: Any) -> tuple[str, tuple[int, ...]]:

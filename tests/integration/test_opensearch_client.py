@@ -28,12 +28,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 from idxctl.core.settings import OpenSearchSettings, Secret
 from idxctl.opensearch.client import connect
 
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-not-a-real-one"
 BULK = '{"index":{"_id":"1"}}\n{"title":"Žuta bicikla, 12,50 €"}\n{"delete":{"_id":"none"}}\n'.encode()
+SENT = ["1", "none"]
 
 
 # --- certificates ------------------------------------------------------------------------------------------------------
@@ -282,19 +283,19 @@ def test_nothing_is_sent_when_a_client_is_made():
 
 def test_a_bulk_body_arrives_byte_for_byte_and_the_answer_is_small(opensearch_url, index):
     with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
-        answer = client.bulk(index, BULK)
+        refused = client.bulk(index, BULK, SENT, deleted={"none"})
         sent = stand_in.seen[-1]
         stored = client.request("GET", f"/{index}/_doc/1")
     assert sent.body == BULK
     assert sent.headers["content-type"] == "application/x-ndjson"
-    assert set(answer) == {"took", "errors", "items"}
-    assert [next(iter(item.values()))["status"] for item in answer["items"]] == [201, 404]
+    assert "filter_path" in sent.path
+    assert refused == []
     assert stored["_source"]["title"] == "Žuta bicikla, 12,50 €"
 
 
 def test_a_raw_answer_is_text_as_it_came(opensearch_url, index):
     with connect(settings(opensearch_url)) as client:
-        client.bulk(index, BULK, params={"refresh": True})
+        client.bulk(index, BULK, SENT, deleted={"none"}, params={"refresh": True})
         text = client.raw("POST", f"/{index}/_mget", body={"ids": ["1"]})
     assert isinstance(text, str)
     assert '"Žuta bicikla, 12,50 €"' in text
@@ -309,8 +310,7 @@ def test_head_says_whether_a_thing_is_there(opensearch_url, index):
 def test_a_compressed_body_is_smaller_and_means_the_same(opensearch_url, index):
     body = BULK * 200
     with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url, compress=True)) as client:
-        answer = client.bulk(index, body)
-    assert len(answer["items"]) == 400
+        assert client.bulk(index, body, SENT * 200, deleted={"none"}) == []
     assert gzip.decompress(stand_in.seen[-1].body) == body
     assert len(stand_in.seen[-1].body) < len(body) / 4
 
@@ -350,7 +350,7 @@ def test_an_error_answer_tells_status_type_and_reason(opensearch_url):
 
 def test_an_empty_413_is_a_refusal(answering):
     with connect(settings(answering(413).url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.bulk("x", BULK)
+        client.bulk("x", BULK, SENT, deleted={"none"})
     assert (caught.value.status, caught.value.error_type, caught.value.body) == (413, "", None)
 
 
@@ -358,16 +358,17 @@ def test_an_empty_413_is_a_refusal(answering):
 def test_a_busy_answer_is_a_refusal_and_is_not_sent_again(answering, status):
     stand_in = answering(status, b'{"error":{"type":"some_exception","reason":"busy"}}')
     with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.bulk("x", BULK)
+        client.bulk("x", BULK, SENT, deleted={"none"})
     assert (caught.value.status, caught.value.error_type) == (status, "some_exception")
     assert len(stand_in.seen) == 1
 
 
 def test_a_page_of_a_proxy_is_not_taken_for_an_answer(answering):
     stand_in = answering(200, b"<html>Sign in</html>", content_type="text/html")
-    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
+    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchUnintelligible) as caught:
         client.request("GET", "/")
     assert "not JSON" in str(caught.value)
+    assert "Sign in" in caught.value.answered
     assert "IDXCTL_OPENSEARCH_URL" in caught.value.hint
 
 
@@ -378,6 +379,13 @@ def test_something_else_that_speaks_json_is_not_opensearch(answering):
     ):
         client.info()
     assert "not OpenSearch" in str(caught.value)
+
+
+def test_a_page_with_an_error_status_is_told_from_an_error_of_opensearchs_own(answering):
+    stand_in = answering(502, b"<html>\n<b>Bad Gateway</b>", content_type="text/html; charset=latin1")
+    with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
+        client.bulk("x", BULK, SENT, deleted={"none"})
+    assert (caught.value.error_type, caught.value.answered) == ("", "502 text/html: <html> <b>Bad Gateway</b>")
 
 
 def test_a_redirect_is_not_followed(answering):
@@ -501,11 +509,11 @@ BASIC = "Basic " + base64.b64encode("søk:p:a ss".encode()).decode()
 def test_credentials_are_sent_and_wrong_ones_explained(tls, authority, index, header, good, bad):
     stand_in = tls(expects(header))
     with connect(settings(stand_in.url, ca_file=authority.path, **good)) as client:
-        assert client.bulk(index, BULK)["errors"] is False
+        assert client.bulk(index, BULK, SENT, deleted={"none"}) == []
     for wrong in (bad, {}):
         with connect(settings(stand_in.url, ca_file=authority.path, **wrong)) as client:
             with pytest.raises(OpenSearchRefused) as caught:
-                client.bulk(index, BULK)
+                client.bulk(index, BULK, SENT, deleted={"none"})
         assert caught.value.status == 401
         assert "does not accept the credentials" in str(caught.value)
         assert "IDXCTL_OPENSEARCH_PASSWORD" in caught.value.hint
@@ -517,7 +525,7 @@ def test_a_missing_right_names_what_was_refused(answering):
         b'{"error":{"type":"security_exception","reason":"no permissions for [indices:data/write/bulk]"},"status":403}'
     )
     with connect(settings(answering(403, body).url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.bulk("x", BULK)
+        client.bulk("x", BULK, SENT, deleted={"none"})
     assert (caught.value.status, caught.value.error_type) == (403, "security_exception")
     assert "indices:data/write/bulk" in str(caught.value)
     assert "IDXCTL_OPENSEARCH_USERNAME" in caught.value.hint
@@ -526,7 +534,7 @@ def test_a_missing_right_names_what_was_refused(answering):
 def test_a_block_is_not_taken_for_a_missing_right(answering):
     body = b'{"error":{"type":"cluster_block_exception","reason":"index [x] blocked"},"status":403}'
     with connect(settings(answering(403, body).url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.bulk("x", BULK)
+        client.bulk("x", BULK, SENT, deleted={"none"})
     assert caught.value.hint is None
 
 
@@ -667,7 +675,7 @@ def aws(monkeypatch):
 def test_a_ready_made_bulk_body_is_signed_for_aws(tls, authority, aws, index, compress):
     stand_in = tls(signed_by(SECRET_KEY))
     with connect(replace(aws, urls=(stand_in.url,), ca_file=authority.path, compress=compress)) as client:
-        assert client.bulk(index, BULK)["errors"] is False
+        assert client.bulk(index, BULK, SENT, deleted={"none"}) == []
         assert client.request("GET", f"/{index}/_doc/1")["_source"]["title"].startswith("Žuta")
     body = stand_in.seen[0].body
     assert (gzip.decompress(body) if compress else body) == BULK
@@ -676,7 +684,7 @@ def test_a_ready_made_bulk_body_is_signed_for_aws(tls, authority, aws, index, co
 def test_a_signature_with_another_secret_is_refused(tls, authority, aws, index):
     with connect(replace(aws, urls=(tls(signed_by("another")).url,), ca_file=authority.path)) as client:
         with pytest.raises(OpenSearchRefused) as caught:
-            client.bulk(index, BULK)
+            client.bulk(index, BULK, SENT, deleted={"none"})
     assert caught.value.status == 403
     assert SECRET_KEY not in f"{caught.value} {caught.value.hint}"
 
@@ -689,13 +697,13 @@ def test_a_body_changed_on_the_way_no_longer_fits_its_signature(tls, authority, 
 
     with connect(replace(aws, urls=(tls(tampering).url,), ca_file=authority.path)) as client:
         with pytest.raises(OpenSearchRefused):
-            client.bulk(index, BULK)
+            client.bulk(index, BULK, SENT, deleted={"none"})
 
 
 def test_serverless_is_signed_as_its_own_service(tls, authority, aws, index):
     stand_in = tls(signed_by(SECRET_KEY, service="aoss"))
     with connect(replace(aws, urls=(stand_in.url,), ca_file=authority.path, aws_service="aoss")) as client:
-        assert client.bulk(index, BULK)["errors"] is False
+        assert client.bulk(index, BULK, SENT, deleted={"none"}) == []
 
 
 def test_no_aws_credentials_is_a_configuration_error(aws, monkeypatch, tmp_path):

@@ -1,0 +1,221 @@
+"""
+What counts as an answer: the one place that reads what came back.
+
+Anything may stand between here and OpenSearch, and anything may come from there: a gateway's JSON, a login page, half of the
+items. Each function takes the bytes of one kind of answer and returns what they say, or raises `NoAnswer` when they do not
+account for what was asked; the client makes `OpenSearchUnintelligible` of that. Texts that are kept are cut to what a person
+reads, and hold nothing that PostgreSQL or UTF-8 could not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import orjson
+
+LONGEST_SENTENCE = 1_000  # characters kept of one reason; an error has up to four, from the outside in
+_SENTENCES = 4
+_TAIL = 200  # of these, from its end: the closing quote of a value, what follows it
+_SHOWN = 60
+
+
+class NoAnswer(ValueError):  # noqa: N818 - it is what came
+    """The bytes are not an answer to what was asked."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One item of a bulk that OpenSearch refused."""
+
+    document_id: str
+    status: int
+    error_type: str
+    reason: str
+
+
+# --- bulk ------------------------------------------------------------------------------------------------------------
+
+
+def bulk(text: bytes, sent: Sequence[str], deleted: Collection[str] = ()) -> list[Refusal]:
+    """
+    Return the items of a bulk that were refused; all others were done.
+
+    Every document *sent* must have its item in its place: its id, its operation (*deleted* are the ids of deletes), and a
+    status that fits whether there is an error. Only a delete may find nothing.
+    """
+    if not deleted and _all_written(text, sent):
+        return []
+    answer = _object(parsed(text))
+    errors, items = answer.get("errors"), answer.get("items")
+    if type(errors) is not bool:
+        raise NoAnswer("it has no boolean errors")
+    if type(items) is not list or len(items) != len(sent):
+        raise NoAnswer(f"it has {_count(items)} for {len(sent)} documents")
+    _each_key_once(text, len(sent))
+    refusals: list[Refusal] = []
+    for document_id, item in zip(sent, items, strict=True):
+        if type(item) is not dict or len(item) != 1:
+            raise NoAnswer(f"an item is {_shown(item)}")
+        ((operation, result),) = item.items()
+        if (
+            type(result) is not dict
+            or result.get("_id") != document_id
+            or operation != ("delete" if document_id in deleted else "index")
+        ):
+            raise NoAnswer(f"the item of document {_shown(document_id)} is {_shown(item)}")
+        status = result.get("status")
+        if "error" in result:
+            refusals.append(_refusal(document_id, status, result["error"]))
+        elif not (
+            type(status) is int
+            and (
+                status in (200, 201)
+                or (status == 404 and operation == "delete" and result.get("result") == "not_found")
+            )
+        ):
+            raise NoAnswer(f"document {_shown(document_id)} has status {_shown(status)} without an error")
+    if errors is not bool(refusals):
+        raise NoAnswer(f"errors is {str(errors).lower()}, and {len(refusals)} items have one")
+    return refusals
+
+
+def _all_written(text: bytes, sent: Sequence[str]) -> bool:
+    """
+    Tell whether *text* is, byte for byte, the answer that OpenSearch gives when every document was written.
+
+    That is most answers, and comparing costs a quarter of parsing. No text within JSON holds a bare quote, so what is put
+    between the ids stands nowhere in them.
+    """
+    ids = orjson.dumps(sent)[1:-1].replace(b'","', b'","status":200}},{"index":{"_id":"')
+    wanted = b'{"errors":false,"items":[{"index":{"_id":%b,"status":200}}]}' % ids
+    return bool(sent) and text.replace(b'"status":201}', b'"status":200}') == wanted
+
+
+def _refusal(document_id: str, status: Any, error: Any) -> Refusal:
+    kind = error.get("type") if type(error) is dict else None
+    if type(status) is not int or not 400 <= status <= 599 or type(kind) is not str or not kind:
+        raise NoAnswer(f"document {_shown(document_id)} has status {_shown(status)} with the error {_shown(error)}")
+    return Refusal(document_id, status, plain(kind, 200), reason_of(error))
+
+
+def _each_key_once(text: bytes, items: int) -> None:
+    """
+    Refuse an object that has a key twice: which of the two is meant, nobody knows.
+
+    A key's bytes occur nowhere else in JSON, since a quote within a text is escaped: counting them is enough where there are
+    as many as there should be.
+    """
+    if (
+        text.count(b'"_id":') == items == text.count(b'"status":')
+        and text.count(b'"errors":') == text.count(b'"items":') == 1
+    ):
+        return
+    _loads(text, object_pairs_hook=_distinct)
+
+
+def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise NoAnswer("a key of it occurs twice")
+    return found
+
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def reason_of(error: dict[str, Any]) -> str:
+    """Return an error's sentence with those of its causes, outermost first: the cause names the field's value."""
+    sentences: list[str] = []
+    cause: object = error
+    for _ in range(_SENTENCES * 4):
+        if not isinstance(cause, dict) or len(sentences) == _SENTENCES:
+            break
+        reason = cause.get("reason")
+        sentence = plain(reason) if isinstance(reason, str) else ""
+        if sentence and not any(sentence in said for said in sentences):
+            sentences.append(sentence)
+        cause = cause.get("caused_by")
+    return ": ".join(sentences)
+
+
+def error_of(body: Any) -> tuple[str, str]:
+    """Return OpenSearch's type and reason of an error, whichever of its shapes the answer has; empty where it has none."""
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        kind, reason = error.get("type"), error.get("reason")
+        return plain(kind, 200) if isinstance(kind, str) else "", plain(reason) if isinstance(reason, str) else ""
+    if isinstance(error, str):
+        return "", plain(error)
+    if isinstance(body, dict):
+        said = body.get("message") or body.get("Message")
+        return "", plain(said) if isinstance(said, str) else ""
+    return "", ""
+
+
+def plain(text: str, most: int = LONGEST_SENTENCE) -> str:
+    """
+    Return *text* as it can be kept: cut in its middle where it is long, with NULs and halves of surrogate pairs escaped.
+
+    OpenSearch quotes what documents hold, of any length. A cut leaves both ends, so that what depends on them (a quoted value
+    that is closed, the version in a conflict) is still found.
+    """
+    if len(text) > most:
+        text = f"{text[: most - _TAIL - 3]} … {text[-_TAIL:]}" if most > 2 * _TAIL else text[:most]
+    if "\0" in text:
+        text = text.replace("\0", "\\u0000")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def parsed(text: bytes) -> Any:
+    """Parse an answer; raises `NoAnswer` for what is no JSON, whatever is wrong with it."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return _loads(text)
+
+
+def _loads(text: bytes, **options: Any) -> Any:
+    """Parse what is JSON all the same to those who wrote it: half of a surrogate pair, a number beyond a double."""
+    try:
+        return json.loads(text.decode(), parse_constant=_constant, **options)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, NoAnswer):
+            raise
+        raise NoAnswer("it is not JSON" if text else "it is empty") from error
+
+
+def _constant(name: str) -> NoReturn:
+    raise NoAnswer(f"it holds {name}, which is no number")
+
+
+def _object(answer: Any) -> dict[str, Any]:
+    if type(answer) is not dict:
+        raise NoAnswer(f"it is {_shown(answer)}")
+    return answer
+
+
+def _count(items: Any) -> str:
+    return f"{len(items)} items" if type(items) is list else "no items"
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value, for a sentence; never more of it than that."""
+    if isinstance(value, dict):
+        return "an object with " + (", ".join(plain(str(key), 30) for key in list(value)[:4]) or "nothing")
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if isinstance(value, str):
+        return f'"{plain(value, _SHOWN)}"'
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) >= 10**15:
+        return "a very large number"
+    return "null" if value is None else str(value).lower()
