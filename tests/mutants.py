@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant(
         "a settle does not look whether its lease still stands",
         ("tests/integration/test_tokens.py::test_a_settle_whose_lease_was_lost_writes_nothing",),
-        (_edit(_SETTLE, '    if conn.run(SQL["end_lease"], token=batch.token).fetchone() is None:\n        return Settled(held=False)\n', '    conn.run(SQL["end_lease"], token=batch.token)\n'),),
+        (_edit(_SETTLE, '        if conn.run(SQL["end_lease"], token=batch.token).fetchone() is None:\n            return Settled(held=False)\n', '        conn.run(SQL["end_lease"], token=batch.token)\n'),),
     ),
     Mutant(
         "a lookup of a lost lease is expanded all the same",

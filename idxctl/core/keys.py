@@ -7,7 +7,10 @@ the columns, so the text must give the value back; types whose text does not are
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
+
+LONGEST_BYTES = 512  # of an id, in UTF-8: OpenSearch takes no longer one
 
 # Base types whose text, cast back, is the same value whatever the session's settings. `date` is written by to_jsonb, which
 # is ISO whatever DateStyle says.
@@ -28,6 +31,43 @@ _WHY = {
     "json": "equal values have several texts",
     "jsonb": "it is no scalar",
 }
+
+
+_NUMBER = re.compile(r"\s*[+-]?[0-9]+\s*", re.ASCII)
+_DATE = re.compile(r"[0-9]{4,7}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])( BC)?|-?infinity", re.ASCII)
+_TRUTHS = frozenset({"t", "tr", "tru", "true", "y", "ye", "yes", "on", "1", "f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"})  # fmt: skip
+_NOT_IN_UUID = str.maketrans("", "", "{}-")
+
+
+def _within(lowest: int, highest: int) -> Callable[[str], bool]:
+    return lambda text: len(text) <= _DIGITS and bool(_NUMBER.fullmatch(text)) and lowest <= int(text) <= highest
+
+
+_DIGITS = 50  # with blanks; beyond it Python would rather not read a number either
+_FITS: dict[str, Callable[[str], bool]] = {
+    "smallint": _within(-(2**15), 2**15 - 1),
+    "integer": _within(-(2**31), 2**31 - 1),
+    "bigint": _within(-(2**63), 2**63 - 1),
+    "oid": _within(-(2**31), 2**32 - 1),
+    "uuid": lambda text: bool(re.fullmatch(r"[0-9a-fA-F]{32}", text.translate(_NOT_IN_UUID))),
+    "boolean": lambda text: text.strip(" \t\n\v\f\r").lower() in _TRUTHS,
+    "date": lambda text: bool(_DATE.fullmatch(text)),
+}
+
+
+def too_long(document_id: str) -> bool:
+    """Whether OpenSearch takes no document of this id."""
+    return len(document_id) > LONGEST_BYTES // 4 and len(document_id.encode("utf-8", "replace")) > LONGEST_BYTES
+
+
+def fits(text: str, type_name: str) -> bool:
+    """
+    Whether *text* can be a value of a key's type; some that cannot be pass, and are refused by PostgreSQL.
+
+    For servers before 16, which do not tell without an error. A date is one only as its id is written.
+    """
+    test = _FITS.get(type_name)
+    return test is None or test(text)
 
 
 def refusal(type_name: str, *, is_enum: bool = False) -> str | None:

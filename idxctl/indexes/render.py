@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import orjson
 from psycopg import sql
 
-from idxctl.core import keys
+from idxctl.core import keys, texts
 from idxctl.core.errors import PostgresRefused
 from idxctl.indexes.definitions import Definition, key_columns, rows_of
 from idxctl.postgres.connect import Connection, translated
@@ -32,6 +32,7 @@ _VALUE_CLASSES = ("22", "21", "54", "P0")
 _GROUP = 64  # documents a message, where they are small ...
 _SMALL_BYTES = 32 * 1024  # ... on average
 _LARGE_BYTES = 256 * 1024  # a document of more is a message of its own in any case
+_ASKS_WITHOUT_ERROR = 160000  # the release from which a value can be tried without an error
 _UNKNOWN = 100  # documents in a first read, when nothing is known of their size
 
 
@@ -57,6 +58,8 @@ class Read:
     doubled: set[str] = field(default_factory=set)  # ... more than once
     failures: dict[str, PostgresRefused] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
+    too_long: set[str] = field(default_factory=set)  # ids with a row, which OpenSearch takes no document of
+    impossible: set[str] = field(default_factory=set)  # ... without one: nothing has to be written or deleted
     size: int = 0
 
 
@@ -100,39 +103,107 @@ def by_ids(
     Read the documents of *ids* as they are now; an id without a row is in none of the result's parts.
 
     A document whose own values make the query fail is found by halving and returned in ``failures`` with its error; an
-    error that is not one document's raises. About *max_bytes* are held at the most, and one document.
+    error that is not one document's raises. An id that cannot be one of this key has no row. About *max_bytes* are held at
+    the most, and one document.
     """
     at_once = sizes.at_once(definition, max_bytes)
-    read = _read_halving(conn, definition, list(ids[:at_once]), token, max_bytes, sizes)
+    now = list(ids[:at_once])
+    long = [one for one in now if keys.too_long(one)]
+    short = [one for one in now if not keys.too_long(one)] if long else now
+    read = _read_halving(conn, definition, short, token, max_bytes, sizes) if short else Read()
+    if long:
+        there = set(existing(conn, definition, long))
+        read.too_long.update(one for one in long if one in there)
+        read.impossible.update(one for one in long if one not in there)
     read.rest.extend(ids[at_once:])
     sizes.note(definition, len(read.ids), read.size)
     return read
 
 
 def _read_halving(
-    conn: Connection, definition: Definition, ids: list[str], token: int | None, max_bytes: int, sizes: Sizes
+    conn: Connection,
+    definition: Definition,
+    ids: list[str],
+    token: int | None,
+    max_bytes: int,
+    sizes: Sizes,
+    *,
+    sifted: bool = False,
 ) -> Read:
+    """Read *ids*; where that fails those that cannot be ids are sifted out, once, and what still fails is halved."""
     try:
         return _read(conn, definition, ids, token, max_bytes, sizes.group(definition))
     except PostgresRefused as error:
         if not is_of_values(error):
             raise
+        if not sifted and len(possible := possible_ids(conn, definition, ids)) < len(ids):
+            if not possible:
+                return Read()
+            return _read_halving(conn, definition, possible, token, max_bytes, sizes, sifted=True)
         if len(ids) == 1:
             return Read(failures={ids[0]: error})
     middle = len(ids) // 2
-    first = _read_halving(conn, definition, ids[:middle], token, max_bytes, sizes)
+    first = _read_halving(conn, definition, ids[:middle], token, max_bytes, sizes, sifted=True)
     if first.rest or first.size >= max_bytes:
         first.rest.extend(ids[middle:])
         return first
-    second = _read_halving(conn, definition, ids[middle:], token, max_bytes, sizes)
+    second = _read_halving(conn, definition, ids[middle:], token, max_bytes, sizes, sifted=True)
     return Read(
         [*first.found, *second.found],
         first.ids | second.ids,
         first.doubled | second.doubled | (first.ids & second.ids),
         {**first.failures, **second.failures},
         second.rest,
-        first.size + second.size,
+        size=first.size + second.size,
     )
+
+
+def possible_ids(conn: Connection, definition: Definition, ids: Sequence[str]) -> list[str]:
+    """
+    Return those of *ids* that may be ids of this key, by its types: a text that is no number is none of a bigint.
+
+    One statement, however many are none. Before PostgreSQL 16 there is no asking without an error, and some pass that are not.
+    """
+    known = [one for one in ids if not texts.unknown_to(one, conn.encoding)]
+    width = len(definition.key)
+    parts = {one: keys.key_parts(one, width) for one in known if width == 1 or one.count(":") == width - 1}
+    if conn.raw.info.server_version < _ASKS_WITHOUT_ERROR:
+        enums = _labels(conn, definition)
+        return [
+            one for one, values in parts.items()
+            if all(value in enums[of] if of in enums else keys.fits(value, of)
+                   for value, of in zip(values, definition.key_types, strict=True))
+        ]  # fmt: skip
+    if not parts:
+        return []
+    columns = [sql.Identifier(f"c{place}") for place in range(width)]
+    query = sql.SQL("SELECT i.n FROM unnest({arrays}) WITH ORDINALITY AS i ({names}, n) WHERE {valid}").format(
+        arrays=sql.SQL(", ").join(
+            sql.SQL("{}::pg_catalog.text[]").format(sql.Literal([values[place] for values in parts.values()]))
+            for place in range(width)
+        ),
+        names=sql.SQL(", ").join(columns),
+        valid=sql.SQL(" AND ").join(
+            sql.SQL("pg_catalog.pg_input_is_valid(i.{}, {})").format(column, sql.Literal(of))
+            for column, of in zip(columns, definition.key_types, strict=True)
+        ),
+    )
+    with conn.transaction(local=definition.local, read_only=True):
+        valid = {row[0] for row in conn.execute(query)}
+    return [one for place, one in enumerate(parts, start=1) if place in valid]
+
+
+def _labels(conn: Connection, definition: Definition) -> dict[str, set[str]]:
+    """Return the labels of the enums among the key's types."""
+    query = sql.SQL(
+        "SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid = {}::pg_catalog.regtype"
+    )
+    plain = keys.PLAIN_TYPES
+    with conn.transaction(local=definition.local, read_only=True):
+        return {
+            of: {row[0] for row in conn.execute(query.format(sql.Literal(of)))}
+            for of in set(definition.key_types) if of not in plain
+        }  # fmt: skip
 
 
 def is_of_values(error: PostgresRefused) -> bool:
@@ -296,7 +367,10 @@ def routings(conn: Connection, definition: Definition, ids: Sequence[str]) -> di
     except PostgresRefused as error:
         if not is_of_values(error):
             raise
-    if len(ids) == 1:  # an id that cannot be one of this key: no document has it, wherever it is looked for
+    possible = possible_ids(conn, definition, ids)
+    if len(possible) < len(ids):  # no document has the others, wherever they are looked for
+        return routings(conn, definition, possible)
+    if len(ids) == 1:
         return {}
     middle = len(ids) // 2
     return {**routings(conn, definition, ids[:middle]), **routings(conn, definition, ids[middle:])}
@@ -385,6 +459,8 @@ def ids_where(conn: Connection, definition: Definition, condition: sql.Composabl
 
 def existing(conn: Connection, definition: Definition, ids: Sequence[str]) -> list[str]:
     """Return those of *ids* that have a document; an id that cannot be one of this key has none."""
+    if not ids:
+        return []
     query = sql.SQL("SELECT {ident} FROM {rows} WHERE {condition} AND d.document IS NOT NULL").format(
         ident=id_text(definition), rows=rows_of(definition), condition=_wanted(definition, ids)
     )
@@ -394,6 +470,9 @@ def existing(conn: Connection, definition: Definition, ids: Sequence[str]) -> li
     except PostgresRefused as error:
         if not is_of_values(error):
             raise
+        possible = possible_ids(conn, definition, ids)
+        if len(possible) < len(ids):
+            return existing(conn, definition, possible)
         if len(ids) == 1:
             return []
         middle = len(ids) // 2

@@ -11,6 +11,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
+from idxctl.core import texts
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
@@ -45,10 +46,10 @@ def record(
     """Leave a row in the caller's transaction, so that it stands if and only if the action does."""
     conn.run(
         SQL["record"],
-        actor=actor or _default_actor(),
+        actor=conn.storable(actor or _default_actor()),
         action=action,
-        subject=subject,
-        detail=json.dumps(dict(detail or {}), default=str),
+        subject=conn.storable(subject),
+        detail=json.dumps(texts.all_storable(dict(detail or {}), conn.encoding), default=str, ensure_ascii=False),
     )
 
 

@@ -9,6 +9,7 @@ transaction mode may stand in between.
 from __future__ import annotations
 
 import contextlib
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +17,9 @@ from typing import Any
 import psycopg
 from psycopg import errors as pg
 from psycopg.conninfo import conninfo_to_dict
+from psycopg.types.json import set_json_dumps
 
+from idxctl.core import texts
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres.named import Statement
@@ -120,6 +123,15 @@ class Connection:
         with contextlib.suppress(psycopg.Error):
             self.raw.execute(b"ROLLBACK")
 
+    def storable(self, text: str) -> str:
+        """Return a sentence from outside as this database can hold it."""
+        return texts.storable(text, self.encoding)
+
+    @property
+    def encoding(self) -> str | None:
+        """The database's own encoding, by PostgreSQL's name; None where a pooler does not tell."""
+        return self.raw.info.parameter_status("server_encoding")
+
     @property
     def alive(self) -> bool:
         """Whether the connection can be used, also in the middle of a transaction; not in an abandoned COPY."""
@@ -155,6 +167,7 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
             **{name: given.get(name, value) for name, value in KEEPALIVES.items()},
         }
         raw = PatientConnection.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
+        set_json_dumps(_json, raw)
     except psycopg.OperationalError as error:
         raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
     except psycopg.ProgrammingError:
@@ -165,6 +178,11 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
     return Connection(raw, schema)
+
+
+def _json(value: Any) -> str:
+    """Return JSON without escapes beyond ASCII: a database of another encoding than UTF-8 refuses these, whatever they name."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _current_schema(raw: PatientConnection) -> str:
@@ -263,6 +281,11 @@ def translated(doing: str) -> Iterator[None]:
         if not _connection_lost(error):
             raise _refused(doing, error) from error
         raise PostgresUnreachable(f"lost the connection to PostgreSQL ({doing}): {_reason(error)}") from error
+    except (
+        UnicodeError
+    ) as error:  # half of a surrogate pair, or bytes of a database without an encoding that are no UTF-8
+        said = "a text is no valid Unicode"
+        raise PostgresRefused(f"PostgreSQL refused ({doing}): {said}", sqlstate="22021", detail=said) from error
 
 
 def _connection_lost(error: psycopg.Error) -> bool:
@@ -278,8 +301,13 @@ def _refused(doing: str, error: psycopg.Error) -> PostgresRefused:
     if error.sqlstate == "42501":
         hint = hint or (_ROW_SECURITY_HINT if "row-level security" in detail else _RIGHTS_HINT)
     return PostgresRefused(
-        f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or "XX000", detail=detail, hint=hint
+        f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or _unsent(error), detail=detail, hint=hint
     )
+
+
+def _unsent(error: psycopg.Error) -> str:
+    """Return a state for what the driver refuses by itself: a value that no server would take does not pass by waiting."""
+    return "22000" if isinstance(error, psycopg.DataError) else "XX000"
 
 
 def _reason(error: psycopg.Error) -> str:

@@ -30,7 +30,9 @@ def block(
 
     One that is blocked already is tried when it was to be, unless this was that try (*probed*).
     """
-    conn.run(SQL["block"], index=index, reason=reason, by=by, probe_after=probe_after_seconds, probed=probed)
+    conn.run(
+        SQL["block"], index=index, reason=conn.storable(reason), by=by, probe_after=probe_after_seconds, probed=probed
+    )
 
 
 def put_off(conn: Connection, index: str, *, seconds: float) -> None:
@@ -46,7 +48,7 @@ def unblock(conn: Connection, index: str) -> str | None:
 
 def pause(conn: Connection, index: str, *, reason: str, by: str) -> None:
     """Stop claims from *index* until somebody resumes it."""
-    conn.run(SQL["pause"], index=index, reason=reason, by=by)
+    conn.run(SQL["pause"], index=index, reason=conn.storable(reason), by=by)
 
 
 def resume(conn: Connection, index: str) -> bool:

@@ -189,15 +189,23 @@ WHERE f.generation = ANY(%(generations)s) AND f.document_id = ANY(%(ids)s) AND f
 -- Whether any of these generations has refused a document.
 SELECT EXISTS (SELECT FROM opensearch_indexing_generation_failures WHERE generation = ANY(%(generations)s))
 
+-- name: lapsed
+-- The oldest batch whose lease has lapsed, or whose worker is known to be gone. A server that has just started leaves those
+-- who live the time to renew what lapsed while it was away.
+SELECT token FROM opensearch_indexing_inflight
+WHERE (greatest(lease_until, pg_postmaster_start_time() + interval '5 seconds') < clock_timestamp() OR worker = ANY(%(gone)s))
+  AND token <> ALL(%(but)s::bigint[])
+ORDER BY token LIMIT 1 FOR UPDATE SKIP LOCKED
+
 -- name: take_lapsed
--- Batches whose lease has lapsed, or whose worker is known to be gone. A server that has just started leaves those who live
--- the time to renew what lapsed while it was away.
-DELETE FROM opensearch_indexing_inflight
-WHERE token IN (
-    SELECT token FROM opensearch_indexing_inflight
-    WHERE greatest(lease_until, pg_postmaster_start_time() + interval '5 seconds') < clock_timestamp() OR worker = ANY(%(gone)s)
-    ORDER BY token LIMIT %(limit)s FOR UPDATE SKIP LOCKED)
-RETURNING token, index_name, kind, worker, claimed_at, clock_timestamp(), document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
+-- A batch taken back.
+DELETE FROM opensearch_indexing_inflight WHERE token = %(token)s
+RETURNING index_name, kind, worker, claimed_at, clock_timestamp(), document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads
+
+-- name: hold_lapsed
+-- A batch that cannot be taken back is tried again later, and keeps nobody from the others.
+UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
+WHERE token = %(token)s
 
 -- name: take_unheld
 -- Batches of a worker that it does not know of: their claim was committed, and the answer lost.

@@ -13,48 +13,106 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 
 from idxctl.core import fingerprints
+from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Failure, bury, divide, remember, requeue, requeue_fan_outs
+from idxctl.queue.settle import (
+    Failure,
+    bury,
+    bury_somehow,
+    divide,
+    in_parts,
+    put_back_or_bury,
+    remember,
+    requeue,
+    requeue_fan_outs,
+)
 
 LOST = "worker_lost"
-_MOST_BATCHES = 20  # in one transaction
+_MOST_BATCHES = 20  # in one round
+_HELD_SECONDS = 60.0  # until a batch that could not be put back is tried again
 _APART_SECONDS = 2.0  # longer than a worker that polls rarely takes to find what is due
+_Again = tuple[Task, float, str]  # a task, seconds to wait, why
 
 
 @dataclass(frozen=True)
 class Rescued:
-    """One batch taken back."""
+    """One batch taken back; ``stuck`` says why it could not be, and is tried again later."""
 
     token: int
     index: str
     worker: str
     tasks: int
-    claimed_at: datetime
+    claimed_at: datetime | None
     gone: bool  # its worker was; otherwise the lease had lapsed
+    stuck: str | None = None
 
 
 def rescue(conn: Connection, *, max_attempts: int, gone: Sequence[str] = ()) -> list[Rescued]:
     """
-    Put back every batch whose lease has lapsed or whose worker is one of *gone*, in one transaction.
+    Put back the batches whose lease has lapsed or whose worker is one of *gone*, each in a transaction of its own.
 
-    A crash in the middle leaves the batches as they were.
+    A crash in the middle leaves a batch as it was. One that cannot be put back is held, and keeps nobody from the others.
     """
-    with conn.transaction():
-        rows = conn.run(SQL["take_lapsed"], gone=list(gone), limit=_MOST_BATCHES).fetchall()
-        rescued = []
-        back: Counter[str] = Counter()  # groups put back, by the worker that lost them
-        for token, index, kind, worker, claimed_at, lost_at, *arrays in rows:
-            tasks = [Task(*task) for task in zip(*arrays, strict=True)]
-            lost = _Lost(index, token, worker, lost_at, apart=back[worker] * _APART_SECONDS)
-            back[worker] += _put_back(conn, kind, tasks, lost, max_attempts)
-            rescued.append(Rescued(token, index, worker, len(tasks), claimed_at, worker in gone))
-        reach("rescue.moved")
+    rescued: list[Rescued] = []
+    back: Counter[str] = Counter()  # groups put back, by the worker that lost them
+    for _ in range(_MOST_BATCHES):
+        done = _next(conn, _Rescue(max_attempts, gone, back, [one.token for one in rescued]))
+        if done is None:
+            break
+        rescued.append(done)
     return rescued
+
+
+@dataclass(frozen=True)
+class _Rescue:
+    """What is known of one round: *seen* are the batches that it has looked at."""
+
+    max_attempts: int
+    gone: Sequence[str]
+    back: Counter[str]
+    seen: Sequence[int]
+
+
+def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
+    """Take back the oldest batch not yet seen in this round; None when there is none."""
+    token: int | None = None
+    refused: PostgresRefused | None = None
+    for apart in (False, True):
+        try:
+            with conn.transaction():
+                row = conn.run(SQL["lapsed"], gone=list(a_round.gone), but=list(a_round.seen)).fetchone()
+                if row is None:
+                    return None
+                if token not in (None, row[0]):  # taken by somebody else meanwhile
+                    return None
+                token = int(row[0])
+                done = _take_back(conn, token, a_round, apart=apart)
+                reach("rescue.moved")
+                return done
+        except PostgresRefused as error:
+            if error.passing or token is None:
+                raise
+            refused = error
+    assert token is not None
+    assert refused is not None
+    conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS)
+    return Rescued(token, "", "", 0, None, gone=False, stuck=f"{refused.detail} [{refused.sqlstate}]")
+
+
+def _take_back(conn: Connection, token: int, a_round: _Rescue, *, apart: bool) -> Rescued:
+    row = conn.run(SQL["take_lapsed"], token=token).fetchone()
+    assert row is not None
+    index, kind, worker, claimed_at, lost_at, *arrays = row
+    tasks = [Task(*task) for task in zip(*arrays, strict=True)]
+    lost = _Lost(index, token, worker, lost_at, apart=a_round.back[worker] * _APART_SECONDS)
+    a_round.back[worker] += _put_back(conn, kind, tasks, lost, a_round.max_attempts, task_by_task=apart)
+    return Rescued(token, index, worker, len(tasks), claimed_at, worker in a_round.gone)
 
 
 def give_back(conn: Connection, worker: str, *, held: Sequence[int], why: str) -> int:
@@ -64,13 +122,24 @@ def give_back(conn: Connection, worker: str, *, held: Sequence[int], why: str) -
     A connection that broke in a claim's commit leaves such a batch, and so does a drain that ran out of time. Nobody is
     charged. For a worker that claims nothing meanwhile.
     """
+    try:
+        return _give_back(conn, worker, held, why, task_by_task=False)
+    except PostgresRefused as error:
+        if error.passing:
+            raise
+        return _give_back(conn, worker, held, why, task_by_task=True)
+
+
+def _give_back(conn: Connection, worker: str, held: Sequence[int], why: str, *, task_by_task: bool) -> int:
     put_back = 0
     with conn.transaction():
-        for _, index, kind, _, _, *arrays in conn.run(SQL["take_unheld"], worker=worker, held=list(held)).fetchall():
+        rows = conn.run(SQL["take_unheld"], worker=worker, held=list(held)).fetchall()
+        for token, index, kind, _, claimed_at, *arrays in rows:
             tasks = [Task(*task) for task in zip(*arrays, strict=True)]
             put_back += len(tasks)
             if kind == "document":
-                requeue(conn, index, [(task, 0.0, why) for task in tasks])
+                lost = _Lost(index, token, worker, claimed_at, apart=0.0)
+                _requeue(conn, lost, [(task, 0.0, why) for task in tasks], [None] * len(tasks), task_by_task)
             else:
                 requeue_fan_outs(conn, index, tasks, wait=0.0, why=why)
     return put_back
@@ -97,30 +166,53 @@ class _Lost:
         return f"the worker that held it ({self.worker}) was lost"
 
 
-def _put_back(conn: Connection, kind: str, tasks: list[Task], lost: _Lost, max_attempts: int) -> int:
+def _put_back(
+    conn: Connection, kind: str, tasks: list[Task], lost: _Lost, max_attempts: int, *, task_by_task: bool
+) -> int:
     """Put the tasks of one batch back, documents in halves; returns how many groups they make."""
     if kind != "document":
         requeue_fan_outs(conn, lost.index, tasks, wait=0.0, why=lost.why)
         return 0
     if len(tasks) == 1:
-        _charge(conn, tasks[0], lost, max_attempts)
+        _charge(conn, tasks[0], lost, max_attempts, task_by_task=task_by_task)
         return 1
     suspected = any("history" in task.payload for task in tasks)  # it failed before: perhaps no worker killed by chance
     middle = (len(tasks) + 1) // 2
     for place, half in enumerate((tasks[:middle], tasks[middle:])):
         wait = lost.apart + place * _APART_SECONDS if suspected else 0.0
         again = [(lost.remembered_by(task, len(tasks)), wait, lost.why) for task in half]
-        requeue(conn, lost.index, again, split_groups=[_split_group(conn)] * len(half))
+        _requeue(conn, lost, again, [_split_group(conn)] * len(half), task_by_task)
     return 2
 
 
-def _charge(conn: Connection, task: Task, lost: _Lost, max_attempts: int) -> None:
+def _charge(conn: Connection, task: Task, lost: _Lost, max_attempts: int, *, task_by_task: bool) -> None:
     """Charge the loss to a document that was alone; one that has spent its attempts is dead."""
     failure = Failure(task, LOST, fingerprints.of_error(LOST, ""), lost.why, permanent=False)
     dead, again = divide([failure], max_attempts=max_attempts, at=lost.at, worker=lost.worker)
-    bury(conn, lost.index, lost.token, dead, at=lost.at, worker=lost.worker)
+    buried = partial(bury, conn, lost.index, lost.token, at=lost.at, worker=lost.worker)
+    if task_by_task:
+        in_parts(conn, dead, buried, partial(bury_somehow, conn, lost.index, lost.token))
+    else:
+        buried(dead)
     alone = [(replace(task, last_error=why), wait + lost.apart, why) for task, wait, why in again]
-    requeue(conn, lost.index, alone, split_groups=[_split_group(conn)] * len(alone))
+    _requeue(conn, lost, alone, [_split_group(conn)] * len(alone), task_by_task)
+
+
+def _requeue(
+    conn: Connection, lost: _Lost, tasks: Sequence[_Again], groups: Sequence[int | None], task_by_task: bool
+) -> None:
+    """Put tasks of one split group back; *task_by_task*, what PostgreSQL refuses of one keeps no other."""
+    if not task_by_task:
+        requeue(conn, lost.index, tasks, split_groups=groups)
+        return
+
+    def together(some: Sequence[_Again]) -> None:
+        requeue(conn, lost.index, some, split_groups=[*groups][: len(some)])
+
+    def alone(one: _Again, error: PostgresRefused) -> None:
+        put_back_or_bury(conn, lost.index, lost.token, *one, error)
+
+    in_parts(conn, tasks, together, alone)
 
 
 def _split_group(conn: Connection) -> int:

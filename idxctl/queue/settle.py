@@ -6,14 +6,17 @@ A lease that is gone was lost: nothing is written then, and others have the task
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta, timezone
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from psycopg.types.json import Jsonb
 
-from idxctl.core import backoff
+from idxctl.core import backoff, fingerprints, texts
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations
@@ -36,7 +39,12 @@ class Failure:
     charged: bool = True  # an attempt of the document is spent
 
 
+log = logging.getLogger("idxctl.queue")
+
 _REMEMBERED = 30  # entries of a letter's history
+_TYPE = 200  # characters of an error's type
+_SHOWN = 100  # characters of an id in a log
+PUT_OFF_SECONDS = 3600.0  # until a task is tried again of which PostgreSQL takes neither a letter nor a note
 _LETTER_TRIES = 5
 _UNIQUE_VIOLATION = "23505"
 MISSED = "missed_write"  # the type of a failure that is no refusal: the document is written again at the swap
@@ -67,32 +75,66 @@ class Settled:
 
 
 def settle(conn: Connection, batch: Batch, outcomes: Outcomes, *, max_attempts: int) -> Settled:
-    """End the lease of *batch* with *outcomes*; one statement when all went well, one transaction otherwise."""
+    """
+    End the lease of *batch* with *outcomes*; one statement when all went well, one transaction otherwise.
+
+    Where PostgreSQL refuses something of one task, the others are settled all the same (`in_parts`).
+    """
     ids = [task.document_id for task in outcomes.done]
     reach("settle.before")
-    if not (outcomes.again or outcomes.failed or outcomes.blamed or outcomes.missed):
-        blamed = conn.run(SQL["any_blamed"], generations=list(batch.generations)).fetchone()
-        if blamed is not None and not blamed[0]:
-            reach("settle.checked")
-            row = conn.run(SQL["settle_done"], token=batch.token, index=batch.index, ids=ids).fetchone()
-            assert row is not None
-            reach("settle.done")
-            return Settled(held=bool(row[0]), done=len(ids), healed=row[1])
-    with conn.transaction():
-        settled = _settle(conn, batch, outcomes, max_attempts)
-        if not settled.held:
-            return settled
-        reach("settle.written")
-    reach("settle.done")
+    try:
+        if not (outcomes.again or outcomes.failed or outcomes.blamed or outcomes.missed):
+            blamed = conn.run(SQL["any_blamed"], generations=list(batch.generations)).fetchone()
+            if blamed is not None and not blamed[0]:
+                reach("settle.checked")
+                row = conn.run(SQL["settle_done"], token=batch.token, index=batch.index, ids=ids).fetchone()
+                assert row is not None
+                reach("settle.done")
+                return Settled(held=bool(row[0]), done=len(ids), healed=row[1])
+        settled = _settle(conn, batch, outcomes, max_attempts, apart=False)
+    except PostgresRefused as error:
+        if error.passing:
+            raise
+        log.debug("batch %d is settled task by task: %s", batch.token, error)
+        settled = _settle(conn, batch, outcomes, max_attempts, apart=True)
+    if settled.held:
+        reach("settle.done")
     return settled
 
 
-def _settle(conn: Connection, batch: Batch, outcomes: Outcomes, max_attempts: int) -> Settled:
-    # The states of generations decide between a letter and a note: hold them still until the commit (G2).
-    generations.lock_set(conn)
-    if conn.run(SQL["end_lease"], token=batch.token).fetchone() is None:
-        return Settled(held=False)
-    states = generations.states(conn, list(batch.generations))
+@dataclass(frozen=True)
+class _Step:
+    """What a settle does with one task: one of the four is given."""
+
+    done: Task | None = None
+    again: tuple[Task, float, str] | None = None
+    dead: Failure | None = None
+    blamed: Failure | None = None
+
+
+def _settle(conn: Connection, batch: Batch, outcomes: Outcomes, max_attempts: int, *, apart: bool) -> Settled:
+    with conn.transaction():
+        # The states of generations decide between a letter and a note: hold them still until the commit (G2).
+        generations.lock_set(conn)
+        if conn.run(SQL["end_lease"], token=batch.token).fetchone() is None:
+            return Settled(held=False)
+        steps = _steps(outcomes, generations.states(conn, list(batch.generations)), max_attempts)
+        if apart:
+            healed = in_parts(conn, steps, partial(_take, conn, batch), partial(_take_alone, conn, batch))
+        else:
+            healed = _take(conn, batch, steps)
+        reach("settle.written")
+    return Settled(
+        held=True,
+        done=sum(one.done is not None for one in steps),
+        retried=sum(one.again is not None for one in steps),
+        dead=sum(one.dead is not None for one in steps),
+        healed=healed,
+    )
+
+
+def _steps(outcomes: Outcomes, states: Mapping[int, str], max_attempts: int) -> list[_Step]:
+    """Decide what becomes of each task, by the *states* of generations as they are now."""
     aside = [*outcomes.blamed, *outcomes.missed]
     blamed = [one for one in aside if states.get(one.generation or 0) in ("building", "standby")]
     # A generation that went live while the batch was under way: what it refused is the index's letter after all, and
@@ -103,16 +145,160 @@ def _settle(conn: Connection, batch: Batch, outcomes: Outcomes, max_attempts: in
     failed = [*outcomes.failed, *(one for one in risen.values() if one.error_type != MISSED)]
     dead, again = divide(failed, max_attempts=max_attempts)
     again += [(one.task, 1.0, one.reason) for one in missed]
-    requeue(conn, batch.index, [*((task, wait, why) for task, wait, why in outcomes.again), *again])
-    bury(conn, batch.index, batch.token, dead)
+    return [
+        *(_Step(again=one) for one in (*outcomes.again, *again)),
+        *(_Step(dead=one) for one in dead),
+        *(_Step(done=task) for task in done),
+        *(_Step(blamed=one) for one in blamed),
+    ]
+
+
+def _take(conn: Connection, batch: Batch, steps: Sequence[_Step]) -> int:
+    """Take steps together; returns how many letters were healed."""
+    requeue(conn, batch.index, [one.again for one in steps if one.again is not None])
+    bury(conn, batch.index, batch.token, [one.dead for one in steps if one.dead is not None])
     reach("settle.moved")
-    names = [task.document_id for task in done]
-    conn.run(SQL["absolve"], generations=list(batch.generations), ids=names, token=batch.token)
-    _blame(conn, batch.token, blamed)
+    names = [one.done.document_id for one in steps if one.done is not None]
+    blamed = [one.blamed for one in steps if one.blamed is not None]
+    if names:
+        conn.run(SQL["absolve"], generations=list(batch.generations), ids=names, token=batch.token)
+    blame(conn, batch.token, [_blamed(one) for one in blamed])
     healed = conn.run(SQL["heal"], index=batch.index, ids=names, token=batch.token).rowcount if names else 0
     if blamed:
         generations.mark_behind(conn, [one.generation for one in blamed if one.generation])
-    return Settled(True, len(done), len(again) + len(outcomes.again), len(dead), healed)
+    return healed
+
+
+def _take_alone(conn: Connection, batch: Batch, step: _Step, error: PostgresRefused) -> None:
+    """End a step that PostgreSQL refuses, whatever is done together with it."""
+    if step.done is not None:  # it is indexed; an older letter of it stays, to be purged by hand
+        log.warning("%s %s: what is known of it could not be cleared: %s", batch.index, shown(step.done), error.detail)
+    elif step.again is not None:
+        task, wait, why = step.again
+        put_back_or_bury(conn, batch.index, batch.token, task, wait, why, error)
+    elif step.dead is not None:
+        bury_somehow(conn, batch.index, batch.token, step.dead, error)
+    elif step.blamed is not None:  # not to be noted: its generation is checked before anything relies on it, and told
+        if step.blamed.generation:
+            generations.mark_behind(conn, [step.blamed.generation])
+        put_back_or_bury(conn, batch.index, batch.token, step.blamed.task, PUT_OFF_SECONDS, step.blamed.reason, error)
+
+
+# What PostgreSQL refuses of one task ----------------------------------------------------------------------------------
+
+_Item = TypeVar("_Item")
+
+
+def in_parts(
+    conn: Connection,
+    items: Sequence[_Item],
+    together: Callable[[Sequence[_Item]], int | None],
+    alone: Callable[[_Item, PostgresRefused], None],
+) -> int:
+    """
+    Do *together* for all *items*, in the caller's transaction; what is refused is halved until the culprit is left to *alone*.
+
+    Returns the sum of what *together* returned. What passes by itself (a deadlock, a lock) is raised.
+    """
+    if not items:
+        return 0
+    try:
+        with conn.savepoint():
+            return together(items) or 0
+    except PostgresRefused as error:
+        if error.passing:
+            raise
+        if len(items) == 1:
+            alone(items[0], error)
+            return 0
+    middle = len(items) // 2
+    return in_parts(conn, items[:middle], together, alone) + in_parts(conn, items[middle:], together, alone)
+
+
+def put_back_or_bury(
+    conn: Connection, index: str, token: int, task: Task, wait: float, why: str, error: PostgresRefused
+) -> None:
+    """Put back a task whose own content is refused: stripped of all but its document, otherwise as a letter."""
+    refused = f"{why}; {error.detail} [{error.sqlstate}]"
+
+    def stripped() -> None:
+        requeue(conn, index, [(_stripped(task), wait, _ascii(refused))])
+
+    def buried() -> None:
+        bury(conn, index, token, [_plain(_unsettled(task, refused, error), task.document_id)])
+
+    _first_that_works(conn, error, (stripped, buried))
+
+
+def bury_somehow(conn: Connection, index: str, token: int, one: Failure, error: PostgresRefused) -> None:
+    """
+    Make a letter of a task whose letter is refused as it is: in its plainest form, then under a short name of its id.
+
+    Where no letter can be made at all the task is put off, with the reason: it is seen in the queue, and stops nothing.
+    """
+    refused = f"{one.reason} (its letter could not be written as it was: {error.detail} [{error.sqlstate}])"
+    plain = replace(one, reason=refused)
+
+    def put_off() -> None:
+        requeue(conn, index, [(_stripped(one.task), PUT_OFF_SECONDS, _ascii(refused))])
+
+    _first_that_works(
+        conn,
+        error,
+        (
+            lambda: bury(conn, index, token, [_plain(plain, one.task.document_id)]),
+            lambda: bury(conn, index, token, [_plain(plain, short_name(one.task.document_id))]),
+            put_off,
+        ),
+    )
+
+
+def _first_that_works(conn: Connection, error: PostgresRefused, ways: Sequence[Callable[[], None]]) -> None:
+    """Do the first of *ways* that PostgreSQL does not refuse; raises *error* when it refuses all."""
+    for way in ways:
+        try:
+            with conn.savepoint():
+                way()
+        except PostgresRefused as another:
+            if another.passing:
+                raise
+        else:
+            return
+    raise error
+
+
+def short_name(document_id: str) -> str:
+    """Return a name for an id that cannot be kept as it is: the same for the same id, and no other's."""
+    digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{_ascii(document_id)[:100]}... (sha256 {digest})"
+
+
+def shown(task: Task) -> str:
+    """Return a task's document for a line of a log."""
+    name = _ascii(task.document_id)
+    return name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+
+
+def _ascii(text: str) -> str:
+    return texts.storable(text, None)
+
+
+def _plain(one: Failure, name: str) -> Failure:
+    """Return a failure with nothing but ASCII in it, its past left out."""
+    task = replace(_stripped(one.task), document_id=name)
+    return replace(one, task=task, error_type=_ascii(one.error_type)[:_TYPE], reason=_ascii(one.reason))
+
+
+def _stripped(task: Task) -> Task:
+    """Return a task with nothing of its past but the letter that it is."""
+    letter = task.letter or {}
+    kept = {name: letter[name] for name in ("id", "created_at", "retries", "retry") if name in letter}
+    return replace(task, last_error="", payload={"letter": kept} if kept else {})
+
+
+def _unsettled(task: Task, reason: str, error: PostgresRefused) -> Failure:
+    kind = f"sql_{error.sqlstate}"
+    return Failure(task, kind, fingerprints.of_error(kind, error.detail), reason, permanent=False)
 
 
 def divide(
@@ -155,10 +341,10 @@ def requeue(
         attempts=[task.attempts for task, _, _ in tasks],
         delays=[wait for _, wait, _ in tasks],
         enqueued_at=[task.enqueued_at for task, _, _ in tasks],
-        last_errors=[why for _, _, why in tasks],
+        last_errors=[conn.storable(why) for _, _, why in tasks],
         origins=[task.origin for task, _, _ in tasks],
         split_groups=list(split_groups) if split_groups else [None] * len(tasks),
-        payloads=[Jsonb(dict(task.payload)) for task, _, _ in tasks],
+        payloads=[Jsonb(_kept(conn, task.payload)) for task, _, _ in tasks],
     )
 
 
@@ -173,7 +359,7 @@ def requeue_fan_outs(conn: Connection, index: str, tasks: Sequence[Task], *, wai
         attempts=[task.attempts for task in tasks],
         delays=[wait] * len(tasks),
         enqueued_at=[task.enqueued_at for task in tasks],
-        last_errors=[why] * len(tasks),
+        last_errors=[conn.storable(why)] * len(tasks),
         origins=[task.origin for task in tasks],
         payloads=[Jsonb(dict(task.payload)) for task in tasks],
     )
@@ -200,13 +386,13 @@ def bury(
         document_ids=[one.task.document_id for one in dead],
         actions=[one.task.action for one in dead],
         attempts=[one.task.attempts for one in dead],
-        last_errors=[one.reason for one in dead],
-        error_types=[one.error_type for one in dead],
+        last_errors=[conn.storable(one.reason) for one in dead],
+        error_types=[conn.storable(one.error_type) for one in dead],
         fingerprints=[one.fingerprint for one in dead],
         retryable=[not one.permanent for one in dead],
         waits=[_wait(one) for one in dead],
         origins=[one.task.origin for one in dead],
-        payloads=[Jsonb(payload) for payload in payloads],
+        payloads=[Jsonb(_kept(conn, payload)) for payload in payloads],
         remembered=_REMEMBERED,
     )
 
@@ -242,6 +428,14 @@ def remember(task: Task, error_type: str, reason: str, *, at: datetime | None = 
     return replace(task, payload={**task.payload, "history": past})
 
 
+def _kept(conn: Connection, payload: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a payload with what is remembered of failures as the database can hold it; the rest of it came from there."""
+    kept = {name: texts.all_storable(one, conn.encoding) if name == "history" else one for name, one in payload.items()}
+    if kept.get("letter", {}).get("history"):
+        kept["letter"] = {**kept["letter"], "history": texts.all_storable(kept["letter"]["history"], conn.encoding)}
+    return kept
+
+
 def _letter(one: Failure, at: datetime | None, **more: str) -> dict[str, Any]:
     """Return the payload of a letter's task, with all that is remembered of its failures, this one the last."""
     task = remember(one.task, one.error_type, one.reason, at=at, **more)
@@ -259,16 +453,54 @@ def _wait(one: Failure) -> float | None:
     return None if wait is None else wait.total_seconds()
 
 
-def _blame(conn: Connection, token: int, blamed: Sequence[Failure]) -> None:
+@dataclass(frozen=True)
+class Blamed:
+    """A document that a generation refused while it was not live."""
+
+    generation: int
+    document_id: str
+    action: str
+    error_type: str
+    fingerprint: str
+    reason: str
+
+
+def blame(conn: Connection, token: int, blamed: Sequence[Blamed]) -> None:
+    """Note what generations have refused; they become letters at the swap."""
     if not blamed:
         return
     conn.run(
         SQL["blame"],
         token=token,
         generations=[one.generation for one in blamed],
-        document_ids=[one.task.document_id for one in blamed],
-        actions=[one.task.action for one in blamed],
-        error_types=[one.error_type for one in blamed],
+        document_ids=[one.document_id for one in blamed],
+        actions=[one.action for one in blamed],
+        error_types=[conn.storable(one.error_type) for one in blamed],
         fingerprints=[one.fingerprint for one in blamed],
-        last_errors=[one.reason for one in blamed],
+        last_errors=[conn.storable(one.reason) for one in blamed],
+    )
+
+
+def blame_each(conn: Connection, token: int, blamed: Sequence[Blamed]) -> None:
+    """Do as `blame` does, and note one that PostgreSQL refuses in its plainest form; outside any transaction."""
+
+    def alone(one: Blamed, error: PostgresRefused) -> None:
+        reason = _ascii(f"{one.reason} ({error.detail})")
+        plain = replace(one, error_type=_ascii(one.error_type)[:_TYPE], reason=reason)
+        named = replace(plain, document_id=short_name(one.document_id))
+        _first_that_works(
+            conn, error, (partial(blame, conn, token, [plain]), partial(blame, conn, token, [named]))
+        )  # fmt: skip
+
+    try:
+        blame(conn, token, blamed)
+    except PostgresRefused as error:
+        if error.passing:
+            raise
+        in_parts(conn, blamed, partial(blame, conn, token), alone)
+
+
+def _blamed(one: Failure) -> Blamed:
+    return Blamed(
+        one.generation or 0, one.task.document_id, one.task.action, one.error_type, one.fingerprint, one.reason
     )

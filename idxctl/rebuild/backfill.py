@@ -26,8 +26,8 @@ from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.postgres.named import Statement
-from idxctl.queue import SQL as QUEUE
 from idxctl.queue.claim import Batch
+from idxctl.queue.settle import Blamed, blame_each
 from idxctl.rebuild import preflight
 from idxctl.rebuild.preflight import SQL
 from idxctl.worker import batch as steps
@@ -337,14 +337,18 @@ def _taken_over() -> IdxctlError:
 
 def blame(conn: Connection, generation: Generation, token: int, refused: dict[str, Verdict]) -> None:
     """Record documents that *generation* refused under *token*."""
-    names = sorted(refused)
-    conn.run(
-        QUEUE["blame"],
-        token=token,
-        generations=[generation.id] * len(names),
-        document_ids=names,
-        actions=["index"] * len(names),
-        error_types=[refused[name].error_type for name in names],
-        fingerprints=[fingerprints.of_error(refused[name].error_type, refused[name].reason) for name in names],
-        last_errors=[refused[name].reason for name in names],
+    blame_each(
+        conn,
+        token,
+        [
+            Blamed(
+                generation.id,
+                name,
+                "index",
+                one.error_type,
+                fingerprints.of_error(one.error_type, one.reason),
+                one.reason,
+            )
+            for name, one in sorted(refused.items())
+        ],
     )

@@ -473,7 +473,12 @@ class _Run:
             elif row[2] is None:
                 aliases.delete(self.client, self.plan.name)
             self.conn.run(
-                SQL["finish_run"], id=self.id, phase=phase, error=why, documents=self.documents, failed=self.failed
+                SQL["finish_run"],
+                id=self.id,
+                phase=phase,
+                error=None if why is None else self.conn.storable(why),
+                documents=self.documents,
+                failed=self.failed,
             )
         except IdxctlError:
             return

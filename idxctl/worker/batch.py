@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from idxctl.core import fingerprints
+from idxctl.core import fingerprints, keys
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import render
@@ -32,6 +32,7 @@ from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 
 _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query returns this id more than once")
 _TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
+TOO_LONG = "id_too_long"  # of a row whose id no index takes
 _AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
 _PAUSES = frozenset({Kind.BLOCKED, Kind.GONE})  # the index's trouble
 _REFUSALS = frozenset({Kind.PERMANENT, Kind.DOUBTFUL})  # the document's
@@ -150,6 +151,11 @@ def _some(
     for one, cause in read.failures.items():
         written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
     written.note(read.doubled, sharing, _DOUBLED)
+    written.note(read.impossible, sharing, DONE)
+    for one in read.too_long:
+        size = len(one.encode("utf-8", "replace"))
+        reason = f"the document's id has {size:,} bytes; OpenSearch takes {keys.LONGEST_BYTES} at the most"
+        written.note([one], sharing, Verdict(Kind.PERMANENT, TOO_LONG, reason))
     written.largest = max([written.largest, *(len(lines.text) for lines in read.found if len(lines.ids) == 1)])
     bodies = list(bulk.gather(pieces, max_bytes=limits.body_bytes))
     read.found.clear()  # joined by now: held twice for as long as OpenSearch takes, they would count twice
@@ -172,7 +178,7 @@ def _body(
     conn: Connection, batch: Batch, definition: Definition, asked: Sequence[str], read: render.Read
 ) -> list[Body]:
     """Return the lines of what was read; an id that was asked for and has no row is a delete."""
-    known = read.ids | read.failures.keys() | set(read.rest)
+    known = read.ids | read.failures.keys() | set(read.rest) | read.too_long | read.impossible
     gone = [one for one in asked if one not in known]
     body = [Body(lines.ids, lines.text) for lines in read.found]
     if read.doubled:

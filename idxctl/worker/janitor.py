@@ -18,6 +18,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from idxctl import __version__
+from idxctl.core import texts
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
@@ -81,7 +82,7 @@ def beat(
             queue_size=queue_size,
             indexes=None if indexes is None else list(indexes),
             counters=Jsonb(dict(counters)),
-            breaker=None if breaker is None else Jsonb(dict(breaker)),
+            breaker=None if breaker is None else Jsonb(texts.all_storable(dict(breaker), conn.encoding)),
         )
 
 

@@ -120,7 +120,10 @@ class Worker:
     def _running(self) -> Iterator[None]:
         conn = self._pool.mine()
         tokens.catch_up_with_clock(conn)
-        self._rescue(conn)
+        try:
+            self._rescue(conn)
+        except PostgresRefused as error:  # what others have lost keeps nobody from beginning; the janitor tries again
+            fact("failed", f"what others have lost cannot be taken back: {error}")
         self._beat(conn, "running")
         keeper, tidier = (
             threading.Thread(target=self._minded, args=(act,), name=name, daemon=True)
@@ -444,6 +447,10 @@ class Worker:
     def _rescue(self, conn: Connection) -> None:
         lost = janitor.gone(conn, self.id)
         for one in rescue.rescue(conn, max_attempts=self.options.max_attempts, gone=lost):
+            if one.stuck is not None:
+                fact("stuck", f"the batch of token {one.token} cannot be taken back: {one.stuck}; tried again in a minute",
+                     token=one.token, reason=one.stuck)  # fmt: skip
+                continue
             ago = f"claimed at {one.claimed_at:%H:%M:%S}, " + ("which is gone" if one.gone else "whose lease lapsed")
             fact(
                 "rescued",

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from idxctl.queue.settle import Failure
-from idxctl.worker.batch import Sorted
+from idxctl.worker.batch import TOO_LONG, Sorted
 
 SEEN = 50  # documents, before anything is said of an index
 SHARE = 0.95
@@ -32,10 +32,11 @@ class Refusals:
         Return the outcomes of a batch, with letters turned into waiting tasks where the index is to blame.
 
         *blocked_for* is the reason of the pause that this batch probes, if it does: then the same error on every document
-        is enough. A letter that is tried again has failed before and tells nothing of the index. While it is *rebuilding*,
+        is enough. A letter that is tried again has failed before and tells nothing of the index, nor does an id that is too
+        long for any. While it is *rebuilding*,
         which may be the cure, the new generation must not be kept waiting: then letters are made.
         """
-        own = [one for one in sorted_.outcomes.failed if one.task.letter is None]
+        own = [one for one in sorted_.outcomes.failed if _tells(one)]
         fingerprint = self._note(index, [one.fingerprint for one in own], len(sorted_.outcomes.done))
         if blocked_for is not None:
             fingerprint = _still(own, blocked_for) if not sorted_.outcomes.done else None
@@ -44,7 +45,7 @@ class Refusals:
         waiting = [one for one in own if one.fingerprint == fingerprint]
         if not waiting:
             return sorted_
-        left = [one for one in sorted_.outcomes.failed if one.task.letter is not None or one.fingerprint != fingerprint]
+        left = [one for one in sorted_.outcomes.failed if not _tells(one) or one.fingerprint != fingerprint]
         again = [*sorted_.outcomes.again, *((one.task, 1.0, f"{one.error_type}: {one.reason}") for one in waiting)]
         outcomes = replace(sorted_.outcomes, again=again, failed=left)
         return replace(sorted_, outcomes=outcomes, blocked=sorted_.blocked or _reason(waiting[0]))
@@ -58,6 +59,11 @@ class Refusals:
             self._last[index] = last if len(last) <= SEEN else [last[at * len(last) // SEEN] for at in range(SEEN)]
         fingerprint, times = Counter(last).most_common(1)[0] if last else ("", 0)
         return fingerprint if fingerprint and len(last) >= SEEN and times >= SHARE * len(last) else None
+
+
+def _tells(one: Failure) -> bool:
+    """Whether a failure tells of its index: not a letter that is tried again, nor an id that no index takes."""
+    return one.task.letter is None and one.error_type != TOO_LONG
 
 
 def _still(refused: Sequence[Failure], reason: str) -> str | None:

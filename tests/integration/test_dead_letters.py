@@ -45,14 +45,13 @@ def test_bad_documents_die_alone_each_with_its_cause(items: Rig):
     items.sql("UPDATE items SET divisor = 0 WHERE id = 4")
     items.sql("""UPDATE items SET extra = '{"unknown": 1}' WHERE id = 5""")
     items.sql("UPDATE items SET name = name || '!'")
-    items.enqueue("x" * 600, "no-number")
+    items.enqueue("no-number")  # cannot be a document's
     items.drain()
     letters = items.letters()
-    assert {name: kind for name, (kind, _) in letters.items() if len(name) < 20} == {
+    assert {name: kind for name, (kind, _) in letters.items()} == {
         "3": "mapper_parsing_exception",
         "4": "sql_22012",
         "5": "strict_dynamic_mapping_exception",
-        "no-number": "sql_22P02",
     }
     items.sql("UPDATE items SET divisor = 1 WHERE id = 4")  # the judge cannot divide by zero either
     items.drain()

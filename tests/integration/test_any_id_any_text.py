@@ -1,0 +1,261 @@
+"""No id and no text stops anything but itself: databases of other encodings, long keys, what an answer quotes."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import urllib.parse
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from idxctl.queue import claim, rescue, settle
+from idxctl.queue.claim import Task
+from idxctl.queue.settle import Failure, Outcomes
+from support.rig import Rig, until
+
+LONG = "https://example.org/" + "".join(secrets.token_hex(16) for _ in range(150))  # 4,820 bytes that do not compress
+
+
+@contextlib.contextmanager
+def pages(server: str, opensearch: str, index: str, directory, migrate, encoding: str) -> Iterator[Rig]:
+    """Pages with their URL as key, in a database of that encoding."""
+    name = f"idxctl_test_ids_{secrets.token_hex(6)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE template0 ENCODING {} LC_COLLATE 'C' LC_CTYPE 'C'")
+        connection.execute(create.format(sql.Identifier(name), sql.Literal(encoding)))
+        url = urllib.parse.urlsplit(server)._replace(path=f"/{name}", query="client_encoding=UTF8").geturl()
+        try:
+            migrate(url)
+            with psycopg.connect(url, autocommit=True) as own:
+                own.execute("CREATE TABLE pages (url text NOT NULL, doc json NOT NULL)")
+                own.execute("CREATE UNIQUE INDEX ON pages (md5(url))")
+                own.execute("INSERT INTO pages SELECT 'p' || i, json_build_object('n', i) FROM generate_series(1, 5) i")
+            (directory / "document.sql").write_text("SELECT url AS document_id, doc AS document FROM pages")
+            (directory / "mapping.json").write_text(
+                '{"settings": {"number_of_replicas": 0}, "mappings": {"properties": {"n": {"type": "integer"}}}}'
+            )
+            (directory / "idxctl.toml").write_text(
+                f'[indexes.{index}]\ndocument = "document.sql"\nmapping = "mapping.json"\n'
+                f'[[indexes.{index}.watch]]\ntable = "pages"\nkey = "url"\n'
+            )
+            rig = Rig(url, opensearch, index, directory)
+            try:
+                rig.watch()
+                rig.reindex()
+                yield rig
+            finally:
+                rig.close()
+        finally:
+            connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(params=["UTF8", "LATIN1", "SQL_ASCII", "EUC_JP"])
+def encoded(request, postgres_url, opensearch_url, unique_name, tmp_path, migrate):
+    with pages(postgres_url, opensearch_url, unique_name, tmp_path, migrate, request.param) as rig:
+        yield rig
+
+
+@pytest.fixture
+def utf8(postgres_url, opensearch_url, unique_name, tmp_path, migrate):
+    with pages(postgres_url, opensearch_url, unique_name, tmp_path, migrate, "UTF8") as rig:
+        yield rig
+
+
+# Long keys ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_of_thousands_of_bytes_is_a_letter_alone(utf8: Rig):
+    utf8.sql("INSERT INTO pages VALUES (%s, '{}'), ('before', '{}')", LONG)
+    utf8.sql("INSERT INTO pages VALUES ('after', '{}')")
+    utf8.drain()
+    assert [kind for kind, _ in utf8.letters().values()] == ["id_too_long"]
+    assert utf8.differences(but=[LONG]) == []
+
+
+def test_a_long_key_whose_row_is_gone_leaves_nothing(utf8: Rig):
+    utf8.sql("INSERT INTO pages VALUES (%s, '{}')", LONG)
+    utf8.drain()
+    utf8.sql("DELETE FROM pages WHERE url = %s", LONG)
+    utf8.drain()
+    assert utf8.letters() == {}
+    assert utf8.at_rest()
+
+
+def test_a_bulk_of_long_keys_makes_letters_and_pauses_nothing(utf8: Rig):
+    utf8.sql("INSERT INTO pages SELECT repeat('x', 600) || i, '{}' FROM generate_series(1, 100) i")
+    utf8.sql("INSERT INTO pages VALUES ('innocent', '{}')")
+    utf8.drain()
+    assert len(utf8.letters()) == 100
+    assert utf8.document("innocent") == {}
+    assert utf8.sql("SELECT * FROM opensearch_indexing_pauses") == []
+
+
+def test_a_rebuild_passes_over_a_long_key(utf8: Rig):
+    utf8.sql("INSERT INTO pages VALUES (%s, '{}')", LONG)
+    utf8.drain()
+    done = utf8.reindex()
+    assert done.swapped
+    assert len(utf8.letters()) == 1
+    assert utf8.differences(but=[LONG]) == []
+
+
+# Texts ----------------------------------------------------------------------------------------------------------------
+
+# As an integer each is refused, and the refusal quotes it.
+QUOTED = {
+    "euro": r'{"n": "costs \u20ac 5"}', "nul": r'{"n": "a\u0000b"}', "kanji": r'{"n": "\u6f22\u5b57"}',
+    "pair": r'{"n": "\ud83d\ude00"}', "accent": r'{"n": "caf\u00e9"}', "control": r'{"n": "\u0001\u007f\u0085"}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("quoted", QUOTED.values(), ids=QUOTED)
+def test_an_error_that_quotes_any_character_makes_one_letter(encoded: Rig, quoted: str):
+    encoded.sql("INSERT INTO pages VALUES ('bad', %s), ('good', '{}')", quoted)
+    encoded.drain()
+    assert [(name, kind) for name, (kind, _) in encoded.letters().items()] == [("bad", "mapper_parsing_exception")]
+    assert encoded.document("good") == {}
+    assert encoded.one("SELECT max(attempts) FROM opensearch_indexing_dlq") == 1
+
+
+def test_a_rebuild_notes_an_error_that_quotes_any_character(encoded: Rig):
+    encoded.sql("INSERT INTO pages VALUES ('bad', %s), ('good', '{}')", QUOTED["euro"])
+    encoded.drain()
+    assert encoded.reindex().swapped
+    assert list(encoded.letters()) == ["bad"]
+
+
+ANYTHING = "caf\xe9 \u20ac \u6f22 \U0001f600 \0 \ud800 \x85 " + "x" * 10_000
+
+
+def test_settle_takes_any_text(encoded: Rig):
+    encoded.sql("INSERT INTO pages SELECT 't' || i, '{}' FROM generate_series(1, 4) i")
+    batch = take(encoded)
+    tasks = {task.document_id: task for task in batch.tasks}
+    dead, doubtful = (failure(tasks[name], permanent=name == "t1") for name in ("t1", "t2"))
+    settled = settle.settle(
+        encoded.conn, batch,
+        Outcomes(done=[tasks["t4"]], again=[(tasks["t3"], 0.0, ANYTHING)], failed=[dead, doubtful]), max_attempts=3,
+    )  # fmt: skip
+    assert (settled.done, settled.retried, settled.dead) == (1, 2, 1)
+    assert encoded.one("SELECT last_error FROM opensearch_indexing_dlq").startswith("caf")
+    assert encoded.one("SELECT max(length(last_error)) FROM opensearch_indexing_queue") < 5000
+    encoded.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+    again = take(encoded)  # with its history
+    settle.settle(encoded.conn, again, Outcomes(failed=[failure(one) for one in again.tasks]), max_attempts=1)
+    assert encoded.in_flight() == 0
+    assert encoded.letters().keys() == {"t1", "t2", "t3"}
+
+
+def take(rig: Rig):
+    (head, *_) = until(lambda: claim.heads(rig.conn), "nothing is due")
+    taken = claim.claim(
+        rig.conn, index=head.index, priority=head.priority, worker="test:1:a", limit=1000, lease_seconds=30
+    )
+    assert taken is not None
+    return taken.batch
+
+
+def failure(task: Task, *, permanent: bool = True) -> Failure:
+    return Failure(task, "odd\0 \u20ac \ud800", "abcdef", ANYTHING, permanent)
+
+
+# What PostgreSQL refuses of one task ----------------------------------------------------------------------------------
+
+REFUSE = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN RAISE EXCEPTION 'not this one' USING ERRCODE = 'check_violation'; END $$;
+CREATE TRIGGER a_refusal BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION refuse();
+"""
+
+
+def refuse(rig: Rig, table: str, condition: str, event: str = "INSERT") -> None:
+    """Have the database refuse rows, as a check or a trigger of the team's own might."""
+    rig.sql(REFUSE.format(table=table, condition=condition, event=event))
+
+
+def test_a_letter_that_is_refused_keeps_no_other_task_of_its_batch(items: Rig):
+    refuse(items, "opensearch_indexing_dlq", "NEW.document_id = '3' AND NEW.history <> '[]' AND NEW.attempts < 9")
+    items.sql("UPDATE items SET price = 'poison' WHERE id IN (3, 4)")
+    items.sql("UPDATE items SET name = name || '!'")
+    items.drain()
+    assert "4" in items.letters()
+    assert [name for name in items.letters() if name.startswith("3... (sha256")] != []  # under a name of its own
+    assert items.differences(but=[3, 4]) == []
+
+
+def test_a_task_that_cannot_be_a_letter_at_all_is_put_off_and_seen(items: Rig):
+    refuse(items, "opensearch_indexing_dlq", "NEW.document_id LIKE '3%'")
+    items.sql("UPDATE items SET price = 'poison' WHERE id IN (3, 4)")
+    items.sql("UPDATE items SET name = name || '!'")
+    with items.working():
+        items.wait_for_rest()
+    assert list(items.letters()) == ["4"]
+    ((name, why, hour),) = items.sql(
+        "SELECT document_id, last_error, available_at > clock_timestamp() + interval '50 minutes' FROM opensearch_indexing_queue"
+    )
+    assert (name, hour) == ("3", True)
+    assert "not this one" in why
+
+
+def test_a_letter_that_cannot_be_cleared_keeps_no_document_from_being_done(items: Rig):
+    items.sql("UPDATE items SET price = 'poison' WHERE id = 3")
+    items.drain()
+    refuse(items, "opensearch_indexing_dlq", "OLD.document_id = '3'", "DELETE")
+    items.sql("UPDATE items SET price = '1', name = name || '!'")
+    items.drain()
+    assert items.differences() == []
+    assert list(items.letters()) == ["3"]
+
+
+def lose(rig: Rig, *batches: list[int]) -> None:
+    """Leave a lapsed batch of each list of items."""
+    for batch in batches:
+        rig.enqueue(*batch)
+        assert len(take(rig).tasks) == len(batch)
+    rig.sql("UPDATE opensearch_indexing_inflight SET lease_until = '-infinity'")
+
+
+def rescue_all(rig: Rig) -> list[rescue.Rescued]:
+    return until(lambda: rescue.rescue(rig.conn, max_attempts=3), "nothing to rescue")
+
+
+def test_a_batch_that_cannot_be_put_back_keeps_nobody_from_the_others(items: Rig):
+    lose(items, [1, 2], [3], [4, 5])
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR origin = 'api' AND attempts = 0)")
+    items.sql("ALTER TABLE opensearch_indexing_dlq ADD CHECK (document_id NOT LIKE '3%')")
+    found = rescue_all(items)
+    assert [one.stuck is not None for one in found] == [False, True, False]
+    assert items.queued() == 4
+    assert items.sql("SELECT document_ids, lease_until > clock_timestamp() FROM opensearch_indexing_inflight") == [
+        (["3"], True)
+    ]
+
+
+def test_a_task_that_cannot_be_put_back_as_it_was_goes_back_stripped_or_as_a_letter(items: Rig):
+    lose(items, [1, 2, 3, 4])
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR payload IS NULL)")
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '4' OR last_error IS NULL)")
+    assert [one.stuck for one in rescue_all(items)] == [None]
+    assert items.sql("SELECT document_id FROM opensearch_indexing_queue ORDER BY 1") == [("1",), ("2",), ("3",)]
+    assert list(items.letters()) == ["4"]
+
+
+def test_workers_begin_although_a_batch_cannot_be_taken_back(items: Rig):
+    lose(items, [3])
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR origin = 'api' AND attempts = 0)")
+    items.sql("ALTER TABLE opensearch_indexing_dlq ADD CHECK (document_id NOT LIKE '3%')")
+    with items.working():
+        items.sql("UPDATE items SET name = 'changed' WHERE id = 7")
+        until(lambda: (items.document(7) or {}).get("name") == "changed", "the worker does not work")
+
+
+def test_a_drain_puts_back_what_it_can(items: Rig):
+    items.enqueue(1, 2, 3)
+    take(items)
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR last_error IS NULL)")
+    assert rescue.give_back(items.conn, "test:1:a", held=(), why="it ended") == 3
+    assert items.queued() == 2
+    assert list(items.letters()) == ["3"]
