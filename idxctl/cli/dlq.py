@@ -207,7 +207,7 @@ def retry(
                 done = dlq.retry(
                     pool,
                     state.opensearch,
-                    state.settings.worker,
+                    state.settings,
                     chosen,
                     limit=limit,
                     wait=wait,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from idxctl.core.settings import Settings
     from idxctl.opensearch.client import Client
-    from idxctl.worker.pool import Options, Worker
+    from idxctl.worker.pool import Worker
 
 app = plain_app(help="Run workers, and see those that run.")
 
@@ -89,7 +89,7 @@ def start(
     signals = _Signals()
     from idxctl.operate import requests
     from idxctl.postgres import migrate
-    from idxctl.worker.pool import Worker
+    from idxctl.worker.pool import Options, Worker
 
     state = current()
     given = {
@@ -105,7 +105,8 @@ def start(
         migrate.require(pool.mine())
         for name in index or ():
             requests.check_known(pool.mine(), settings, name)
-        worker = Worker(pool, client, _options(settings, index, until_empty=until_empty))
+        options = Options.of(settings, until_empty=until_empty, indexes=index or None)
+        worker = Worker(pool, client, options)
         _say_started(settings, client, worker)
         signals.drain(worker)
         began = time.monotonic()
@@ -121,24 +122,6 @@ def start(
             f"{worker.kept:,} tasks are left: their index is paused or has no generation, or a lookup cannot be run",
             hint="idxctl queue stats names it; idxctl resume, or idxctl reindex; idxctl queue list shows what a lookup met",
         )
-
-
-def _options(settings: Settings, indexes: list[str] | None, *, until_empty: bool) -> Options:
-    from idxctl.worker.pool import Options
-
-    worker = settings.worker
-    return Options(
-        workers=worker.workers,
-        queue_size=worker.queue_size,
-        batch_size=worker.batch_size,
-        batch_bytes=worker.batch_bytes,
-        max_attempts=worker.max_attempts,
-        lease_seconds=worker.lease_seconds,
-        age_limit_seconds=worker.age_limit_seconds,
-        request_timeout_seconds=settings.opensearch.request_timeout_seconds,
-        until_empty=until_empty,
-        indexes=tuple(indexes) if indexes else None,
-    )
 
 
 def _say_started(settings: Settings, client: Client, worker: Worker) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from idxctl.core import bearers
+from idxctl.core import bearers, sums
 from idxctl.core.durations import parse_duration
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.core.nearest import did_you_mean, nearest
@@ -555,7 +555,7 @@ class _Reader:
         http = self._http()
         dlq = self.section("dlq")
         indexes = self._indexes()
-        return Settings(
+        settings = Settings(
             database=database,
             opensearch=opensearch,
             worker=worker,
@@ -565,6 +565,22 @@ class _Reader:
             path=self.path,
             sources=self.sources,
         )
+        self._sums(settings)
+        return settings
+
+    def _sums(self, settings: Settings) -> None:
+        """Report the sums that rules of the protocol rest on, where they do not hold (T3, C3, G3)."""
+        times = settings.worker.age_limit_seconds, settings.opensearch.request_timeout_seconds
+        if broken := sums.lease_too_short(settings):
+            named = ("worker.lease", "opensearch.request_timeout")
+            sources = [settings.sources[name] for name in named if name in settings.sources]
+            self.wrong(" and ".join(dict.fromkeys(sources)), "", broken.what, broken.fix)
+        for index in settings.indexes.values():
+            given = index.mapping.get("settings")
+            held = sums.gc_deletes(given if isinstance(given, dict) else {})
+            if broken := sums.forgotten_too_soon("the index to be created", held, times):
+                source = self.at("indexes", index.name, "mapping")
+                self.wrong(source, f"indexes.{index.name}", broken.what, broken.fix)
 
     def _unknown_sections(self) -> None:
         known = (*_SECTIONS, "indexes")

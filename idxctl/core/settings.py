@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from idxctl.core import sums
+
 
 class Secret:
     """A value that is never printed: its ``repr`` and ``str`` are stars."""
@@ -144,6 +146,11 @@ class Settings:
     sources: Mapping[str, str] = field(
         default_factory=dict
     )  # "database.url" -> "IDXCTL_DATABASE_URL", for `config show`
+
+    @property
+    def bytes_gone_after_seconds(self) -> float:
+        """How long after its token a document's bytes may still arrive (C3, G3, T3)."""
+        return sums.bytes_gone_after(self.worker.age_limit_seconds, self.opensearch.request_timeout_seconds)
 
 
 PRESETS: Mapping[str, tuple[int, int]] = {  # workers, queue size

@@ -23,8 +23,6 @@ from idxctl.postgres.named import load
 SQL = load("idxctl.indexes", "indexes.sql")
 
 _RENDER_SETTINGS = ("TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output")
-# Managed indexes keep tombstones for longer than bytes may be under way: age limit 60 s + request timeout 30 s (T3).
-GC_DELETES = "5m"
 _ENUM = " (enum)"
 
 

@@ -44,16 +44,7 @@ class Background:
         self._counters = counters
         self._tally = tally
         self._drain_seconds = settings.worker.drain_timeout_seconds
-        self._options = Options(
-            workers=workers,
-            queue_size=capacity,
-            batch_size=settings.worker.batch_size,
-            batch_bytes=settings.worker.batch_bytes,
-            max_attempts=settings.worker.max_attempts,
-            lease_seconds=settings.worker.lease_seconds,
-            age_limit_seconds=settings.worker.age_limit_seconds,
-            request_timeout_seconds=settings.opensearch.request_timeout_seconds,
-        )
+        self._options = Options.of(settings, workers=workers, queue_size=capacity)
         self._pool = Pool(settings.database, application_name="idxctl-library")
         self._client = connect(settings.opensearch)
         self._stopping = threading.Event()

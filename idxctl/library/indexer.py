@@ -322,7 +322,7 @@ class Indexer:
                 return dlq.retry(
                     pool,
                     lambda: client,
-                    self.settings.worker,
+                    self.settings,
                     dlq.Selection(),
                     limit=limit,
                     wait=False,

@@ -50,13 +50,7 @@ def drain(indexer: Indexer, *, timeout: float = 60.0) -> None:
     late = threading.Event()
     try:
         with connect(settings.opensearch) as client:
-            options = Options(
-                workers=1,
-                until_empty=True,
-                batch_size=settings.worker.batch_size,
-                max_attempts=settings.worker.max_attempts,
-                indexes=tuple(settings.indexes),
-            )
+            options = Options.of(settings, workers=1, until_empty=True, indexes=settings.indexes)
             worker = Worker(pool, client, options)
 
             def give_up() -> None:

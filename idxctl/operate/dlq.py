@@ -18,7 +18,7 @@ from typing import Any
 from idxctl.core import backoff
 from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
-from idxctl.core.settings import WorkerSettings
+from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
@@ -210,7 +210,7 @@ def requeue(conn: Connection, selection: Selection, *, limit: int, actor: str | 
 def retry(
     pool: Pool,
     client: Callable[[], Client],
-    settings: WorkerSettings,
+    settings: Settings,
     selection: Selection,
     *,
     limit: int,
@@ -242,7 +242,7 @@ def retry(
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
             worker = _worker(pool, ours, settings, _indexes_of(conn, name), tally)
-            with beside(worker, drain_timeout=settings.drain_timeout_seconds) as check:
+            with beside(worker, drain_timeout=settings.worker.drain_timeout_seconds) as check:
                 waiting, failed = _see_through(conn, name, ids, timeout, told, check=check)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
@@ -270,15 +270,9 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
         raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
-def _worker(
-    pool: Pool, client: Client, settings: WorkerSettings, indexes: Sequence[str], tally: Tally | None
-) -> Worker:
+def _worker(pool: Pool, client: Client, settings: Settings, indexes: Sequence[str], tally: Tally | None) -> Worker:
     """Return a worker of our own; what else waits in these indexes may go with the letters."""
-    options = Options(
-        workers=min(settings.workers, 2), batch_size=settings.batch_size, batch_bytes=settings.batch_bytes,
-        max_attempts=settings.max_attempts, lease_seconds=settings.lease_seconds,
-        age_limit_seconds=settings.age_limit_seconds, indexes=tuple(indexes),
-    )  # fmt: skip
+    options = Options.of(settings, workers=min(settings.worker.workers, 2), indexes=indexes)
     return Worker(pool, client, options, tally=tally)
 
 

@@ -11,21 +11,19 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from idxctl.core import backoff
+from idxctl.core import backoff, sums
 from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
 from idxctl.core.points import reach
 from idxctl.core.settings import IndexSettings, Settings
 from idxctl.indexes import generations, retire
-from idxctl.indexes.definitions import GC_DELETES
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Sizes
 from idxctl.opensearch import aliases, scan
@@ -40,7 +38,7 @@ from idxctl.rebuild.backfill import Backfill
 from idxctl.rebuild.preflight import SQL, Plan
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
-from idxctl.worker import janitor
+from idxctl.worker import janitor, tombstones
 from idxctl.worker.batch import Limits
 from idxctl.worker.beside import beside
 from idxctl.worker.pool import Options as WorkerOptions
@@ -144,8 +142,12 @@ class _Run:
 
     def _go(self) -> Reindexed:
         """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
-        age = timedelta(
-            seconds=self.settings.worker.age_limit_seconds + self.settings.opensearch.request_timeout_seconds
+        age = timedelta(seconds=self.settings.bytes_gone_after_seconds)
+        tombstones.require(  # T3: writes go to what is active already, as long as the run lasts
+            self.client,
+            generations.of_index(self.conn, self.plan.index),
+            age_limit_seconds=self.settings.worker.age_limit_seconds,
+            request_timeout_seconds=self.settings.opensearch.request_timeout_seconds,
         )
         tokens.catch_up_with_clock(self.conn)  # T4: chunks draw tokens without a claim
         retire.sweep_up(self.conn, self.client, age_limit=age)
@@ -200,9 +202,9 @@ class _Run:
 
     def _create(self) -> None:
         """Create the index as it is best filled, then let workers know of it (G2); the order matters to them."""
-        settings = _flat(self.plan.definition.settings)
+        settings = sums.flattened(self.plan.definition.settings)
         building = {**settings, "refresh_interval": "-1", "number_of_replicas": 0}
-        building.setdefault("gc_deletes", GC_DELETES)
+        building.setdefault("gc_deletes", sums.GC_DELETES)
         try:
             aliases.create(
                 self.client, self.plan.name, settings={"index": building}, mappings=self.plan.definition.mappings
@@ -334,7 +336,7 @@ class _Run:
         """Give the index the settings it is to live with, and wait until its shards are there."""
         assert self.generation is not None
         self._advance("restore")
-        settings = _flat(self.plan.definition.settings)
+        settings = sums.flattened(self.plan.definition.settings)
         aliases.put_settings(
             self.client,
             self.generation.name,
@@ -401,13 +403,7 @@ class _Run:
 
     def _worker(self) -> Worker:
         """Return a worker for this index."""
-        shared = self.settings.worker
-        options = WorkerOptions(
-            workers=2, batch_size=shared.batch_size, batch_bytes=shared.batch_bytes, max_attempts=shared.max_attempts,
-            lease_seconds=shared.lease_seconds, age_limit_seconds=shared.age_limit_seconds,
-            request_timeout_seconds=self.settings.opensearch.request_timeout_seconds, indexes=(self.plan.index,),
-        )  # fmt: skip
-        return Worker(self.pool, self.client, options)
+        return Worker(self.pool, self.client, WorkerOptions.of(self.settings, workers=2, indexes=[self.plan.index]))
 
     def _why_it_waits(self) -> str:
         held = [one for one in pause.pauses(self.conn) if one.index == self.plan.index]
@@ -492,13 +488,3 @@ class _Run:
             return self._swapped()
         except IdxctlError:
             return None
-
-
-def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return index settings without their optional ``index.`` prefix."""
-    inner = settings.get("index")
-    flat = {
-        **{name: value for name, value in settings.items() if name != "index"},
-        **(inner if isinstance(inner, dict) else {}),
-    }
-    return {name.removeprefix("index."): value for name, value in flat.items()}

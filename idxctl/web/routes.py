@@ -101,7 +101,7 @@ def _retry(backend: Backend, who: Who, given: Given) -> Any:
             return dlq.retry(
                 pool,
                 backend.opensearch,
-                backend.settings.worker,
+                backend.settings,
                 chosen,
                 limit=limit,
                 wait=given["wait"],

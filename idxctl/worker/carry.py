@@ -140,7 +140,7 @@ class Carrier:
     def _fan_outs(self, batch: Batch) -> None:
         conn = self._pool.mine()
         generations = self._cache.get(conn, list(batch.generations))
-        gone_after = self._options.age_limit_seconds + self._options.request_timeout_seconds
+        gone_after = self._options.bytes_gone_after_seconds
         try:
             done = expand.expand(conn, self._client, batch, generations, bytes_gone_after_seconds=gone_after)
         except (OpenSearchUnreachable, OpenSearchRefused) as error:

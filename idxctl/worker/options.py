@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+from idxctl.core import sums
+from idxctl.core.settings import Settings
 
 _log = logging.getLogger("idxctl.worker")
 
@@ -29,6 +33,40 @@ class Options:
     request_timeout_seconds: float = 30.0
     until_empty: bool = False
     indexes: tuple[str, ...] | None = None  # None: every index that has a generation
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        *,
+        workers: int | None = None,
+        queue_size: int | None = None,
+        until_empty: bool = False,
+        indexes: Iterable[str] | None = None,
+    ) -> Options:
+        """
+        Return how a pool runs as *settings* say; what is named beside them is this pool's own.
+
+        The one place that makes them: C3, G3 and T3 rest on these figures, so that a pool which believed in others than
+        are configured would break them.
+        """
+        return cls(
+            workers=settings.worker.workers if workers is None else workers,
+            queue_size=settings.worker.queue_size if queue_size is None else queue_size,
+            batch_size=settings.worker.batch_size,
+            batch_bytes=settings.worker.batch_bytes,
+            max_attempts=settings.worker.max_attempts,
+            lease_seconds=settings.worker.lease_seconds,
+            age_limit_seconds=settings.worker.age_limit_seconds,
+            request_timeout_seconds=settings.opensearch.request_timeout_seconds,
+            until_empty=until_empty,
+            indexes=None if indexes is None else tuple(indexes),
+        )
+
+    @property
+    def bytes_gone_after_seconds(self) -> float:
+        """How long after its token a batch's bytes may still arrive (C3, G3)."""
+        return sums.bytes_gone_after(self.age_limit_seconds, self.request_timeout_seconds)
 
 
 @dataclass

@@ -24,13 +24,13 @@ from idxctl.core.errors import (
     PostgresUnreachable,
 )
 from idxctl.core.tally import Tally
-from idxctl.indexes import retire
+from idxctl.indexes import generations, retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL, claim, expand, pause, rescue, tokens
 from idxctl.queue.claim import Batch, Head
 from idxctl.queue.floors import Horizon
-from idxctl.worker import janitor, outcomes
+from idxctl.worker import janitor, outcomes, tombstones
 from idxctl.worker.carry import Carrier
 from idxctl.worker.load import Breaker
 from idxctl.worker.options import Counters, Options, fact
@@ -85,6 +85,7 @@ class Worker:
         self._sweep_wait = _SWEEP_EVERY
         self._claims = 0
         self._idle = _SHORTEST_POLL
+        self._remembered = False  # whether OpenSearch has said that it remembers deletions for long enough (T3)
         self._postgres_down = 0
         self._last_beat = (time.monotonic(), 0)
         self._told: set[tuple[str, str]] = set()
@@ -250,6 +251,8 @@ class Worker:
         conn = self._pool.mine()
         if self._postgres_down:
             self._postgres_is_back(conn)
+        if not self._remembered:
+            self._remembered = self._deletions_are_remembered(conn)
         below = time.monotonic() - self._swept_at >= self._sweep_wait
         floors = self._looks_below(conn) if below else self._floors
         began = time.monotonic()
@@ -296,6 +299,29 @@ class Worker:
             if outcomes.of_request(error).kind is Kind.TRANSIENT:
                 self.breaker.failed(error.message)
                 return False
+        return True
+
+    def _deletions_are_remembered(self, conn: Connection) -> bool:
+        """
+        T3: raise `ConfigError` where an index forgets deletions too soon; False while OpenSearch cannot be asked.
+
+        Asked before the first claim. A server that is away is no reason not to start: it is asked again at the next one.
+        """
+        served = self.options.indexes
+        known = [one for one in generations.all_of_them(conn) if served is None or one.index in served]
+        try:
+            tombstones.require(
+                self._client,
+                known,
+                age_limit_seconds=self.options.age_limit_seconds,
+                request_timeout_seconds=self.options.request_timeout_seconds,
+            )
+        except OpenSearchUnreachable:
+            return False
+        except OpenSearchRefused as error:
+            if error.status not in {401, 403}:  # a role that may only write is not told, and need not be asked again
+                return False
+            fact("settings", f"OpenSearch does not say how long it remembers deletions: {error.message}")
         return True
 
     def _looks_below(self, conn: Connection) -> Mapping[tuple[str, int], datetime]:
@@ -466,7 +492,7 @@ class Worker:
         if self.breaker.open:
             return
         # A request may take its time after the last look at its age (G3).
-        zombies_gone = timedelta(seconds=self.options.age_limit_seconds + self.options.request_timeout_seconds)
+        zombies_gone = timedelta(seconds=self.options.bytes_gone_after_seconds)
         gone = retire.sweep_up(conn, self._client, age_limit=zombies_gone)
         for name in gone:
             fact("deleted", f"index {name}, retired", index=name)

@@ -1,7 +1,6 @@
 """Leases: kept while their worker lives, taken over when it is gone; and the age of bytes (T3)."""
 
 import itertools
-import json
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import pytest
 from idxctl.queue import rescue
 from idxctl.worker import janitor
 from support.processes import HERE, PATIENCE, Process, environment, lapse
-from support.rig import ITEMS_MAPPING, until
+from support.rig import until
 
 MINUTES = "\n[worker]\nlease = '10m'\n"
 
@@ -214,13 +213,17 @@ def test_what_was_rescued_is_claimed_under_a_new_token(items):
 # The age of bytes ------------------------------------------------------------------------------------------------------
 
 
+SHORT = {"age_limit_seconds": 0.5, "request_timeout_seconds": 0.4}  # together below that second
+
+
+def make_forgetful(items):
+    items.ask("PUT", f"/{items.generation().name}/_settings", {"index": {"gc_deletes": "1s"}})
+
+
 @pytest.fixture
 def forgetful(items):
     """Items in an index that forgets a deleted document's version after a second."""
-    mapping = json.loads(json.dumps(ITEMS_MAPPING))
-    mapping["settings"]["gc_deletes"] = "1s"
-    items.configure(mapping=mapping)
-    items.reindex()
+    make_forgetful(items)
     return items
 
 
@@ -244,16 +247,16 @@ def test_bytes_older_than_a_forgotten_delete_are_not_sent_however_their_lease_wa
     items = forgetful
     items.sql("UPDATE items SET name = 'old' WHERE id = 1")
     stop = stops.at("read.done")
-    with items.working(workers=1, lease_seconds=1.0, age_limit_seconds=0.5):
+    with items.working(workers=1, lease_seconds=1.0, **SHORT):
         stop.wait()
         items.sql("DELETE FROM items WHERE id = 1")
-        items.hand().step()
+        items.hand(**SHORT).step()
         until(lambda: forgets(items, 1), "the deleted version is not forgotten")
         if again:
             items.sql("INSERT INTO items (id, name) VALUES (1, 'new')")
-            items.hand().step()
+            items.hand(**SHORT).step()
             items.sql("DELETE FROM items WHERE id = 1")
-            items.hand().step()
+            items.hand(**SHORT).step()
             items.probed = False
             until(lambda: forgets(items, 1), "the deleted version is not forgotten")
         assert items.in_flight() == 1
@@ -263,23 +266,23 @@ def test_bytes_older_than_a_forgotten_delete_are_not_sent_however_their_lease_wa
 
 
 @pytest.mark.parametrize("beyond", [False, True], ids=["within", "beyond"])
-def test_a_key_that_is_used_again_within_and_beyond_the_time_of_its_tombstone(forgetful, stops, beyond):
-    items = forgetful
+def test_a_key_that_is_used_again_within_and_beyond_the_time_of_its_tombstone(items, stops, beyond):
     items.sql("UPDATE items SET name = 'old' WHERE id = 1")
     stop = stops.at("send.before")
     slow = items.hand()
     with slow.stepping():
         stop.wait()
+        make_forgetful(items)
         items.sql("DELETE FROM items WHERE id = 1")
-        items.hand().step()
+        items.hand(**SHORT).step()
         if beyond:
             until(lambda: forgets(items, 1), "the deleted version is not forgotten")
         items.sql("INSERT INTO items (id, name, category_id) VALUES (1, 'new', 2)")
-        items.hand().step()
+        items.hand(**SHORT).step()
         stop.release()
     assert slow.worker.counters.superseded
     assert items.document(1)["name"] == "new"
-    items.drain()
+    items.drain(**SHORT)
     assert items.differences(but=["1-probe"]) == []
 
 

@@ -30,7 +30,7 @@ def test_a_retry_does_not_wait_for_its_own_worker_once_that_has_ended(items, sto
     stops.do("claim.locked", fail)
     with pytest.raises(FaultError):
         dlq.retry(
-            items.pool, lambda: items.client, items.settings.worker, dlq.Selection(),
+            items.pool, lambda: items.client, items.settings, dlq.Selection(),
             limit=1, wait=False, timeout=timedelta(minutes=1),
         )  # fmt: skip
     assert items.queued() == 1

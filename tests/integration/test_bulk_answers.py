@@ -63,7 +63,7 @@ def block(setting):
 def take_the_shards_away(items, name):
     """Make it anew where no node may hold its shard: so it is after the loss of a node."""
     items.ask("DELETE", f"/{name}")
-    nowhere = {**ITEMS_MAPPING["settings"], "index.routing.allocation.require.place": "nowhere"}
+    nowhere = {**ITEMS_MAPPING["settings"], "gc_deletes": "5m", "index.routing.allocation.require.place": "nowhere"}
     items.ask(
         "PUT", f"/{name}?wait_for_active_shards=0", {**ITEMS_MAPPING, "settings": nowhere, "aliases": {items.index: {}}}
     )

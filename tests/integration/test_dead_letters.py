@@ -383,7 +383,7 @@ def test_retry_tells_how_far_it_is(items: Rig):
         done = dlq.retry(
             pool,
             lambda: connect_opensearch(items.settings.opensearch),
-            items.settings.worker,
+            items.settings,
             dlq.Selection(),
             limit=100,
             wait=False,

@@ -18,6 +18,7 @@ from idxctl.capture.install import install
 from idxctl.capture.plan import plan as capture_plan
 from idxctl.core import config
 from idxctl.core.settings import Secret, Settings
+from idxctl.core.sums import GC_DELETES
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
@@ -291,7 +292,7 @@ class Rig:
         aliases.create(
             self.client,
             generations.physical_name(self.index, number),
-            settings={"index": dict(definition.settings)},
+            settings={"index": {"gc_deletes": GC_DELETES, **definition.settings}},
             mappings=definition.mappings,
         )
         with self.conn.transaction():

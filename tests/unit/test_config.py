@@ -85,7 +85,7 @@ def test_every_section_is_read(load):
         request_timeout = "1m30s"
         [worker]
         drain_timeout = "10s"
-        lease = "45s"
+        lease = "1m45s"
         age_limit = "2m"
         batch_bytes = 1000000
         max_attempts = 5
@@ -103,7 +103,7 @@ def test_every_section_is_read(load):
         90,
     )
     worker = read.worker
-    assert (worker.drain_timeout_seconds, worker.lease_seconds, worker.age_limit_seconds) == (10, 45, 120)
+    assert (worker.drain_timeout_seconds, worker.lease_seconds, worker.age_limit_seconds) == (10, 105, 120)
     assert (worker.batch_bytes, worker.max_attempts, read.adopt_index) == (1_000_000, 5, "products")
 
 
