@@ -11,6 +11,7 @@ from idxctl.capture.catalog import SQL, Column, Table, columns, quoted, thrown_a
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.queries import bare
 from idxctl.postgres.connect import Connection
+from idxctl.postgres.user_sql import require_one_query
 
 _MARK = "opensearch_indexing_key"
 _OVER_MANY_ROWS = frozenset({"42803", "42P20"})
@@ -40,6 +41,7 @@ class KeysQuery:
 def expression(conn: Connection, table: Table, text: str) -> Expression:
     """Look at an expression over a row of *table*; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
+        require_one_query(conn, f"SELECT\n{text}\nFROM {table.qualified} AS {quoted(table.name)}")
         view = _view(conn, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}")
         (of,) = columns(conn, view)
         found, whole, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
@@ -70,6 +72,7 @@ def keys_query(conn: Connection, table: Table, query: str) -> KeysQuery:
     """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
         changed = _view(conn, "changed", f"SELECT * FROM {table.qualified}")
+        require_one_query(conn, bare(query))
         cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")
         names = [quoted(f"k{place}") for place in range(len(cursor.description or ()))]
         view = _view(conn, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -9,7 +10,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column, Mark
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -147,13 +148,22 @@ def add(
         ),
     ] = False,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    timeout: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long --where and --all may look for documents [default: 5m].",
+        ),
+    ] = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """
     Enqueue documents by hand: by id, all that a condition over the document query's columns finds, or really all.
 
     A database restored from a backup has lost changes that the index has seen. Their documents equal their rows again after
-    --all, or a reindex; --where finds rows only, and so no document whose row is gone.
+    --all, or a reindex; --where finds rows only, and so no document whose row is gone. It is one condition, run READ ONLY.
     """
     from idxctl.operate import requests
     from idxctl.postgres import migrate
@@ -166,7 +176,10 @@ def add(
     with current().connect() as conn:
         migrate.require(conn)
         name = requests.the_index(conn, current().settings, index)
-        count = requests.add(conn, current().settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run)
+        count = requests.add(
+            conn, current().settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run,
+            time_limit=timeout or requests.TIME_LIMIT,
+        )  # fmt: skip
     if render.is_data(output):
         render.json({"index": name, "enqueued": count, "dry_run": dry_run})
         return

@@ -19,6 +19,7 @@ from idxctl.core.queries import bare
 from idxctl.core.settings import IndexSettings
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
+from idxctl.postgres.user_sql import require_one_query
 
 SQL = load("idxctl.indexes", "indexes.sql")
 
@@ -111,6 +112,7 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
 def _columns(conn: Connection, index: IndexSettings, query: str) -> dict[str, str]:
     """Return the query's output columns and their types."""
     try:
+        require_one_query(conn, query)
         cursor = conn.execute(f"SELECT * FROM (\n{query}\n) AS d LIMIT 0".encode())
     except PostgresRefused as error:
         where = f" ({index.document_path.name})" if index.document_path else ""
@@ -150,10 +152,10 @@ def _check_routing(conn: Connection, index: IndexSettings, key_type: str) -> Non
     """T7: routing is an expression over document_id alone."""
     if index.routing is None:
         return
+    over = f"FROM (SELECT NULL::{key_type} AS document_id) AS r LIMIT 0"
     try:
-        conn.execute(
-            f"SELECT ({index.routing}\n)::text FROM (SELECT NULL::{key_type} AS document_id) AS r LIMIT 0".encode()
-        )
+        require_one_query(conn, f"SELECT {index.routing}\n{over}")
+        conn.execute(f"SELECT ({index.routing}\n)::text {over}".encode())
     except PostgresRefused as error:
         raise DocumentError(
             f"index {index.name}: routing = {index.routing!r} does not run: {error.detail} [{error.sqlstate}]",

@@ -85,9 +85,15 @@ class Connection:
         return "" if patience is None else f"; SET LOCAL idle_in_transaction_session_timeout = {int(patience * 1000)}"
 
     @contextlib.contextmanager
-    def savepoint(self, *, local: Mapping[str, str] | None = None) -> Iterator[None]:
-        """Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it."""
+    def savepoint(self, *, local: Mapping[str, str] | None = None, read_only: bool = False) -> Iterator[None]:
+        """
+        Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it.
+
+        *read_only*: nothing inside can write, and nothing inside can end that.
+        """
         with translated("savepoint"), self.raw.transaction():
+            if read_only:
+                self.raw.execute(b"SET TRANSACTION READ ONLY")
             before = self._settings(list(local or {}))
             self._set_locally(local or {})
             yield

@@ -22,6 +22,7 @@ from idxctl.indexes.render import is_of_values
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
+from idxctl.postgres.user_sql import carry_over
 from idxctl.queue import SQL
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.enqueue import PRIORITIES
@@ -147,24 +148,28 @@ def _look_up(
     """Enqueue the documents that *rows* lead to, in a savepoint."""
     refused: PostgresRefused | None = None
     for by_stored_types in (False, True):  # the watched table may be gone or renamed since
-        insert = sql.SQL(
-            "INSERT INTO {schema}.opensearch_indexing_queue (index_name, document_id, priority, enqueued_at, origin) "
+        tasks = sql.SQL(
             "SELECT {index}, found.id, {priority}, {enqueued_at}, 'lookup' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
         ).format(
-            schema=sql.Identifier(conn.schema),
             index=sql.Literal(batch.index),
             priority=sql.Literal(-1 if definition.get("deferred") else task.priority),
             enqueued_at=sql.Literal(task.enqueued_at),
             query=lookups.expansion(definition, rows, by_stored_types=by_stored_types),
         )
         try:
-            with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
-                return conn.execute(insert).rowcount, None
+            into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
+            with conn.patient(_PATIENCE_SECONDS):
+                return carry_over(conn, tasks, into, local=lookups.local_settings(definition)), None
         except PostgresRefused as error:
             refused = error
             if error.sqlstate not in {"42P01", "42704", "3F000"}:
                 break
     return 0, refused
+
+
+def _tasks(conn: Connection, columns: str) -> sql.Composed:
+    """Return the queue as rows are copied into it."""
+    return sql.SQL("{}.opensearch_indexing_queue ({})").format(sql.Identifier(conn.schema), sql.SQL(columns))
 
 
 def _before(batch: Batch, task: Task) -> int:
@@ -228,18 +233,17 @@ def due(conn: Connection) -> Due:
         for watch_id, index, definition, schema, table, watermark in conn.run(SQL["at_watches"]).fetchall():
             now = conn.execute(b"SELECT clock_timestamp()").fetchone()
             assert now is not None
-            insert = sql.SQL(
-                "INSERT INTO {ours}.opensearch_indexing_queue (index_name, document_id, priority, origin) "
+            tasks = sql.SQL(
                 "SELECT {index}, found.id, {priority}, 'at' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
             ).format(
-                ours=sql.Identifier(conn.schema),
                 index=sql.Literal(index),
                 priority=sql.Literal(PRIORITIES[definition.get("priority", "normal")]),
                 query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
             )
             try:
-                with conn.patient(_PATIENCE_SECONDS), conn.savepoint(local=lookups.local_settings(definition)):
-                    count += conn.execute(insert).rowcount
+                into = _tasks(conn, "index_name, document_id, priority, origin")
+                with conn.patient(_PATIENCE_SECONDS):
+                    count += carry_over(conn, tasks, into, local=lookups.local_settings(definition))
             except PostgresRefused as error:
                 why = f"table {schema}.{table} cannot be searched for what is due: {error.detail} [{error.sqlstate}]"
                 broken.append((index, why))
