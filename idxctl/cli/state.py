@@ -6,9 +6,10 @@ The only place that reads settings from the environment. Engines are imported wh
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from idxctl.core.settings import IndexSettings, Settings
+    from idxctl.core.trust import Remark
     from idxctl.opensearch.client import Client
     from idxctl.postgres.connect import Connection, Pool
 
@@ -77,10 +79,18 @@ class State:
 
     def load(self, **flags: Any) -> Settings:
         """Read the configuration with *flags* on top: ``load(**{"worker.workers": 3})``."""
-        from idxctl.core.config import load
+        from idxctl.core.config import InvalidConfig, load
 
         given = {**self.flags, **flags}
-        return load(environ=os.environ, flags=given, path=self.config, need_indexes=self.need_indexes)
+        try:
+            settings = load(environ=os.environ, flags=given, path=self.config, need_indexes=self.need_indexes)
+        except InvalidConfig as error:
+            _warn_of(error.remarks)
+            raise
+        _warn_of(settings.remarks)
+        if not logging.getLogger("idxctl").handlers:  # a server says it in its log
+            _warn_of(settings.http.remarks)
+        return settings
 
     def indexes(self) -> Mapping[str, IndexSettings]:
         """Return the configured indexes; raises where there is none, and says which file was looked for."""
@@ -138,6 +148,19 @@ class State:
             sys.stderr.write("\n")
         if answer.strip().lower() not in {"y", "yes"}:
             raise NothingChanged("nothing was changed")
+
+
+def _warn_of(remarks: Sequence[Remark]) -> None:
+    """Say on stderr, once a process, what is unwise about the files of the configuration."""
+    from idxctl.cli import render
+    from idxctl.core.trust import not_said_yet
+
+    log = logging.getLogger("idxctl")
+    for remark in not_said_yet(remarks):
+        if log.handlers:  # where stderr is a log, perhaps of JSON, it is a line of that
+            log.warning("%s", remark, extra={"fact": "warning"})
+        else:
+            render.warn(str(remark))
 
 
 _current = State()

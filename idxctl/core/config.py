@@ -8,6 +8,7 @@ value of a secret, nor of anything that may hold one (URLs, connection strings).
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -19,7 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from idxctl.core import bearers, sums
+from idxctl.core import bearers, sums, trust
 from idxctl.core.durations import parse_duration
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.core.nearest import did_you_mean, nearest
@@ -36,6 +37,7 @@ from idxctl.core.settings import (
     WatchSettings,
     WorkerSettings,
 )
+from idxctl.core.trust import Remark
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -72,11 +74,12 @@ class Problem:
 class InvalidConfig(ConfigError):  # noqa: N818 - reads as the state it is
     """The configuration cannot be used; ``problems`` holds every reason."""
 
-    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None) -> None:
+    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None, remarks: Sequence[Remark] = ()) -> None:
         lines = [str(problem) for problem in problems]
         message = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} problems in the configuration", *lines])
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
+        self.remarks = tuple(remarks)  # on files that were read
 
 
 class _Wrong(Exception):  # noqa: N818 - never leaves this module
@@ -123,14 +126,14 @@ def load(
     Read the configuration. *flags* are named like ``worker.workers``; those that are None were not given.
 
     The file is *path*, else ``IDXCTL_CONFIG``, else ``idxctl.toml`` in the working directory. The last may be missing
-    if the environment names a server, or if *need_indexes* is false: there are no indexes then. Raises `InvalidConfig`
-    with every problem found.
+    if the environment names a server, or if *need_indexes* is false: there are no indexes then. Files that others can
+    write or exchange are refused (see `trust`). Raises `InvalidConfig` with every problem found.
     """
     reader = _Reader(environ=environ, flags=flags or {})
     reader.open(path, need_file=need_indexes)
     settings = reader.settings()
     if reader.problems:
-        raise InvalidConfig(sorted(reader.problems, key=_place))
+        raise InvalidConfig(sorted(reader.problems, key=_place), remarks=list(reader.remarks.values()))
     return settings
 
 
@@ -274,6 +277,7 @@ def _connection_string(text: str) -> None:
         raise _Wrong('has a "%" without the two digits that belong to it', 'write %25 for "%"')
 
 
+_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]*@|\bpassword\s*=", re.IGNORECASE)
 _WRITE_DATABASE_URL = "write postgresql://user@host:5432/name, or host=... dbname=... user=..."
 
 
@@ -368,6 +372,11 @@ class _Reader:
         self.base = Path()
         self.file: Mapping[str, Any] = {}
         self.lines: Mapping[tuple[str | int, ...], int] = {}
+        self.remarks: dict[tuple[str, Path], Remark] = {}
+        self.standing: trust.Standing | None = None  # of the file
+        self.trust, wrong = trust.of(environ)
+        for folder in wrong:
+            self.wrong(trust.VARIABLE, "", f"{folder!r} is not an absolute path", f"write {Path(folder).absolute()}")
 
     # --- the file -------------------------------------------------------------------------------------------------
 
@@ -376,7 +385,7 @@ class _Reader:
         named_by = "--config" if path else "IDXCTL_CONFIG" if self.environ.get("IDXCTL_CONFIG") else None
         path = path or Path(self.environ.get("IDXCTL_CONFIG") or DEFAULT_FILE)
         try:
-            data = path.read_bytes()
+            data, standing = self.trust.read(path)
         except FileNotFoundError:
             if named_by:
                 raise InvalidConfig([Problem(named_by, "", f"there is no file {path}")]) from None
@@ -388,6 +397,10 @@ class _Reader:
             return
         except OSError as error:
             raise InvalidConfig([Problem(named_by or "", "", f"cannot read {path}: {_why(error)}")]) from None
+        if standing.refused:
+            raise InvalidConfig([*self.problems, Problem("", "", standing.refused, standing.fix)])
+        self._note(standing)
+        self.standing = standing
         self.path = path
         self.base = path.parent
         try:
@@ -400,6 +413,20 @@ class _Reader:
             # The parser's sentence names keys and characters, never a value; the line itself is not quoted.
             raise InvalidConfig([Problem(str(path), "", f"not valid TOML: {_decapitalised(str(error))}")]) from None
         self.lines = line_numbers(text)
+
+    def _note(self, standing: trust.Standing, *, secret: bool = False) -> None:
+        """Remark on a file that was read: whose it is and, if it holds a secret, whether others can read it."""
+        remarks = [standing.belongs_to_somebody_else()] if standing.foreign else []
+        remarks += [standing.can_be_read()] if secret and standing.exposed else []
+        self.remarks.update({(one.kind, one.path): one for one in remarks})
+
+    def _read(self, path: Path, *, secret: bool = False) -> bytes:
+        """Read a file that decides; raises `_Wrong` for one that others could have written."""
+        data, standing = self.trust.read(path)
+        if standing.refused:
+            raise _Wrong(standing.refused, standing.fix)
+        self._note(standing, secret=secret)
+        return data
 
     def at(self, *keys: str | int) -> str:
         """Name the place in the file that *keys* lead to, with the line where it can be found."""
@@ -506,14 +533,31 @@ class _Reader:
         except _Wrong as wrong:
             self.wrong(given.source, given.where, f"{key}: {wrong.what}", wrong.fix)
             return None
+        if chosen[0] is values.get(key) and given.rank == FILE:
+            self._holds_secret(key, given.value.reveal())
         self.sources[f"{section}.{key}"] = given.source
         return given
 
-    @staticmethod
-    def _secret_file(given: _Given) -> Secret:
-        path = given.base / Path(given.value).expanduser()
+    def _holds_secret(self, key: str, value: str) -> None:
+        """Note that the configuration itself has a secret in it; a URL is one if it names a password."""
+        if self.standing and (key != "url" or _PASSWORD_IN_URL.search(value)):
+            self._note(self.standing, secret=True)
+
+    def _secret_file(self, given: _Given) -> Secret:
+        path = self._path(given)
         try:
-            text = path.read_text(encoding="utf-8").rstrip("\r\n")
+            data, standing = self.trust.read(path)
+            if standing.refused:
+                raise _Wrong(standing.refused, standing.fix)
+            foreign = self.standing if self.standing and self.standing.foreign and given.rank == FILE else None
+            if foreign and not standing.exposed and standing.uid != foreign.uid:
+                # It would be sent to a server of that user's choice, who could not read it otherwise.
+                raise _Wrong(
+                    f"{path} is not read, since {foreign.path}, which names it, belongs to somebody else ({foreign.foreign})",
+                    f"name it in the environment, or trust the folder: {trust.VARIABLE}={foreign.path.parent.absolute()}",
+                )
+            self._note(standing, secret=True)
+            text = data.decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             raise _Wrong(f"cannot read the secret in {path}: {_why(error)}") from None
         if not text:
@@ -522,7 +566,17 @@ class _Reader:
 
     def _secret_command(self, given: _Given) -> Secret:
         name = given.value[0]
+        if self.standing and self.standing.foreign and given.rank == FILE:
+            raise _Wrong(
+                f"the command {name!r} is not run, since {self.standing.path} belongs to somebody else ({self.standing.foreign})",
+                f"trust the folder in so many words: {trust.VARIABLE}={self.standing.path.parent.absolute()}",
+            )
         try:
+            if os.sep in name:
+                standing = self.trust.look(given.base / name)
+                if standing.refused or standing.foreign:
+                    why = standing.refused or f"it belongs to somebody else ({standing.foreign})"
+                    raise _Wrong(f"the command {name!r} is not run: {why}", standing.fix)
             done = subprocess.run(
                 given.value,
                 stdin=subprocess.DEVNULL,
@@ -564,6 +618,7 @@ class _Reader:
             adopt_index=self._plain("dlq", dlq).get("adopt_index"),
             path=self.path,
             sources=self.sources,
+            remarks=tuple(self.remarks.values()),
         )
         self._sums(settings)
         return settings
@@ -661,6 +716,8 @@ class _Reader:
                     self.wrong(other.source, other.where, f"{key} is given in the URL too", "keep one of them")
             if username is None or username.rank < url.rank:
                 username = replace(url, value=user)
+                if word and url.rank == FILE:
+                    self._holds_secret("password", word)
                 if word and (password is None or password.rank < url.rank):
                     password = replace(url, value=Secret(word))
                     self.sources["opensearch.password"] = url.source
@@ -708,13 +765,18 @@ class _Reader:
         if given is None:
             return None
         self.sources[f"{section}.{key}"] = given.source
-        path = given.base / Path(given.value).expanduser()
+        path = self._path(given)
         try:
             with path.open("rb"):
-                return path
+                standing = self.trust.look(path)
         except OSError as error:
             self.wrong(given.source, given.where, f"{key}: cannot read {path}: {_why(error)}")
             return None
+        if standing.refused:
+            self.wrong(given.source, given.where, f"{key}: {standing.refused}", standing.fix)
+            return None
+        self._note(standing, secret=key == "client_key")
+        return path
 
     def _worker(self) -> WorkerSettings:
         values = self.section("worker")
@@ -732,7 +794,6 @@ class _Reader:
     def _http(self) -> HttpSettings:
         values = self.section("http")
         found: list[Bearer] = []
-        remarks: list[str] = []
         token = self.secret("http", "token", values)
         if token is not None and not bearers.sendable(token.value.reveal()):
             self.wrong(token.source, token.where, "token: holds a blank or a character that no header carries")
@@ -742,25 +803,30 @@ class _Reader:
             found.append(Bearer("operator", "operator", token.value))
             self.sources["http.bearers"] = token.source
         if "tokens_file" in values:
-            found += self._bearers(values["tokens_file"], remarks)
+            found += self._bearers(values["tokens_file"])
             self.sources["http.bearers"] = values["tokens_file"].source
         simple = ("listen", "read_only", "anonymous_read", "rate_limit", "max_body")
         plain = self._plain("http", {key: given for key, given in values.items() if key in simple})
+        path = self._path(values["tokens_file"]) if "tokens_file" in values else None
+        remarks = [self.remarks.pop(place) for place in list(self.remarks) if place[1] == path]
         return HttpSettings(**plain, bearers=tuple(found), remarks=tuple(remarks))
 
-    def _bearers(self, given: _Given, remarks: list[str]) -> list[Bearer]:
-        """Read the file of bearer tokens; one that everybody may write is refused, one that others may read is remarked on."""
-        path = given.base / Path(given.value).expanduser()
+    @staticmethod
+    def _path(given: _Given) -> Path:
+        """Return the path that a key names; relative ones start at the folder of the file."""
+        return given.base / Path(given.value).expanduser()
+
+    def _bearers(self, given: _Given) -> list[Bearer]:
+        """Read the file of bearer tokens."""
+        path = self._path(given)
         try:
-            mode = path.stat().st_mode
-            found, wrong = bearers.parse(path.read_text(encoding="utf-8-sig"))
+            found, wrong = bearers.parse(self._read(path, secret=True).decode("utf-8-sig"))
+        except _Wrong as error:
+            self.wrong(given.source, given.where, f"tokens_file: {error.what}", error.fix)
+            return []
         except (OSError, UnicodeDecodeError) as error:
             self.wrong(given.source, given.where, f"tokens_file: cannot read {path}: {_why(error)}")
             return []
-        if mode & 0o002:
-            self.wrong(given.source, given.where, f"tokens_file: everybody may write {path}", f"chmod 600 {path}")
-        elif mode & 0o024:
-            remarks.append(f"others than its owner may read or write {path}: chmod 600 {path}")
         for one in wrong:
             line = f" line {one.line}" if one.line else ""
             self.wrong(given.source, given.where, f"tokens_file: {path}{line} {one.what}", one.fix)
@@ -905,7 +971,10 @@ class _Reader:
 
     def _read_text(self, path: Path, source: str, where: str, key: str) -> str | None:
         try:
-            return path.read_text(encoding="utf-8-sig")
+            return self._read(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
+        except _Wrong as wrong:
+            self.wrong(source, where, f"{key}: {wrong.what}", wrong.fix)
+            return None
         except (OSError, UnicodeDecodeError) as error:
             self.wrong(
                 source,

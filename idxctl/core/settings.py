@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from idxctl.core import sums
+from idxctl.core.trust import Remark
 
 
 class Secret:
@@ -129,7 +130,7 @@ class HttpSettings:
     anonymous_read: bool = False  # reading needs no token, wherever the request comes from
     rate_limit: int = 50  # requests a second of one client
     max_body: int = 65_536  # bytes of a request
-    remarks: tuple[str, ...] = ()  # what is unwise, for the log
+    remarks: tuple[Remark, ...] = ()  # what is unwise about the file of tokens; a server logs it
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ class Settings:
     sources: Mapping[str, str] = field(
         default_factory=dict
     )  # "database.url" -> "IDXCTL_DATABASE_URL", for `config show`
+    remarks: tuple[Remark, ...] = ()  # what is unwise about the files that it was read from
 
     @property
     def bytes_gone_after_seconds(self) -> float:

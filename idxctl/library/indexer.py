@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from idxctl.core import config
+from idxctl.core import config, trust
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
 from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
@@ -91,6 +91,8 @@ class Indexer:
         with the workers and queue size of ``[worker]``. Raises `ConfigError` with all that is wrong.
         """
         made = cls(config.load(environ=os.environ, path=None if path is None else Path(path)))
+        for remark in trust.not_said_yet(made.settings.remarks):
+            log.warning("%s", remark)
         if _switched_on(os.environ.get(SWITCH, "")):
             made._wanted = (made.settings.worker.workers, made.settings.worker.queue_size)
         return made

@@ -105,7 +105,7 @@ def _tell(settings: Settings, address: Address) -> None:
     people = len(settings.http.bearers)
     changes = "read-only" if settings.http.read_only or not people else f"{people} token{'' if people == 1 else 's'}"
     fact("http", f"http://{address.shown}, {changes}", address=address.shown)
-    for remark in (*settings.http.remarks, *_remarks(settings.http)):
+    for remark in (*map(str, settings.http.remarks), *_remarks(settings.http)):
         fact("http", remark)
 
 

@@ -86,9 +86,9 @@ def test_a_file_that_everybody_may_write_is_refused_and_one_that_others_may_read
     assert load(IDXCTL_HTTP_TOKENS_FILE=str(file)).http.remarks == ()
     file.chmod(0o644)
     (remark,) = load(IDXCTL_HTTP_TOKENS_FILE=str(file)).http.remarks
-    assert "chmod 600" in remark
+    assert "chmod 600" in str(remark)
     file.chmod(0o666)
-    assert "everybody may write" in problems(load, IDXCTL_HTTP_TOKENS_FILE=str(file))[0]
+    assert "can be written by everybody" in problems(load, IDXCTL_HTTP_TOKENS_FILE=str(file))[0]
     assert "cannot read" in problems(load, IDXCTL_HTTP_TOKENS_FILE="/no/such/file")[0]
 
 

@@ -28,6 +28,7 @@ from urllib.parse import unquote
 
 from crontab import CronItem, CronSlices
 
+from idxctl.core import trust
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 
 DEFAULT_NAME = "dlq-retry"
@@ -464,12 +465,15 @@ def prepare(options: Options, owner: Account, env: Mapping[str, str], *, here: b
     env_file = options.env_file
     if env_file is not None:
         env_file = _absolute(env_file)
+        _require_own(env_file, owner, env)
         named = _names_in(env_file, required=here)
         environment = {name: value for name, value in environment.items() if name not in named}
         withheld = tuple(name for name in withheld if name not in named)
-        if env_file.exists() and env_file.stat().st_mode & 0o044:
+        if env_file.exists() and trust.of(env, uid=owner.uid)[0].look(env_file).exposed:
             remarks.append(f"{env_file} can be read by other users; chmod 600 it if it holds a secret")
-    if options.config is None:
+    if options.config is not None:
+        _require_own(_absolute(options.config), owner, env, may_be_foreign=True)
+    else:
         remarks.append("no configuration file is in force; the entry runs with the settings in its line alone")
     entry = Entry(
         name=options.name,
@@ -487,6 +491,25 @@ def prepare(options: Options, owner: Account, env: Mapping[str, str], *, here: b
     )
     _check_one_line(entry)
     return entry
+
+
+def _require_own(file: Path, owner: Account, env: Mapping[str, str], *, may_be_foreign: bool = False) -> None:
+    """
+    Refuse a file that users other than *owner* could have written: cron would do what it says, as that user.
+
+    A shell runs an env file, so that one must not even belong to somebody else.
+    """
+    try:
+        standing = trust.of(env, uid=owner.uid)[0].look(file)
+    except OSError:  # not here, or not to be read: the entry's trial run says so
+        return
+    if standing.refused:
+        raise ConfigError(standing.refused, hint=standing.fix)
+    if standing.foreign and not may_be_foreign:
+        raise ConfigError(
+            f"{file} belongs to somebody else ({standing.foreign}), and cron would run it as {owner.name}",
+            hint=f"chown {owner.name} {file}; {trust.VARIABLE}={file.parent} trusts the folder",
+        )
 
 
 def _check_one_line(entry: Entry) -> None:
