@@ -232,9 +232,9 @@ MUTANTS = (
         ("tests/integration/test_generations.py::test_a_claim_that_waited_for_a_change_of_the_set_sees_it",),
         (
             _edit(_CLAIM, "SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))", "SELECT {schema}"),
-            _edit(_QUEUE, "WITH due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group\n    FROM opensearch_indexing_queue q\n",
+            _edit(_QUEUE, "WITH due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group,\n           coalesce(octet_length(q.document_id), 0) + coalesce(pg_column_size(q.payload), 0)\n           + coalesce(octet_length(q.last_error), 0) AS bytes\n    FROM opensearch_indexing_queue q\n",
                   "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || current_schema(), 0))),\n"
-                  "due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group\n    FROM locked, opensearch_indexing_queue q\n"),
+                  "due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group,\n           coalesce(octet_length(q.document_id), 0) + coalesce(pg_column_size(q.payload), 0)\n           + coalesce(octet_length(q.last_error), 0) AS bytes\n    FROM locked, opensearch_indexing_queue q\n"),
         ),
     ),
     Mutant(

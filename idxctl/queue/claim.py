@@ -18,6 +18,9 @@ SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synch
 SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))"""
 
 
+MOST_BYTES = 4 * 1024 * 1024  # of ids, payloads and errors in a batch; a thousand ordinary tasks have a fiftieth of it
+
+
 @dataclass(frozen=True)
 class Task:
     """What a claim knows of one document, its duplicates merged; of a fan-out, ``document_id`` is its kind."""
@@ -53,7 +56,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Claimed:
-    """A claim's batch, the `available_at` before which it left nothing, and how many rows it looked at."""
+    """A claim's batch, the `available_at` before which it left nothing, and how many rows it looked at; the limit where it left some for their size."""
 
     batch: Batch
     reached: datetime
@@ -147,6 +150,7 @@ def _taken(conn: Connection, take: _Take) -> Claimed | None:
             upto=take.upto,
             documents=None if take.documents is None else list(take.documents),
             limit=take.limit,
+            bytes=MOST_BYTES,
             worker=take.worker,
             lease=f"{take.lease_seconds} seconds",
         ).fetchone()

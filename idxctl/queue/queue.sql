@@ -47,8 +47,12 @@ SELECT statement_timestamp(), pg_snapshot_xmin(pg_current_snapshot())::text::big
 -- SKIP LOCKED: another claimer's tasks are not waited for. The rows are found again by ctid: they are locked and never updated.
 -- T4: nothing is taken while the sequence has not been moved to the clock in this run of the server.
 -- Of one transaction's tasks alone, where their documents and the time they were enqueued in are given.
+-- As many as come to a number of bytes, and one in any case: the arrays, and whoever holds them, have limits. Sizes are read
+-- without the values; a payload's is that of its compressed form.
 WITH due AS MATERIALIZED (
-    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group
+    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group,
+           coalesce(octet_length(q.document_id), 0) + coalesce(pg_column_size(q.payload), 0)
+           + coalesce(octet_length(q.last_error), 0) AS bytes
     FROM opensearch_indexing_queue q
     WHERE q.index_name = %(index)s AND q.priority = %(priority)s::smallint
       AND q.available_at >= coalesce(%(floor)s::timestamptz, '-infinity')
@@ -64,12 +68,16 @@ WITH due AS MATERIALIZED (
     LIMIT %(limit)s
     FOR UPDATE OF q SKIP LOCKED
 ), head AS (
-    SELECT fan_out, split_group FROM due ORDER BY available_at, id LIMIT 1
+    SELECT id, fan_out, split_group FROM due ORDER BY available_at, id LIMIT 1
+), fitting AS MATERIALIZED (
+    SELECT due.place, due.id, due.available_at,
+           due.id = head.id
+           OR sum(due.bytes) OVER (ORDER BY due.available_at, due.id ROWS UNBOUNDED PRECEDING) <= %(bytes)s AS fits
+    FROM due, head
+    WHERE due.fan_out = head.fan_out AND due.split_group IS NOT DISTINCT FROM head.split_group
 ), taken AS (
     DELETE FROM opensearch_indexing_queue q
-    WHERE q.ctid = ANY(ARRAY(
-        SELECT due.place FROM due, head
-        WHERE due.fan_out = head.fan_out AND due.split_group IS NOT DISTINCT FROM head.split_group))
+    WHERE q.ctid = ANY(ARRAY(SELECT place FROM fitting WHERE fits))
     RETURNING q.*
 ), merged AS (
     SELECT coalesce(document_id, kind) AS document_id,
@@ -94,10 +102,10 @@ SELECT nextval('opensearch_indexing_token'), %(index)s, (SELECT CASE WHEN fan_ou
 FROM merged
 HAVING count(*) > 0
 RETURNING token, kind, generations, document_ids, actions, priorities, attempts, enqueued_at, origins, last_errors, payloads,
-          coalesce((SELECT min(due.available_at) FROM due, head  -- left behind: of the other kind, or another split group
-                    WHERE due.fan_out <> head.fan_out OR due.split_group IS DISTINCT FROM head.split_group),
+          coalesce((SELECT min(due.available_at) FROM due  -- left behind: another kind or split group, or too much
+                    WHERE due.id NOT IN (SELECT id FROM fitting WHERE fits)),
                    (SELECT max(available_at) FROM merged)),
-          (SELECT count(*) FROM due), clock_timestamp()
+          CASE WHEN EXISTS (SELECT FROM fitting WHERE NOT fits) THEN %(limit)s ELSE (SELECT count(*) FROM due) END, clock_timestamp()
 
 -- name: renew
 -- A lease still held is held for longer; returns those that are. A batch that is just being settled or taken back is passed

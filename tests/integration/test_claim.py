@@ -1,5 +1,7 @@
 """Claims: what is taken, in which order, under which token; T1, G2 and the floor, on real servers."""
 
+from idxctl.queue import claim
+
 
 def rename(rig, item, name):
     rig.sql("UPDATE items SET name = %s WHERE id = %s", name, item)
@@ -48,3 +50,29 @@ def test_tasks_that_somebody_holds_locked_keep_no_others_waiting(items):
             hand.carry(one)
     hand.steps()
     assert items.at_rest()
+
+
+def test_a_claim_takes_no_more_than_it_can_hold(items):
+    """Eleven hundred ids of a megabyte would be more than an array may hold; a task before and behind them is served."""
+    items.enqueue(1)
+    items.sql(
+        "INSERT INTO opensearch_indexing_queue (index_name, document_id) "
+        "SELECT %s, i || repeat(md5(i::text), 32768) FROM generate_series(1, 12) i",
+        items.index,
+    )
+    items.sql(
+        "INSERT INTO opensearch_indexing_queue (index_name, document_id) VALUES (%s, repeat('x', 9000000))", items.index
+    )
+    items.enqueue(2)
+    taken, held = [], 0
+    while items.due():
+        (head, *_) = claim.heads(items.conn)
+        got = claim.claim(
+            items.conn, index=head.index, priority=head.priority, worker="test:1:a", limit=1000, lease_seconds=30
+        )
+        sizes = [len(task.document_id) for task in got.batch.tasks]
+        assert sum(sizes) <= claim.MOST_BYTES or len(sizes) == 1
+        taken += sizes
+        held += 1
+    assert len(taken) == 15
+    assert held < 10
