@@ -30,7 +30,7 @@ def completion(
 
     fish: idxctl completion fish > ~/.config/fish/completions/idxctl.fish
     """
-    render.out(script(shell))
+    render.script(script(shell))
 
 
 def script(shell: Shell) -> str:

@@ -71,7 +71,7 @@ def install(
     owner = cron.account(user)
     entry = cron.prepare(options, owner, os.environ, here=not only_print)
     if only_print:
-        render.out(os.fsdecode(cron.put(b"", entry.name, entry.body())).rstrip("\n"))
+        render.script(os.fsdecode(cron.put(b"", entry.name, entry.body())))
     else:
         tab = cron.Tab(owner, path=os.environ.get("PATH"))
         _tell(cron.install(tab, entry, now=_now()))

@@ -8,9 +8,10 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
-from idxctl.cli.render import clean, coloured
+from idxctl.cli.render import coloured
+from idxctl.core import legible
 
-_ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed", "load"}
+_ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed", "load", "refused"}
 
 
 class LogFormat(str, Enum):
@@ -24,7 +25,7 @@ class _Human(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         name = str(getattr(record, "fact", record.levelname.lower()))
         at = datetime.fromtimestamp(record.created, tz=timezone.utc).astimezone()
-        text = clean(record.getMessage())
+        text = legible.line(record.getMessage())
         if coloured(sys.stderr):
             colour = "33" if name in _ALARMS else "2"
             return f"\x1b[2m{at:%H:%M:%S}\x1b[0m  \x1b[{colour}m{name:<9}\x1b[0m {text}"
@@ -46,7 +47,7 @@ class _Json(logging.Formatter):
             "text": record.getMessage(),
             **getattr(record, "fields", {}),
         }
-        return orjson.dumps(fields, default=str).decode()
+        return legible.in_json(orjson.dumps(fields, default=str)).decode()
 
 
 def configure(format_: LogFormat, *, debug: bool = False) -> None:

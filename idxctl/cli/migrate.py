@@ -94,7 +94,7 @@ def sql(
         schema=settings.database.schema,
         default_index=_default_index(settings, adopt_index),
     )
-    render.out(script.rstrip("\n"))
+    render.script(script)
 
 
 def _default_index(settings: Settings, given: str | None) -> str | None:

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, Literal
 
 from idxctl.cli.state import Output, is_terminal
-from idxctl.core import durations
+from idxctl.core import durations, legible
 from idxctl.core.plain import as_json
 from idxctl.core.plain import plain_value as plain_value  # noqa: PLC0414 - commands take it from here
 
@@ -111,17 +111,9 @@ def _writes(stream: Any, text: str) -> str:
     return text
 
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def clean(text: str) -> str:
-    """Return *text* with control characters escaped: data must not steer the terminal."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found.group()):02x}", text)
-
-
 def _styled(stream: Any, text: str, style: str = "") -> None:
-    """Write one line, in *style* where colour may be used."""
-    text = _writes(stream, clean(text))
+    """Write one line, in *style* where colour may be used: data in it must neither steer the terminal nor end the line."""
+    text = _writes(stream, legible.line(text))
     if _recording is None and not (style and coloured(stream)):
         for part in _wrapped(stream, text):
             stream.write(part + "\n")
@@ -148,6 +140,12 @@ def out(text: str = "") -> None:
     _styled(sys.stdout, text)
 
 
+def script(text: str) -> None:
+    """Write lines that are to be run or copied, such as SQL."""
+    for line in text.rstrip("\n").split("\n"):
+        sys.stdout.write(_writes(sys.stdout, legible.escaped(line)) + "\n")
+
+
 def say(text: str) -> None:
     """Write a line of talk to stderr."""
     _styled(sys.stderr, text)
@@ -166,7 +164,7 @@ def error(message: str, *, hint: str | None = None) -> None:
 
 
 def _labelled(label: str, text: str, style: str) -> None:
-    first, *rest = clean(text).split("\n")
+    first, *rest = legible.escaped(text).split("\n")
     if sys.stderr is None:
         return
     if coloured(sys.stderr):
@@ -192,7 +190,7 @@ def headline(mark: Mark | None, text: str, output: Output = Output.TABLE) -> Non
         return
     from rich.text import Text
 
-    told = _writes(sys.stdout, clean(text))
+    told = _writes(sys.stdout, legible.line(text))
     _console(sys.stdout).print(Text.assemble((symbol, _COLOURS[mark]), " ", told))
 
 
@@ -256,9 +254,9 @@ _READS: Mapping[str, Callable[[Any], str]] = {
     "bytes": durations.format_bytes,
     "rate": durations.format_rate,
     "time": lambda value: (
-        value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else str(value)
+        value.astimezone().strftime("%Y-%m-%d %H:%M:%S") if isinstance(value, datetime) else legible.line(str(value))
     ),
-    "state": str,
+    "state": lambda value: legible.line(str(value)),
 }
 
 
@@ -276,7 +274,8 @@ def shown(value: Any, kind: Kind = "text") -> str:
         return _READS["time"](value)
     if isinstance(value, (list, tuple)):
         return ", ".join(shown(item) for item in value)
-    return clean(str(plain_value(value)))
+    text = str(plain_value(value))
+    return legible.escaped(text) if kind == "text" else legible.line(text)
 
 
 # --- data --------------------------------------------------------------------------------------------------------------
@@ -373,16 +372,34 @@ def _csv_value(value: Any) -> Any:
         return "true" if value else "false"
     if isinstance(value, (dict, list)):
         return as_json(value).decode().rstrip("\n")
-    return value
+    return _no_formula(value) if isinstance(value, str) else value
+
+
+_FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")  # as spreadsheets take them, full width too
+_A_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _no_formula(text: str) -> str:
+    """Return a cell that a spreadsheet shows and does not run: an apostrophe stands before what begins like a formula."""
+    begins = _FORMULA.match(text) is not None and _A_NUMBER.fullmatch(text) is None
+    return ("'" if begins else "") + legible.escaped(text)
+
+
+def _cells(rows: Sequence[Any], columns: Sequence[Column]) -> list[list[str]]:
+    """Return what a table shows, a line a cell: a second one could pass for a row."""
+    return [
+        [legible.line(shown(_field(row, column.key), column.kind).replace("\n", " ")) for column in columns]
+        for row in rows
+    ]
 
 
 def _tabulated(rows: Sequence[Any], columns: Sequence[Column], output: Output) -> None:
     from tabulate import tabulate
 
     markdown = output is Output.MARKDOWN
-    cells = [[shown(_field(row, column.key), column.kind).replace("\n", " ") for column in columns] for row in rows]
+    cells = _cells(rows, columns)
     if markdown:
-        cells = [[cell.replace("\\", "\\\\").replace("|", "\\|") for cell in line] for line in cells]
+        cells = [[_no_markup(cell) for cell in line] for line in cells]
     text = tabulate(
         cells,
         headers=[column.heading for column in columns],
@@ -395,9 +412,14 @@ def _tabulated(rows: Sequence[Any], columns: Sequence[Column], output: Output) -
         _styled(sys.stdout, line.rstrip())
 
 
+def _no_markup(cell: str) -> str:
+    """Return a cell of a markdown table that ends no cell, and makes no link, image or element."""
+    return re.sub(r"([\\|`\[\]!])", r"\\\1", cell).replace("&", "&amp;").replace("<", "&lt;")
+
+
 def _rich_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     console = _console(sys.stdout)
-    cells = [[_writes(sys.stdout, shown(_field(row, column.key), column.kind)) for column in columns] for row in rows]
+    cells = [[_writes(sys.stdout, cell) for cell in line] for line in _cells(rows, columns)]
     if is_terminal(sys.stdout) and _narrowest(cells, columns) > console.width:
         for position, row in enumerate(rows):
             if position:
@@ -411,7 +433,7 @@ def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int
     """Return the width below which the table would be shreds: words may wrap, figures may not."""
     total = 1
     for position, column in enumerate(columns):
-        longest = max(len(column.heading), *(len(line) for row in cells for line in row[position].split("\n")))
+        longest = max(len(column.heading), *(len(row[position]) for row in cells))
         total += 2 + (longest if column.kind != "text" else min(longest, _NARROWEST))
     return total
 

@@ -141,7 +141,9 @@ class State:
             if unattended:
                 return
             raise UsageError(f"this needs a yes, and there is no terminal to ask on: {question}", hint=f"add {flag}")
-        sys.stderr.write(f"{question} [y/N] ")
+        from idxctl.core import legible
+
+        sys.stderr.write(f"{legible.line(question)} [y/N] ")
         sys.stderr.flush()
         answer = sys.stdin.readline()
         if not answer:  # Ctrl-D leaves the cursor behind the question

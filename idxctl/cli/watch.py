@@ -94,7 +94,7 @@ def sql() -> None:
     with current().connect() as conn:
         migrate.require(conn)
         script = engine(conn, plan(conn, settings.indexes, path=settings.path), list(settings.indexes))
-    render.out(script.rstrip("\n"))
+    render.script(script)
 
 
 def _watches(number: int) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
+from idxctl.core import legible
 from idxctl.core.settings import Secret
 
 
@@ -39,8 +40,8 @@ def as_json(value: Any, *, indent: bool = False) -> bytes:
 
     plain = plain_value(value)
     try:
-        return orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0))
+        text = orjson.dumps(plain, option=orjson.OPT_APPEND_NEWLINE | (orjson.OPT_INDENT_2 if indent else 0))
     except orjson.JSONEncodeError:
-        if indent:
-            return json.dumps(plain, ensure_ascii=False, indent=2).encode() + b"\n"
-        return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+        layout: dict[str, Any] = {"indent": 2} if indent else {"separators": (",", ":")}
+        text = json.dumps(plain, ensure_ascii=False, **layout).encode("utf-8", "surrogatepass") + b"\n"
+    return legible.in_json(text)

@@ -191,7 +191,7 @@ def test_data_cannot_steer_the_terminal(capsys):
     render.say("two \x9b1m")
     captured = capsys.readouterr()
     assert not {"\x1b", "\x9b", "\x07"} & set(captured.out + captured.err)
-    assert "\\x1b[2Jgone\\x0dx" in captured.out
+    assert "\\x1b[2Jgone\\rx" in captured.out
 
 
 # --- on a terminal -----------------------------------------------------------------------------------------------------
