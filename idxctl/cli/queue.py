@@ -16,7 +16,7 @@ from idxctl.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from idxctl.queue.stats import IndexStats, QueueStats
+    from idxctl.queue.stats import IndexStats, OtherNames, QueueStats
     from idxctl.worker.janitor import WorkerRow
 
 app = plain_app(help="See, add and cancel the tasks that wait.")
@@ -33,9 +33,12 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
     with current().connect() as conn:
         migrate.require(conn)
         requests.check_known(conn, current().settings, index)
-        found, workers = engine.stats(conn, index=index), janitor.alive(conn)
-    if render.is_data(output):
-        render.record(shapes.queue(found, workers), ["queued", "in_flight", "oldest_age_seconds"], output)
+        found, workers = engine.stats(conn, index=index, known=current().settings.indexes), janitor.alive(conn)
+    if output is Output.JSON:
+        render.json(shapes.queue(found, workers))
+        return
+    if render.is_data(output):  # a row an index: what a program that reads lines is after
+        render.table([*shapes.queue_rows(found, workers)], shapes.QUEUE_COLUMNS, output)
         return
     render.headline(*_answer(found, workers), output)
     if found.by_index:
@@ -45,6 +48,8 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
             Column("oldest_age_seconds", "oldest", "age"), Column("dead", kind="count"), Column("state"),
         ]  # fmt: skip
         render.table([_row(one, workers) for one in found.by_index], columns, output)
+    if found.other:
+        render.out(_others(found.other))
     if found.dead:
         render.next_step("idxctl dlq stats says more of the dead letters.", output)
 
@@ -66,6 +71,8 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     unindexable = [one for one in found.by_index if one.queued and not one.indexable]
     if unindexable and not any(one.queued and one.indexable for one in found.by_index):
         return "warn", f"{count}{oldest}: {unindexable[0].index} has no generation yet; idxctl reindex makes one"
+    if found.other and found.other.queued and not any(one.queued for one in found.by_index):
+        return "warn", f"{count}{oldest}: nothing takes them, there is no index of {_names(found.other)}"
     if not workers:
         return ("warn" if found.queued else "ok"), f"{count}{oldest}; no worker is running" + (
             ": idxctl worker start" if found.queued else ""
@@ -88,21 +95,22 @@ def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
 
 
 def _state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
-    if one.pauses:
-        held = one.pauses[0]
-        if held["cause"] == "operator":
-            return f"paused: {held['reason']}"
-        wait = max(float(held["next_probe_seconds"] or 0), 0.0)
-        return f"blocked, next try in {wait:.0f} s"
-    if not one.indexable:
-        return "no generation yet"
-    broken = _breaker(workers)
-    if broken is not None:
-        probe = broken.get("next_probe_seconds")
-        return (
-            "circuit " + str(broken["state"]) + (f", next probe in {float(probe):.0f} s" if probe is not None else "")
-        )
-    return "flowing" if workers else ""
+    from idxctl.operate import shapes
+
+    return shapes.state(one, workers)
+
+
+def _names(other: OtherNames) -> str:
+    return "that name" if other.names == 1 else f"these {other.names:,} names"
+
+
+def _others(other: OtherNames) -> str:
+    """Return the line on names that are no index, and who they are as far as that is a line."""
+    more = ", …" if other.names > len(other.examples) else ""
+    return (
+        f"{other.names:,} other name{'' if other.names == 1 else 's'} ({', '.join(other.examples)}{more}), neither configured "
+        f"nor built: {other.queued:,} queued, {other.dead:,} dead"
+    )
 
 
 @app.command("list", epilog=exits())

@@ -14,7 +14,7 @@ _IN_JSON = re.compile(f"[{_BEYOND_ASCII}{_WIDE}]")
 # The same in UTF-8, to see at the speed of a memory scan that there is nothing to do.
 _IN_JSON_BYTES = re.compile(
     rb"[\x7f]|\xc2[\x80-\x9f\xad]|\xd8\x9c|\xe1\xa0\x8e|\xe2\x80[\x8b\x8e\x8f\xa8-\xae]|\xe2\x81[\xa0-\xaf]|\xef\xbb\xbf"
-    rb"|\xef\xbf[\xb9-\xbb]|\xf3\xa0[\x80\x81]"
+    rb"|\xef\xbf[\xb9-\xbb]|\xf3\xa0[\x80\x81]|\xed[\xa0-\xbf]"
 )
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 

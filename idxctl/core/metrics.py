@@ -15,6 +15,8 @@ from itertools import product
 PREFIX = "opensearch_indexing_"
 ACTIONS = ("index", "delete")
 MODES = ("sync", "async")
+OTHER = "other"  # the index that is named where there is none of that name, or too many
+MOST_INDEXES = 1000  # labels that Prometheus is given of them: each makes some eighty series
 
 
 class Kind(Enum):

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from idxctl.core.metrics import COUNTED, MODES, Kind, Metric
+from idxctl.core.metrics import COUNTED, MODES, MOST_INDEXES, OTHER, Kind, Metric
 
 
 @dataclass
@@ -42,8 +42,10 @@ class Tally:
 
     def know(self, indexes: Iterable[str]) -> None:
         """Make the children of *indexes*, at zero."""
-        for index in set(indexes) - self._known:
+        for index in sorted(set(indexes) - self._known - {OTHER}):
             with self._lock:
+                if len(self._known) >= MOST_INDEXES:
+                    return
                 self._known.add(index)
                 for metric in COUNTED:
                     for labels in metric.children(index, self._modes):
@@ -54,18 +56,26 @@ class Tally:
 
     def add(self, metric: Metric, *labels: str, amount: float = 1.0) -> None:
         """Count *amount* more."""
+        labels = self._bounded(metric, labels)
         with self._lock:
             values = self._counters[metric.name]
             values[labels] = values.get(labels, 0.0) + amount
 
     def observe(self, metric: Metric, values: Iterable[float], *labels: str) -> None:
         """Sort *values* into the metric's buckets."""
-        bounds = metric.buckets
+        bounds, labels = metric.buckets, self._bounded(metric, labels)
         with self._lock:
             into = self._distribution(metric, labels)
             for value in values:
                 into.counts[bisect_left(bounds, value)] += 1
                 into.sum += value
+
+    def _bounded(self, metric: Metric, labels: tuple[str, ...]) -> tuple[str, ...]:
+        """Return labels of which there are not too many: what is counted of yet another index is `OTHER`'s."""
+        if metric.labels[:1] != ("index",) or labels[0] in self._known:
+            return labels
+        self.know([labels[0]])
+        return labels if labels[0] in self._known else (OTHER, *labels[1:])
 
     def _distribution(self, metric: Metric, labels: tuple[str, ...]) -> Distribution:
         found = self._histograms[metric.name].get(labels)

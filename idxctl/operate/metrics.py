@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from idxctl.core import metrics
 from idxctl.core.metrics import Gauges
@@ -15,18 +15,17 @@ SQL = load("idxctl.operate", "metrics.sql")
 _STATEMENT_TIMEOUT = "5s"  # a scrape is over by then; a queue that long to count is alarming enough
 
 
-def read(conn: Connection, *, capacity: int, indexes: Iterable[str] = ()) -> Gauges:
+def read(conn: Connection, *, capacity: int, indexes: Collection[str] = ()) -> Gauges:
     """
-    Return every gauge of every index; those named and empty are there at 0.
+    Return every gauge of every index; those named and empty are there at 0, and names that are no index are one, `other`.
 
     *capacity* is the queue's where no live worker names one. One transaction that reads only.
     """
     with conn.transaction(read_only=True, local={"statement_timeout": _STATEMENT_TIMEOUT}):
-        queue = {one.index: one for one in stats.stats(conn).by_index}
+        found = stats.stats(conn, known=indexes)
         workers = janitor.alive(conn)
         runs = {index: (documents, failed) for index, documents, failed in conn.run(SQL["reindexes"])}
-    empty = stats.IndexStats("", 0, 0, 0, 0, 0, 0, None, 0, indexable=False)
-    rows = {name: queue.get(name, empty) for name in sorted({*queue, *runs, *indexes})}
+    rows = _bounded(found, {*runs, *indexes})
     return {
         metrics.POSTGRES_UP.name: {(): 1.0},
         metrics.QUEUE_SIZE.name: {(name,): one.queue_size for name, one in rows.items()},
@@ -46,6 +45,34 @@ def read(conn: Connection, *, capacity: int, indexes: Iterable[str] = ()) -> Gau
         metrics.REINDEX_DOCUMENTS.name: {(name,): runs.get(name, (0, 0))[0] for name in rows},
         metrics.REINDEX_FAILED.name: {(name,): runs.get(name, (0, 0))[1] for name in rows},
     }
+
+
+def _bounded(found: stats.QueueStats, more: Iterable[str]) -> dict[str, stats.IndexStats]:
+    """
+    Return what is told of each index, and of all that would be too many labels under one name: `metrics.OTHER`.
+
+    That is what stands under names that are no index, and indexes beyond `metrics.MOST_INDEXES`.
+    """
+    queue = {one.index: one for one in found.by_index}
+    empty = stats.IndexStats("", 0, 0, 0, 0, 0, 0, None, 0, indexable=False)
+    names = sorted({*queue, *more})
+    rows = {name: queue.get(name, empty) for name in names[: metrics.MOST_INDEXES]}
+    folded: list[stats.IndexStats | stats.OtherNames] = [
+        queue[one] for one in names[metrics.MOST_INDEXES :] if one in queue
+    ]
+    folded += [found.other] if found.other is not None else []
+    if not folded:
+        return rows
+    folded += [rows[metrics.OTHER]] if metrics.OTHER in rows else []  # an index that is called so
+    rows[metrics.OTHER] = stats.IndexStats(
+        metrics.OTHER,
+        queued=sum(one.queued for one in folded), due=0, queue_size=sum(one.queue_size for one in folded), later=0, fan_outs=0,
+        in_flight=sum(one.in_flight for one in folded),
+        oldest_age_seconds=max((one.oldest_age_seconds or 0.0 for one in folded), default=None),
+        dead=sum(one.dead for one in folded), indexable=False,
+        pauses=[pause for one in folded if isinstance(one, stats.IndexStats) for pause in one.pauses],
+    )  # fmt: skip
+    return rows
 
 
 UNREADABLE: Gauges = {metrics.POSTGRES_UP.name: {(): 0.0}}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from idxctl.core.metrics import OTHER
 from idxctl.core.plain import plain_value
-from idxctl.queue.stats import QueueStats
+from idxctl.queue.stats import IndexStats, QueueStats
 from idxctl.worker.janitor import WorkerRow
 
 _HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
@@ -15,6 +16,40 @@ _HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
 def queue(found: QueueStats, workers: Sequence[WorkerRow]) -> dict[str, Any]:
     """Return the queue with the number of live workers, and the breaker of one that found OpenSearch failing."""
     return {**plain_value(found), "workers": len(workers), "breaker": plain_value(breaker(workers))}
+
+
+QUEUE_COLUMNS = (
+    "index", "queued", "due", "queue_size", "later", "fan_outs", "in_flight", "oldest_age_seconds", "dead", "indexable",
+    "state", "pause", "pause_reason", "pause_since", "workers",
+)  # fmt: skip
+
+
+def queue_rows(found: QueueStats, workers: Sequence[WorkerRow]) -> Iterator[dict[str, Any]]:
+    """Yield a row an index, with its state and its pause; names that are no index are one row, `other`."""
+    for one in found.by_index:
+        row = plain_value(one)
+        pause = (row.pop("pauses") or [{}])[0]
+        held = {"pause": pause.get("cause"), "pause_reason": pause.get("reason"), "pause_since": pause.get("since")}
+        yield {**row, "state": state(one, workers), **held, "workers": len(workers)}
+    if found.other is not None:
+        row = {**dict.fromkeys(QUEUE_COLUMNS), **plain_value(found.other)}
+        yield {**row, "index": OTHER, "indexable": False, "state": "no such index", "workers": len(workers)}
+
+
+def state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
+    """Return in a few words whether an index's tasks flow, and what keeps them."""
+    if one.pauses:
+        held = one.pauses[0]
+        if held["cause"] == "operator":
+            return f"paused: {held['reason']}"
+        return f"blocked, next try in {max(float(held['next_probe_seconds'] or 0), 0.0):.0f} s"
+    if not one.indexable:
+        return "no generation yet"
+    broken = breaker(workers)
+    if broken is None:
+        return "flowing" if workers else ""
+    probe = broken.get("next_probe_seconds")
+    return f"circuit {broken['state']}" + (f", next probe in {float(probe):.0f} s" if probe is not None else "")
 
 
 def breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:

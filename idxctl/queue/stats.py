@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -32,8 +32,25 @@ class IndexStats:
 
 
 @dataclass(frozen=True)
+class OtherNames:
+    """Tasks and letters under names that are no index: neither configured nor built. Whoever may enqueue may make them up."""
+
+    names: int
+    queued: int
+    queue_size: int
+    in_flight: int
+    oldest_age_seconds: float | None
+    dead: int
+    examples: list[str]
+
+
+@dataclass(frozen=True)
 class QueueStats:
-    """The whole queue. ``queue_size`` is what the capacity of workers and library is measured against."""
+    """
+    The whole queue. ``queue_size`` is what the capacity of workers and library is measured against.
+
+    ``by_index`` has every index that is configured or was built; what stands under any other name is in ``other``.
+    """
 
     queued: int
     in_flight: int
@@ -41,6 +58,7 @@ class QueueStats:
     queue_size: int
     dead: int
     by_index: list[IndexStats]
+    other: OtherNames | None = None
 
 
 @dataclass(frozen=True)
@@ -60,23 +78,40 @@ class QueuedTask:
     last_error: str | None
 
 
-def stats(conn: Connection, *, index: str | None = None) -> QueueStats:
-    """Return what waits and what is under way, of one index or all; documents in flight are counted one by one."""
-    rows = [_index(row) for row in conn.run(SQL["by_index"], index=index)]
-    ages = [row.oldest_age_seconds for row in rows if row.oldest_age_seconds is not None]
+def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = ()) -> QueueStats:
+    """
+    Return what waits and what is under way, of one index or all; documents in flight are counted one by one.
+
+    *known*: names that are configured, beside those that the database knows. An index that is asked for is known.
+    """
+    names = [*known, index] if index is not None else list(known)
+    found = conn.run(SQL["by_index"], index=index, known=names).fetchall()
+    rows = [_index(row) for row in found if row[0] is not None]
+    other = next((_other(row) for row in found if row[0] is None), None)
+    counted: list[IndexStats | OtherNames] = [*rows, *([other] if other is not None else [])]
+    ages = [one.oldest_age_seconds for one in counted if one.oldest_age_seconds is not None]
     return QueueStats(
-        queued=sum(row.queued for row in rows),
-        in_flight=sum(row.in_flight for row in rows),
+        queued=sum(one.queued for one in counted),
+        in_flight=sum(one.in_flight for one in counted),
         oldest_age_seconds=max(ages, default=None),
-        queue_size=sum(row.queue_size for row in rows),
-        dead=sum(row.dead for row in rows),
+        queue_size=sum(one.queue_size for one in counted),
+        dead=sum(one.dead for one in counted),
         by_index=rows,
+        other=other,
     )
 
 
 def _index(row: Row) -> IndexStats:
-    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses = row
-    return IndexStats(name, queued, due, size, later, fan_outs, int(in_flight), oldest, dead, indexable, pauses or [])
+    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses, _, _ = row
+    return IndexStats(
+        name, int(queued), int(due), int(size), int(later), int(fan_outs), int(in_flight), oldest, int(dead), indexable,
+        pauses or [],
+    )  # fmt: skip
+
+
+def _other(row: Row) -> OtherNames:
+    _, queued, _, size, _, _, in_flight, oldest, dead, _, _, names, examples = row
+    return OtherNames(names, int(queued), int(size), int(in_flight), oldest, int(dead), examples)
 
 
 def tasks(conn: Connection, *, index: str | None = None, limit: int) -> list[QueuedTask]:

@@ -1,6 +1,11 @@
 -- name: by_index
 -- What waits and what is under way, by index, with why it does not move. The queue is read once: it may have millions of rows.
-WITH q AS MATERIALIZED (
+-- Whoever may enqueue may name an index that there is not: such names are one row, the last, with how many they are.
+WITH known AS MATERIALIZED (
+    SELECT index_name FROM opensearch_indexing_generations
+    UNION SELECT index_name FROM opensearch_indexing_watches WHERE removed_at IS NULL
+    UNION SELECT unnest(%(known)s::text[])
+), q AS MATERIALIZED (
     SELECT index_name, count(*) AS queued,
            count(*) FILTER (WHERE available_at <= clock_timestamp()) AS due,
            count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
@@ -16,6 +21,16 @@ WITH q AS MATERIALIZED (
     GROUP BY b.index_name
 ), d AS MATERIALIZED (
     SELECT index_name, count(*) AS dead FROM opensearch_indexing_dlq GROUP BY index_name
+), names AS MATERIALIZED (
+    SELECT n.index_name, n.index_name IN (SELECT index_name FROM known) AS known
+    FROM (
+        SELECT index_name FROM q
+        UNION SELECT index_name FROM f
+        UNION SELECT index_name FROM d
+        UNION SELECT index_name FROM opensearch_indexing_generations WHERE state <> 'retired'
+        UNION SELECT index_name FROM opensearch_indexing_watches WHERE removed_at IS NULL
+    ) AS n
+    WHERE %(index)s::text IS NULL OR n.index_name = %(index)s
 )
 SELECT names.index_name,
        coalesce(q.queued, 0), coalesce(q.due, 0), coalesce(q.urgent, 0), coalesce(q.later, 0), coalesce(q.fan_outs, 0),
@@ -25,19 +40,27 @@ SELECT names.index_name,
        EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = names.index_name AND g.state <> 'retired'),
        (SELECT jsonb_agg(jsonb_build_object('cause', s.cause, 'reason', s.reason, 'since', s.paused_at,
                          'next_probe_seconds', extract(epoch FROM s.probe_at - clock_timestamp())) ORDER BY s.cause DESC)
-        FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name)
-FROM (
-    SELECT index_name FROM q
-    UNION SELECT index_name FROM f
-    UNION SELECT index_name FROM d
-    UNION SELECT index_name FROM opensearch_indexing_generations WHERE state <> 'retired'
-    UNION SELECT index_name FROM opensearch_indexing_watches WHERE removed_at IS NULL
-) AS names
+        FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name),
+       1, NULL::text[]
+FROM names
 LEFT JOIN q ON q.index_name = names.index_name
 LEFT JOIN f ON f.index_name = names.index_name
 LEFT JOIN d ON d.index_name = names.index_name
-WHERE %(index)s::text IS NULL OR names.index_name = %(index)s
-ORDER BY names.index_name
+WHERE names.known
+UNION ALL
+SELECT NULL,
+       coalesce(sum(q.queued), 0), coalesce(sum(q.due), 0), coalesce(sum(q.urgent), 0), coalesce(sum(q.later), 0),
+       coalesce(sum(q.fan_outs), 0), coalesce(sum(f.in_flight), 0),
+       extract(epoch FROM clock_timestamp() - least(min(q.oldest), min(f.oldest)))::float8,
+       coalesce(sum(d.dead), 0), false, NULL, count(*),
+       (array_agg(names.index_name ORDER BY q.queued DESC NULLS LAST, names.index_name))[1:5]
+FROM names
+LEFT JOIN q ON q.index_name = names.index_name
+LEFT JOIN f ON f.index_name = names.index_name
+LEFT JOIN d ON d.index_name = names.index_name
+WHERE NOT names.known
+HAVING count(*) > 0
+ORDER BY 1
 
 -- name: list
 -- Tasks in the order of their claims.

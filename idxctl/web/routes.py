@@ -53,7 +53,11 @@ class Endpoint:
 
 def _status(backend: Backend, _who: Who, _given: Given) -> Any:
     conn = backend.connection()
-    shown = shapes.indexer(stats.stats(conn), janitor.alive(conn), capacity=backend.settings.worker.queue_size)
+    shown = shapes.indexer(
+        stats.stats(conn, known=backend.settings.indexes),
+        janitor.alive(conn),
+        capacity=backend.settings.worker.queue_size,
+    )
     return {**shown, "healthy": shown["healthy"] and not backend.stopping}
 
 
@@ -130,7 +134,7 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
     conn = _asked(backend, given)
-    return shapes.queue(stats.stats(conn, index=given["index"]), janitor.alive(conn))
+    return shapes.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), janitor.alive(conn))
 
 
 def _workers(backend: Backend, _who: Who, _given: Given) -> Any:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+
 import pytest
 
 from idxctl.core import metrics
@@ -67,6 +71,10 @@ def test_a_retry_that_serve_indexes_itself_is_counted(items):
 
 
 def test_children_stand_at_zero_before_the_first_failure_and_for_indexes_that_only_the_database_knows(items):
+    items.sql(
+        "INSERT INTO opensearch_indexing_watches OVERRIDING SYSTEM VALUE SELECT (jsonb_populate_record(w, "
+        '\'{"index_name": "elsewhere", "id": 9999}\')).* FROM opensearch_indexing_watches w LIMIT 1'
+    )
     items.sql("SELECT opensearch_indexing_enqueue('elsewhere', '1')")
     with served(items.settings) as api:
         page = api.metrics()
@@ -76,6 +84,40 @@ def test_children_stand_at_zero_before_the_first_failure_and_for_indexes_that_on
         assert set(failures.values()) == {0}
     assert value(page, "queue_size", index="elsewhere") == 1
     assert value(page, "reindex_running", index=items.index) == 0  # its first one is over
+
+
+def test_names_that_are_no_index_are_one_label_however_many_somebody_makes_up(items, idxctl):
+    items.sql("SELECT opensearch_indexing_enqueue('made-up-' || n, '1') FROM generate_series(1, 20000) n")
+    items.enqueue(1, 2)
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    with served(items.settings) as api:
+        page = api.metrics()
+        asked = api.get("/queue/stats").json
+    assert set(series(page, "queue_size")) == {f'index="{items.index}"', 'index="other"'}
+    assert value(page, "queue_size", index="other") == 20000
+    assert value(page, "queue_size", index=items.index) == 2
+    assert not any("made-up" in key for key in page)
+    assert not any('index="other"' in key for key in series(page, "failure_total"))
+    assert (asked["queued"], [one["index"] for one in asked["by_index"]]) == (20002, [items.index])
+    assert asked["other"].items() >= {"names": 20000, "queued": 20000}.items()
+    assert len(asked["other"]["examples"]) == 5
+    told = idxctl("queue", "stats").stdout
+    assert "20,000 other names (made-up-1, " in told
+    assert len(told.splitlines()) < 10
+
+
+def test_rows_of_queue_stats_hold_each_index_with_its_state_and_its_pause(items, idxctl):
+    items.sql("SELECT opensearch_indexing_enqueue('=made+up', '1')")
+    items.enqueue(1, 2)
+    pause.block(items.conn, items.index, reason="disk", by="x", probe_after_seconds=60)
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    lines = [json.loads(line) for line in idxctl("queue", "stats", "-o", "ndjson").stdout.splitlines()]
+    cells = list(csv.DictReader(io.StringIO(idxctl("queue", "stats", "-o", "csv").stdout)))
+    for rows in (lines, cells):
+        assert [(one["index"], int(one["queued"])) for one in rows] == [(items.index, 2), ("other", 1)]
+        assert (rows[0]["pause"], rows[0]["pause_reason"]) == ("blocked", "disk")
+        assert rows[0]["state"].startswith("blocked, next try in")
+        assert rows[0]["pause_since"]
 
 
 def test_gauges_are_what_the_database_holds(items):

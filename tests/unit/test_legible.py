@@ -48,7 +48,8 @@ def test_a_line_is_one_line_and_steers_nothing(text):
 def test_json_means_the_same_and_is_one_line(text):
     document = json.dumps({"text": text}, ensure_ascii=False).encode("utf-8", "surrogatepass")
     told = legible.in_json(document)
-    assert json.loads(told) == {"text": text}
+    halves = [one["text"].encode("utf-16", "surrogatepass") for one in (json.loads(told), {"text": text})]
+    assert halves[0] == halves[1]  # two halves that stand together are one character
     assert not set(told.decode()) & set(STEERING)
 
 

@@ -85,6 +85,15 @@ def test_children_stand_at_zero_from_the_start():
     assert len(tally.counters(metrics.FAILURE)) == 2 * 2 * len(metrics.FAILURE.reasons)
 
 
+def test_more_indexes_than_prometheus_should_be_given_are_one():
+    tally = Tally(f"index-{number}" for number in range(metrics.MOST_INDEXES + 500))
+    tally.add(metrics.SUCCESS, "yet-another", "index", "async", amount=3)
+    tally.observe(metrics.LATENCY, [1.0], "yet-another", "async")
+    assert len({labels[0] for labels in tally.counters(metrics.SUCCESS)}) == metrics.MOST_INDEXES + 1
+    assert tally.counters(metrics.SUCCESS)["other", "index", "async"] == 3
+    assert ("other", "async") in tally.histograms(metrics.LATENCY)
+
+
 def test_what_was_indexed_is_counted_by_action_and_its_latency_by_mode():
     tally = counted(
         Outcomes([task(1), task(2), task(3, action="delete", age=20)]),
