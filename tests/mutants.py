@@ -359,7 +359,7 @@ MUTANTS = (
     Mutant(
         "PgBouncer: settings of the session",
         (_BOUNCER,),
-        (_edit(_CONNECT, '["set_config(%s, %s, true)"]', '["set_config(%s, %s, false)"]'),),
+        (_edit(_CONNECT, '["pg_catalog.set_config(%s, %s, true)"]', '["pg_catalog.set_config(%s, %s, false)"]'),),
     ),
     Mutant(
         "PgBouncer: locks of the session",
@@ -412,7 +412,7 @@ MUTANTS = (
     Mutant(
         "an aggregate is taken for a key",
         ("tests/integration/test_capture_odd_tables.py::test_a_key_that_takes_many_rows_together_is_refused",),
-        (_edit("idxctl/capture/probe.py", "        _require_row_by_row(conn, table, text)\n", ""),),
+        (_edit("idxctl/capture/probe.py", "        _require_row_by_row(conn, table, text, path)\n", ""),),
     ),
     Mutant(
         "a lookup's columns are stored under the writer's settings",

@@ -3,20 +3,22 @@
 SELECT to_regclass(%(queue)s) IS NOT NULL AND to_regclass(%(watches)s) IS NOT NULL
 
 -- name: search_path
--- The schemas that names resolve in, in this session; the session's own temporary one is no place for shared names.
-SELECT coalesce(array_agg(s), '{}') FROM unnest(current_schemas(false)) s WHERE s NOT LIKE 'pg\_temp%%'
+-- The schemas that names resolve in, in this session; the session's own temporary one is no place for shared names. Run under
+-- the session's own search path, not pinned.
+SELECT coalesce(pg_catalog.array_agg(s), '{}') FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s
+WHERE NOT pg_catalog.starts_with(s::pg_catalog.text, 'pg_temp')
 
 -- name: resolve
--- The table a name means here, if any.
-SELECT to_regclass(%(name)s)::oid
+-- The table a name means, if any, under the application's search path.
+SELECT pg_catalog.to_regclass(%(name)s)::pg_catalog.oid
 
 -- name: table_names
 -- Tables somebody could mean, for "did you mean".
-SELECT c.relname, n.nspname, pg_table_is_visible(c.oid)
+SELECT c.relname, n.nspname, n.nspname = ANY(%(path)s::name[])
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p') AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\_%%'
-ORDER BY pg_table_is_visible(c.oid) DESC, n.nspname, c.relname
+ORDER BY n.nspname = ANY(%(path)s::name[]) DESC, n.nspname, c.relname
 LIMIT %(most)s
 
 -- name: table
@@ -25,7 +27,11 @@ SELECT n.nspname, c.relname, c.relkind::text, c.relpersistence::text, c.relispar
        pg_has_role(c.relowner, 'USAGE'),
        has_table_privilege(c.oid, 'TRIGGER'),
        EXISTS (SELECT FROM pg_subscription_rel s WHERE s.srrelid = c.oid),
-       (SELECT p.inhparent::regclass::text FROM pg_inherits p WHERE p.inhrelid = c.oid ORDER BY p.inhseqno LIMIT 1),
+       (SELECT CASE WHEN s.nspname = 'public' THEN u.relname::text ELSE format('%%s.%%s', s.nspname, u.relname) END
+        FROM pg_inherits p
+        JOIN pg_class u ON u.oid = p.inhparent
+        JOIN pg_namespace s ON s.oid = u.relnamespace
+        WHERE p.inhrelid = c.oid ORDER BY p.inhseqno LIMIT 1),
        n.nspname IN ('pg_catalog', 'information_schema') OR n.nspname LIKE 'pg\_toast%%'
 FROM pg_class c
 JOIN pg_namespace n ON n.oid = c.relnamespace

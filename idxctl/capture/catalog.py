@@ -10,7 +10,7 @@ from psycopg import pq
 
 from idxctl.core import keys
 from idxctl.core.errors import SchemaError
-from idxctl.postgres.connect import Connection
+from idxctl.postgres.connect import PIN, Connection
 from idxctl.postgres.named import load
 
 SQL = load("idxctl.capture", "capture.sql")
@@ -135,8 +135,8 @@ def members(conn: Connection, oid: int) -> tuple[Member, ...]:
 
 
 def search_path(conn: Connection) -> tuple[str, ...]:
-    """Return the schemas in which names resolve in this session."""
-    row = conn.run(SQL["search_path"]).fetchone()
+    """Return the schemas in which names resolve in this session, where nothing has pinned them."""
+    row = conn.execute(SQL["search_path"].qualified(conn.schema)).fetchone()
     return tuple(row[0]) if row else ()
 
 
@@ -150,12 +150,12 @@ def require_tables(conn: Connection) -> None:
 
 @contextlib.contextmanager
 def thrown_away(conn: Connection) -> Iterator[None]:
-    """Undo, at its end, all that is done inside: in a transaction of its own, or in a savepoint of the open one."""
+    """Undo, at its end, all that is done inside: in a transaction of its own, pinned, or in a savepoint of the open one."""
     nested = conn.raw.info.transaction_status != pq.TransactionStatus.IDLE
     begin, end = (
         ("SAVEPOINT idxctl_probe", "ROLLBACK TO SAVEPOINT idxctl_probe; RELEASE SAVEPOINT idxctl_probe")
         if nested
-        else ("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", "ROLLBACK")
+        else (f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {PIN}", "ROLLBACK")
     )
     conn.execute(begin)
     try:

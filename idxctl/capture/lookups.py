@@ -2,7 +2,8 @@
 The queries that workers run for a watch after the commit: keys of changed rows (C1), and keys that became due with time.
 
 They are made from the stored definition, which may be that of a watch since removed. Run them in a READ COMMITTED
-transaction, with `local_settings` in force.
+transaction, with `local_settings` in force: the watch's own SQL sees the path of its installation, so what stands around it
+names pg_catalog for every function and operator.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def expansion(
     assert one.keys is not None
     outputs = [f'k."k{place}"' for place in range(len(one.key_types))]
     id_ = keys.document_id_sql(outputs, one.key_types)
-    values = [f"{literal(name)}, e.v -> {place}" for place, name in enumerate(one.columns)]
-    objects = " || ".join(
+    values = [f"{literal(name)}, e.v OPERATOR(pg_catalog.->) {place}" for place, name in enumerate(one.columns)]
+    objects = " OPERATOR(pg_catalog.||) ".join(
         f"pg_catalog.jsonb_build_object({', '.join(values[place : place + _PAIRS])})"
         for place in range(0, len(values), _PAIRS)
     )
@@ -79,7 +80,7 @@ def passed(
     id_ = keys.document_id_sql(expressions, one.key_types)
     return sql.SQL(
         "SELECT DISTINCT due.id FROM (SELECT {id} AS id FROM {table} AS {alias} "
-        "WHERE {alias}.{at} <= {upto} AND ({after}::timestamptz IS NULL OR {alias}.{at} > {after})) AS due WHERE due.id IS NOT NULL"
+        "WHERE {alias}.{at} OPERATOR(pg_catalog.<=) {upto} AND ({after}::timestamptz IS NULL OR {alias}.{at} OPERATOR(pg_catalog.>) {after})) AS due WHERE due.id IS NOT NULL"
     ).format(
         id=_raw(id_),
         table=sql.Identifier(schema, table),

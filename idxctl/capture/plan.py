@@ -194,6 +194,7 @@ class _Look:
         self.index = index
         self.watch = watch
         self.path = path
+        self.names_see = ", ".join(catalog.quoted(name) for name in path)  # what the configuration's SQL sees
         self.table: Table | None = None
         self.members: tuple[Member, ...] = ()
         self.problems: list[Problem] = []
@@ -250,7 +251,7 @@ class _Look:
 
     def _resolved(self) -> int | None:
         try:
-            with catalog.thrown_away(self.conn):
+            with catalog.thrown_away(self.conn), self.conn.under(self.names_see):
                 row = self.conn.run(SQL["resolve"], name=self.watch.table).fetchone()
         except PostgresRefused as error:
             self._wrong(f"table name {self.watch.table!r} cannot be read: {error.detail}", hint=_NAME_HINT)
@@ -262,7 +263,7 @@ class _Look:
 
     def _nearest_table(self) -> str:
         known: dict[str, str] = {}
-        for name, schema, visible in self.conn.run(SQL["table_names"], most=_NAMES_SEARCHED):
+        for name, schema, visible in self.conn.run(SQL["table_names"], path=list(self.path), most=_NAMES_SEARCHED):
             written = _as_written(name) if visible else f"{_as_written(schema)}.{_as_written(name)}"
             known.setdefault(name, written)
             known.setdefault(f"{schema}.{name}", f"{_as_written(schema)}.{_as_written(name)}")
@@ -360,7 +361,7 @@ class _Look:
             )
             return made
         try:
-            looked = probe.expression(self.conn, table, self.watch.key_sql)
+            looked = probe.expression(self.conn, table, self.watch.key_sql, self.names_see)
         except PostgresRefused as error:
             self._wrong(
                 f"PostgreSQL refuses key_sql over table {table.label}: {error.detail}", "key_sql", error.hint or ""
@@ -388,7 +389,7 @@ class _Look:
     def _by_query(self, table: Table, made: Definition) -> Definition:
         assert self.watch.keys is not None
         try:
-            looked = probe.keys_query(self.conn, table, self.watch.keys)
+            looked = probe.keys_query(self.conn, table, self.watch.keys, self.names_see)
         except PostgresRefused as error:
             self._wrong(
                 f"PostgreSQL refuses the keys query over table {table.label}: {error.detail}", "keys", error.hint or ""

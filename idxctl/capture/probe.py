@@ -38,14 +38,17 @@ class KeysQuery:
     reads: tuple[tuple[str, str], ...]  # other tables: schema and name
 
 
-def expression(conn: Connection, table: Table, text: str) -> Expression:
+def expression(conn: Connection, table: Table, text: str, path: str) -> Expression:
     """Look at an expression over a row of *table*; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
-        require_one_query(conn, f"SELECT\n{text}\nFROM {table.qualified} AS {quoted(table.name)}")
-        view = _view(conn, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}")
+        with conn.under(path):
+            require_one_query(conn, f"SELECT\n{text}\nFROM {table.qualified} AS {quoted(table.name)}")
+        view = _view(
+            conn, path, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}"
+        )
         (of,) = columns(conn, view)
         found, whole, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
-        _require_row_by_row(conn, table, text)
+        _require_row_by_row(conn, table, text, path)
         (user_code,) = conn.run(SQL["view_functions"], query=view).fetchone() or (False,)
         reads = _tables(conn, view, but=table)
         # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
@@ -56,10 +59,10 @@ def expression(conn: Connection, table: Table, text: str) -> Expression:
     return Expression(resolved, of, read, reads, user_code)
 
 
-def _require_row_by_row(conn: Connection, table: Table, text: str) -> None:
+def _require_row_by_row(conn: Connection, table: Table, text: str, path: str) -> None:
     """Let PostgreSQL refuse what takes many rows together, where it would: an aggregate, a window function."""
     try:
-        with thrown_away(conn):
+        with thrown_away(conn), conn.under(path):
             conn.execute(
                 f"SELECT FROM {table.qualified} AS {quoted(table.name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode()
             )
@@ -68,14 +71,15 @@ def _require_row_by_row(conn: Connection, table: Table, text: str) -> None:
             raise
 
 
-def keys_query(conn: Connection, table: Table, query: str) -> KeysQuery:
+def keys_query(conn: Connection, table: Table, query: str, path: str) -> KeysQuery:
     """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
-        changed = _view(conn, "changed", f"SELECT * FROM {table.qualified}")
-        require_one_query(conn, bare(query))
-        cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")
+        changed = _view(conn, path, "changed", f"SELECT * FROM {table.qualified}")
+        with conn.under(path):
+            require_one_query(conn, bare(query))
+            cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")
         names = [quoted(f"k{place}") for place in range(len(cursor.description or ()))]
-        view = _view(conn, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")
+        view = _view(conn, path, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")
         found, whole, reads_changed = conn.run(SQL["view_columns"], changed=changed, query=view).fetchone() or (
             (),
             True,
@@ -90,9 +94,10 @@ def keys_query(conn: Connection, table: Table, query: str) -> KeysQuery:
         )
 
 
-def _view(conn: Connection, name: str, query: str) -> int:
-    """Make a temporary view; one of this name shadows every table of that name."""
-    conn.execute(f"CREATE TEMPORARY VIEW {name} AS {query}".encode())
+def _view(conn: Connection, path: str, name: str, query: str) -> int:
+    """Make a temporary view of SQL that sees *path*; one of this name shadows every table of that name."""
+    with conn.under(path):
+        conn.execute(f"CREATE TEMPORARY VIEW {name} AS {query}".encode())
     row = conn.execute("SELECT pg_catalog.to_regclass(%s)::oid", (f"pg_temp.{name}",)).fetchone()
     assert row is not None
     return int(row[0])

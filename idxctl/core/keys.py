@@ -101,6 +101,7 @@ def document_id_sql(expressions: Sequence[str], types: Sequence[str]) -> str:
     """
     Return the SQL expression of the id of a key given by *expressions* of *types*; NULL when any part is.
 
+    Every function and operator is pg_catalog's in so many words: the expression may stand beside SQL of the application's.
     COLLATE "C", or a column with a case-insensitive collation would make DISTINCT drop one of two ids, and replace() fail.
     """
     texts = [_text_sql(each, of) for each, of in zip(expressions, types, strict=True)]
@@ -109,7 +110,15 @@ def document_id_sql(expressions: Sequence[str], types: Sequence[str]) -> str:
             f"""pg_catalog.replace(pg_catalog.replace({each} COLLATE pg_catalog."C", '%', '%25'), ':', '%3A')"""
             for each in texts
         ]
-    return "(" + " || ':' || ".join(texts) + ') COLLATE pg_catalog."C"'
+    return "(" + _BESIDE.join(texts) + ') COLLATE pg_catalog."C"'
+
+
+_BESIDE = " OPERATOR(pg_catalog.||) ':' OPERATOR(pg_catalog.||) "
+
+
+def type_sql(type_name: str) -> str:
+    """Return the SQL name of a key's type: PostgreSQL's own with its schema, where the language has no word for it."""
+    return f"pg_catalog.{type_name}" if type_name in {"oid", "text", "name", "uuid", "date"} else type_name
 
 
 def _text_sql(expression: str, type_name: str) -> str:

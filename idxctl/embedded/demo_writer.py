@@ -129,7 +129,7 @@ class Writer:
 
 def _new_listing(conn: Connection, given: Mapping[str, Any]) -> int:
     """Insert a listing with an image and an attribute, in one transaction."""
-    with conn.transaction():
+    with conn.raw.transaction():  # an application's: under its own search path
         row = conn.execute(_INSERT, given).fetchone()
         assert row is not None
         conn.execute(_CHILDREN, {**given, "listing": row[0]})

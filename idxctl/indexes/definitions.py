@@ -78,10 +78,10 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
     Raises `DocumentError` for a query that cannot run, lacks its columns or has a key that does not round-trip.
     """
     query = bare(index.document)
-    with conn.transaction(read_only=True):
-        local = dict(
-            zip(("search_path", *_RENDER_SETTINGS), conn.run(SQL["render_settings"]).fetchone() or (), strict=True)
-        )
+    settings = (
+        conn.execute(SQL["render_settings"].qualified(conn.schema)).fetchone() or ()
+    )  # of the session, not pinned
+    local = dict(zip(("search_path", *_RENDER_SETTINGS), settings, strict=True))
     with conn.transaction(local=local, read_only=True):
         columns = _columns(conn, index, query)
     key = index.key or ("document_id",)
@@ -152,10 +152,10 @@ def _check_routing(conn: Connection, index: IndexSettings, key_type: str) -> Non
     """T7: routing is an expression over document_id alone."""
     if index.routing is None:
         return
-    over = f"FROM (SELECT NULL::{key_type} AS document_id) AS r LIMIT 0"
+    over = f"FROM (SELECT NULL::{keys.type_sql(key_type)} AS document_id) AS r LIMIT 0"
     try:
         require_one_query(conn, f"SELECT {index.routing}\n{over}")
-        conn.execute(f"SELECT ({index.routing}\n)::text {over}".encode())
+        conn.execute(f"SELECT ({index.routing}\n)::pg_catalog.text {over}".encode())
     except PostgresRefused as error:
         raise DocumentError(
             f"index {index.name}: routing = {index.routing!r} does not run: {error.detail} [{error.sqlstate}]",

@@ -1,14 +1,15 @@
 -- name: render_settings
--- All that the text of a document may depend on, as it is in this session.
-SELECT (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) s),
-       current_setting('TimeZone'), current_setting('DateStyle'), current_setting('IntervalStyle'),
-       current_setting('extra_float_digits'), current_setting('bytea_output')
+-- All that the text of a document may depend on, as it is in this session: run under its own search path, not pinned.
+SELECT (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s::pg_catalog.text), ', ')
+        FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s),
+       pg_catalog.current_setting('TimeZone'), pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'),
+       pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('bytea_output')
 
 -- name: type_names
--- Types by number, in the order given.
-SELECT format_type(t.oid, NULL), t.typtype::text
-FROM unnest(%(oids)s::oid[]) WITH ORDINALITY AS wanted(oid, place)
-JOIN pg_type t ON t.oid = wanted.oid
+-- Types by number, in the order given; their names as the document query's own search path has them.
+SELECT pg_catalog.format_type(t.oid, NULL), t.typtype::pg_catalog.text
+FROM pg_catalog.unnest(%(oids)s::pg_catalog.oid[]) WITH ORDINALITY AS wanted(oid, place)
+JOIN pg_catalog.pg_type t ON t.oid OPERATOR(pg_catalog.=) wanted.oid
 ORDER BY wanted.place
 
 -- name: lock_shared

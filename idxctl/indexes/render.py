@@ -7,6 +7,9 @@ microsecond or two a document.
 
 Every read runs in a transaction of its own, READ COMMITTED, with the settings stored in the definition (G1) and
 ``row_security = off``, so that a policy is an error and not "no row: delete" (C5).
+
+The definition's search path is the application's, for its document query and routing alone. All that we put around them is
+in the same statement, and so names pg_catalog for every function, operator and type: see `idxctl.postgres.connect`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ _GROUP = 64  # documents a message, where they are small ...
 _SMALL_BYTES = 32 * 1024  # ... on average
 _LARGE_BYTES = 256 * 1024  # a document of more is a message of its own in any case
 _ASKS_WITHOUT_ERROR = 160000  # the release from which a value can be tried without an error
+_AND = sql.SQL("OPERATOR(pg_catalog.||)")
 _UNKNOWN = 100  # documents in a first read, when nothing is known of their size
 
 
@@ -177,9 +181,11 @@ def possible_ids(conn: Connection, definition: Definition, ids: Sequence[str]) -
     if not parts:
         return []
     columns = [sql.Identifier(f"c{place}") for place in range(width)]
-    query = sql.SQL("SELECT i.n FROM unnest({arrays}) WITH ORDINALITY AS i ({names}, n) WHERE {valid}").format(
+    query = sql.SQL("SELECT i.n FROM ROWS FROM ({arrays}) WITH ORDINALITY AS i ({names}, n) WHERE {valid}").format(
         arrays=sql.SQL(", ").join(
-            sql.SQL("{}::pg_catalog.text[]").format(sql.Literal([values[place] for values in parts.values()]))
+            sql.SQL("pg_catalog.unnest({}::pg_catalog.text[])").format(
+                sql.Literal([values[place] for values in parts.values()])
+            )
             for place in range(width)
         ),
         names=sql.SQL(", ").join(columns),
@@ -196,7 +202,7 @@ def possible_ids(conn: Connection, definition: Definition, ids: Sequence[str]) -
 def _labels(conn: Connection, definition: Definition) -> dict[str, set[str]]:
     """Return the labels of the enums among the key's types."""
     query = sql.SQL(
-        "SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid = {}::pg_catalog.regtype"
+        "SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) {}::pg_catalog.regtype"
     )
     plain = keys.PLAIN_TYPES
     with conn.transaction(local=definition.local, read_only=True):
@@ -302,29 +308,34 @@ def _fields(message: bytes | bytearray | memoryview) -> tuple[bytes | None, byte
 def _lines(definition: Definition, condition: sql.Composable, token: int | None) -> sql.Composed:
     """Return the query for two columns: the id as a JSON string, and the document's lines."""
     ident = id_text(definition)
-    body: sql.Composable = sql.SQL("d.document::text")
+    body: sql.Composable = sql.SQL("d.document::pg_catalog.text")
     if definition.document_type == "json":  # may hold raw line breaks between tokens; inside strings they are escaped
-        body = sql.SQL("translate(d.document::text, E'\\n\\r', '  ')")
-    name: sql.Composable = sql.SQL("to_json({})").format(ident)
+        body = sql.SQL("pg_catalog.translate(d.document::pg_catalog.text, E'\\n\\r', '  ')")
+    name: sql.Composable = sql.SQL("pg_catalog.to_json({})").format(ident)
     routing = _routing_over(definition, ident) if definition.routing is not None else None
     if token is None and routing is not None:
-        name = sql.SQL("json_build_array({}, ({})::text)").format(ident, routing)
+        name = sql.SQL("pg_catalog.json_build_array({}, ({})::pg_catalog.text)").format(ident, routing)
     if token is not None:
         route: sql.Composable = sql.SQL("''")
         if routing is not None:
-            route = sql.SQL("""coalesce(',"routing":' || to_json(({})::text)::text, '')""").format(routing)
+            route = sql.SQL(
+                "coalesce(',\"routing\":' OPERATOR(pg_catalog.||) "
+                "pg_catalog.to_json(({})::pg_catalog.text)::pg_catalog.text, '')"
+            ).format(routing)
         # external_gte and not external: the same token may reach a document twice, after an unknown outcome.
         body = sql.SQL(
-            """'{{"index":{{"_id":' || to_json({ident})::text || {version} || {routing} || E'}}}}\\n' || {body}"""
+            """'{{"index":{{"_id":' {and_} pg_catalog.to_json({ident})::pg_catalog.text """
+            """{and_} {version} {and_} {routing} {and_} E'}}}}\\n' {and_} {body}"""
         ).format(
+            and_=_AND,
             ident=ident,
             version=sql.Literal(f',"version":{token},"version_type":"external_gte"'),
             routing=route,
             body=body,
         )
-    return sql.SQL("SELECT {name}::text AS k, {body} || E'\\n' AS t FROM {rows} WHERE {condition}").format(
-        name=name, body=body, rows=rows_of(definition), condition=condition
-    )
+    return sql.SQL(
+        "SELECT {name}::pg_catalog.text AS k, {body} {and_} E'\\n' AS t FROM {rows} WHERE {condition}"
+    ).format(name=name, body=body, and_=_AND, rows=rows_of(definition), condition=condition)
 
 
 def _grouped(lines: sql.Composed, group: int) -> sql.Composed:
@@ -334,13 +345,17 @@ def _grouped(lines: sql.Composed, group: int) -> sql.Composed:
     The window keeps the planner from rendering a document twice, once to test it for NULL.
     """
     if group == 1:
-        return sql.SQL("SELECT '[' || k || ']', t, NULL::text FROM ({}) AS l").format(lines)
+        return sql.SQL("SELECT '[' {and_} k {and_} ']', t, NULL::pg_catalog.text FROM ({lines}) AS l").format(
+            and_=_AND, lines=lines
+        )
     return sql.SQL(
-        "SELECT '[' || string_agg(k, ',') FILTER (WHERE octet_length(t) <= {large}) || ']', "
-        "string_agg(t, '') FILTER (WHERE octet_length(t) <= {large}), "
-        "'[' || string_agg(k, ',') FILTER (WHERE octet_length(t) > {large}) || ']' "
-        "FROM (SELECT k, t, (row_number() OVER () - 1) / {group} AS g FROM ({lines}) AS l) AS n GROUP BY g"
-    ).format(large=sql.Literal(_LARGE_BYTES), group=sql.Literal(group), lines=lines)
+        "SELECT '[' {and_} pg_catalog.string_agg(k, ',') FILTER (WHERE n.small) {and_} ']', "
+        "pg_catalog.string_agg(t, '') FILTER (WHERE n.small), "
+        "'[' {and_} pg_catalog.string_agg(k, ',') FILTER (WHERE NOT n.small) {and_} ']' "
+        "FROM (SELECT k, t, pg_catalog.octet_length(t) OPERATOR(pg_catalog.<=) {large} AS small, "
+        "(pg_catalog.row_number() OVER () OPERATOR(pg_catalog.-) 1) OPERATOR(pg_catalog./) {group} AS g "
+        "FROM ({lines}) AS l) AS n GROUP BY g"
+    ).format(and_=_AND, large=sql.Literal(_LARGE_BYTES), group=sql.Literal(group), lines=lines)
 
 
 def _routing_over(definition: Definition, ident: sql.Composable) -> sql.Composed:
@@ -357,9 +372,10 @@ def routings(conn: Connection, definition: Definition, ids: Sequence[str]) -> di
     """Return the routing, as JSON, of ids that may have no row: deletes are routed as well (T7)."""
     if definition.routing is None or not ids:
         return {}
-    kind = sql.SQL("text") if definition.composite else sql.SQL(definition.key_types[0])
+    kind = sql.SQL(keys.type_sql("text" if definition.composite else definition.key_types[0]))
     query = sql.SQL(
-        "SELECT id, to_json((SELECT ({expression}\n) FROM (SELECT id::{kind} AS document_id) AS r)::text)::text FROM unnest({ids}::text[]) AS id"
+        "SELECT id, pg_catalog.to_json((SELECT ({expression}\n) FROM (SELECT id::{kind} AS document_id) AS r)"
+        "::pg_catalog.text)::pg_catalog.text FROM pg_catalog.unnest({ids}::pg_catalog.text[]) AS id"
     ).format(expression=sql.SQL(definition.routing), kind=kind, ids=sql.Literal(list(ids)))
     try:
         with conn.transaction(local=definition.local, read_only=True):
@@ -389,10 +405,10 @@ def _wanted(definition: Definition, ids: Sequence[str]) -> sql.Composable:
     A composite key's parts are compared column by column; a concatenation would miss the index.
     """
     if not definition.composite:
-        return sql.SQL("{} = ANY({}::text[]::{}[])").format(
+        return sql.SQL("{} OPERATOR(pg_catalog.=) ANY({}::pg_catalog.text[]::{}[])").format(
             key_columns(definition)[0],
             sql.Literal(list(ids)),
-            sql.SQL(definition.key_types[0]),
+            sql.SQL(keys.type_sql(definition.key_types[0])),
         )
     width = len(definition.key)
     parts = [keys.key_parts(one, width) for one in ids if one.count(":") == width - 1]
@@ -400,28 +416,32 @@ def _wanted(definition: Definition, ids: Sequence[str]) -> sql.Composable:
         return sql.SQL("false")
     columns = sql.SQL(", ").join(key_columns(definition))
     arrays = sql.SQL(", ").join(
-        sql.SQL("{}::text[]::{}[]").format(sql.Literal([part[place] for part in parts]), sql.SQL(kind))
+        sql.SQL("pg_catalog.unnest({}::pg_catalog.text[]::{}[])").format(
+            sql.Literal([part[place] for part in parts]), sql.SQL(keys.type_sql(kind))
+        )
         for place, kind in enumerate(definition.key_types)
     )
-    return sql.SQL("({}) IN (SELECT * FROM unnest({}))").format(columns, arrays)
+    return sql.SQL("ROW({}) OPERATOR(pg_catalog.=) ANY (SELECT * FROM ROWS FROM ({}) AS wanted)").format(
+        columns, arrays
+    )
 
 
 def between(definition: Definition, after: Sequence[str] | None, upto: Sequence[str] | None) -> sql.Composable:
     """Return the condition for keys after *after* (exclusive; None: from the first) up to *upto* (inclusive; None: to the last)."""
-    row = sql.SQL("({})").format(sql.SQL(", ").join(key_columns(definition)))
+    row = sql.SQL("({})" if len(definition.key) == 1 else "ROW({})").format(sql.SQL(", ").join(key_columns(definition)))
     parts: list[sql.Composable] = []
     if after is not None:
-        parts.append(sql.SQL("{} > {}").format(row, key_literal(definition, after)))
+        parts.append(sql.SQL("{} OPERATOR(pg_catalog.>) {}").format(row, key_literal(definition, after)))
     if upto is not None:
-        parts.append(sql.SQL("{} <= {}").format(row, key_literal(definition, upto)))
+        parts.append(sql.SQL("{} OPERATOR(pg_catalog.<=) {}").format(row, key_literal(definition, upto)))
     return sql.SQL(" AND ").join(parts) if parts else sql.SQL("true")
 
 
 def key_literal(definition: Definition, values: Sequence[str]) -> sql.Composed:
     """Return a key, given as the text of its parts, in the key's own types."""
-    return sql.SQL("({})").format(
+    return sql.SQL("({})" if len(values) == 1 else "ROW({})").format(
         sql.SQL(", ").join(
-            sql.SQL("{}::text::{}").format(sql.Literal(value), sql.SQL(kind))
+            sql.SQL("{}::pg_catalog.text::{}").format(sql.Literal(value), sql.SQL(keys.type_sql(kind)))
             for value, kind in zip(values, definition.key_types, strict=True)
         )
     )
@@ -437,7 +457,7 @@ def next_boundary(
     """
     names = key_columns(definition)
     query = sql.SQL("SELECT {texts} FROM {rows} WHERE {condition} ORDER BY {names} OFFSET {skip} LIMIT 1").format(
-        texts=sql.SQL(", ").join(sql.SQL("{}::text").format(name) for name in names),
+        texts=sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(name) for name in names),
         rows=rows_of(definition),
         condition=between(definition, after, None),
         names=sql.SQL(", ").join(names),

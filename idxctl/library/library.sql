@@ -1,12 +1,14 @@
 -- name: append
 -- Tasks for documents in the caller's transaction, by the function that needs no rights on the tables; returns the time they
--- were enqueued in, in microseconds. A target list is computed from left to right; OFFSET 0 keeps it whole.
-SELECT CAST(extract(epoch FROM min(t.began)) * 1000000 AS bigint), CAST(extract(epoch FROM max(t.ended)) * 1000000 AS bigint)
+-- were enqueued in, in microseconds. A target list is computed from left to right; OFFSET 0 keeps it whole. It runs under
+-- the caller's search path, whatever that is.
+SELECT CAST(extract(epoch FROM pg_catalog.min(t.began)) OPERATOR(pg_catalog.*) 1000000 AS bigint),
+       CAST(extract(epoch FROM pg_catalog.max(t.ended)) OPERATOR(pg_catalog.*) 1000000 AS bigint)
 FROM (
-    SELECT clock_timestamp() AS began,
-           opensearch_indexing_enqueue(CAST(%(index)s AS text), i.id, CAST(%(action)s AS text)) AS done,
-           clock_timestamp() AS ended
-    FROM unnest(CAST(%(ids)s AS text[])) AS i (id)
+    SELECT pg_catalog.clock_timestamp() AS began,
+           opensearch_indexing_enqueue(CAST(%(index)s AS pg_catalog.text), i.id, CAST(%(action)s AS pg_catalog.text)) AS done,
+           pg_catalog.clock_timestamp() AS ended
+    FROM pg_catalog.unnest(CAST(%(ids)s AS pg_catalog.text[])) AS i (id)
     OFFSET 0
 ) AS t
 

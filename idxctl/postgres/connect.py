@@ -4,6 +4,12 @@ Connections to PostgreSQL, and the one place where the driver's errors become ou
 A connection is in autocommit; a transaction is opened by `Connection.transaction`, READ COMMITTED in so many words (T1),
 with its settings by ``SET LOCAL`` alone. Nothing is prepared and no session state is kept, so that PgBouncer in
 transaction mode may stand in between.
+
+Our own SQL is *pinned*: it runs under a search path of PostgreSQL's own functions and operators alone. An exact match in
+another schema beats a polymorphic function of pg_catalog (``to_json(text)``, ``unnest(text[])``) or one that needs a cast
+(``numeric * integer``): whoever may create functions in a schema of the session's path would otherwise run code as us. Only
+what the application wrote, document queries and watches, sees the application's path; what we wrap around it names
+pg_catalog in so many words.
 """
 
 from __future__ import annotations
@@ -16,6 +22,7 @@ from typing import Any
 
 import psycopg
 from psycopg import errors as pg
+from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_dumps
 
@@ -27,6 +34,8 @@ from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
+PINNED = "pg_catalog, pg_temp"  # temporary objects last: the path would have them first if it did not name them
+PIN = f"SET LOCAL search_path = {PINNED}"
 _RIGHTS_HINT = "run it as the owner of idxctl's tables, or have that role grant the right"
 _ROW_SECURITY_HINT = (
     "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
@@ -45,24 +54,46 @@ class Connection:
         self.schema = schema
 
     def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
-        """Run a named statement; a server's or the network's no is raised as ours."""
+        """Run a named statement, pinned; a server's or the network's no is raised as ours."""
         with translated(statement.name):
-            return self.raw.execute(statement.qualified(self.schema), parameters)
+            return self._pinned(statement.qualified(self.schema), parameters)
+
+    def pinned(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
+        """Run SQL of ours that has no name, pinned as `run` does."""
+        with translated("statement"):
+            return self._pinned(query, parameters)
 
     def execute(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
-        """Run SQL made with `psycopg.sql`, or without parameters as it stands."""
+        """Run SQL as it stands: under the search path of the transaction, outside of one under the session's own."""
         with translated("statement"):
             return self.raw.execute(query, parameters)
+
+    def _pinned(self, query: Any, parameters: Any) -> psycopg.Cursor[Row]:
+        """
+        Run *query* under the pinned path, which an open transaction of ours has set.
+
+        Outside of one the path travels with it, in one message, which the server carries out as one transaction: no round
+        trip more, and nothing is left in the session. The protocol that sends parameters apart takes one statement a
+        message, so they are written into the text, as `psycopg.sql.Literal` does.
+        """
+        if self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            return self.raw.execute(query, parameters)
+        text = query if isinstance(query, bytes) else _text(query, self.raw)
+        cursor = psycopg.ClientCursor(self.raw)
+        cursor.execute(_PIN_AND + text, parameters)
+        cursor.nextset()
+        return cursor
 
     @contextlib.contextmanager
     def transaction(self, *, local: Mapping[str, str] | None = None, read_only: bool = False) -> Iterator[None]:
         """
-        Open a READ COMMITTED transaction, whatever the server's default; roll back on an exception.
+        Open a READ COMMITTED transaction, whatever the server's default, pinned; roll back on an exception.
 
-        *local* are settings in force until its end.
+        *local* are settings in force until its end, a search path for the application's SQL among them.
         """
         with translated("transaction"):
             begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + (" READ ONLY" if read_only else " READ WRITE")
+            begin += f"; {PIN}"
             begin += self.let_go
             self.raw.execute(begin.encode())
             try:
@@ -72,6 +103,13 @@ class Connection:
                 self.rollback()
                 raise
             self.raw.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def under(self, search_path: str) -> Iterator[None]:
+        """Let SQL of the application's see *search_path* meanwhile, in an open transaction; an exception is to end that."""
+        self._set_locally({"search_path": search_path})
+        yield
+        self._set_locally({"search_path": PINNED})
 
     @property
     def let_go(self) -> str:
@@ -112,14 +150,14 @@ class Connection:
     def _set_locally(self, settings: Mapping[str, str]) -> None:
         """Set all of them in one statement: a batch's read has a dozen, and each round trip is paid by every batch."""
         if settings:
-            calls = ", ".join(["set_config(%s, %s, true)"] * len(settings))
+            calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
             self.raw.execute(f"SELECT {calls}".encode(), [part for pair in settings.items() for part in pair])
 
     def _settings(self, names: Sequence[str]) -> dict[str, str]:
         """Return what settings are now, in one statement as well."""
         if not names:
             return {}
-        calls = ", ".join(["current_setting(%s)"] * len(names))
+        calls = ", ".join(["pg_catalog.current_setting(%s)"] * len(names))
         row = self.raw.execute(f"SELECT {calls}".encode(), names).fetchone()
         assert row is not None
         return dict(zip(names, row, strict=True))
@@ -193,7 +231,7 @@ def _json(value: Any) -> str:
 
 def _current_schema(raw: PatientConnection) -> str:
     raw.patience = CONNECT_TIMEOUT_SECONDS  # a part of connecting
-    row = raw.execute("SELECT current_schema()").fetchone()
+    row = raw.execute("SELECT pg_catalog.current_schema()").fetchone()
     raw.patience = None
     if row is None or row[0] is None:
         raw.close()
@@ -203,6 +241,13 @@ def _current_schema(raw: PatientConnection) -> str:
             hint="set [database] schema in idxctl.toml",
         )
     return str(row[0])
+
+
+_PIN_AND = f"{PIN};\n".encode()
+
+
+def _text(query: Any, raw: PatientConnection) -> bytes:
+    return query.as_bytes(raw) if isinstance(query, sql.Composable) else str(query).encode()
 
 
 def describe(settings: DatabaseSettings) -> str:

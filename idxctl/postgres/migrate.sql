@@ -77,7 +77,8 @@ WHERE seen_at > clock_timestamp() - interval '60 s' AND state <> 'stopped' ORDER
 
 -- name: capture_triggers
 -- Tables of the application whose writes run our functions.
-SELECT DISTINCT t.tgrelid::regclass::text
+SELECT DISTINCT CASE WHEN s.nspname = 'public' THEN c.relname::text ELSE format('%%s.%%s', s.nspname, c.relname) END
 FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+JOIN pg_class c ON c.oid = t.tgrelid JOIN pg_namespace s ON s.oid = c.relnamespace
 WHERE NOT t.tgisinternal AND n.nspname = %(schema)s AND starts_with(p.proname, %(prefix)s)
 ORDER BY 1;

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Any
 
 from idxctl.core.points import reach
-from idxctl.postgres.connect import Connection, translated
+from idxctl.postgres.connect import PIN, Connection, translated
 from idxctl.queue import SQL, tokens
 
 # One round trip. A weaker synchronous_commit would let a token be drawn twice after a crash of the server (T2).
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE{let_go};
+_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {pin}{let_go};
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local');
 SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))"""
 
@@ -136,7 +136,7 @@ class _Take:
 
 
 def _taken(conn: Connection, take: _Take) -> Claimed | None:
-    begin = _BEGIN.format(schema="'" + conn.schema.replace("'", "''") + "'", let_go=conn.let_go)
+    begin = _BEGIN.format(pin=PIN, schema="'" + conn.schema.replace("'", "''") + "'", let_go=conn.let_go)
     born = time.monotonic()  # before the token is drawn: bytes may seem older than they are, never younger (T3)
     with translated("claim"):
         conn.raw.execute(begin.encode())

@@ -62,7 +62,7 @@ def catch_up_with_clock(conn: Connection) -> int | None:
     lag, known = float(row[0]), bool(row[1])
     if known and lag < _FAR_BEHIND_SECONDS:
         return None
-    clock = conn.execute(b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
+    clock = conn.pinned(b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
     assert clock is not None
     why = f"the sequence lay {lag:.0f} s behind the clock"
     why = why if known else f"PostgreSQL was started anew; {why}"

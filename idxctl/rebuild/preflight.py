@@ -12,6 +12,7 @@ from typing import Any
 
 from psycopg import sql
 
+from idxctl.core import keys
 from idxctl.core.errors import ConfigError, DocumentError, PostgresRefused
 from idxctl.core.settings import IndexSettings
 from idxctl.indexes import generations
@@ -80,7 +81,7 @@ def check_query(conn: Connection, index: str, definition: Definition) -> tuple[i
         whole = _explain(conn, sql.SQL("SELECT 1 FROM {}").format(rows_of(definition)))
     with conn.transaction(local={**local, "enable_seqscan": "off", "enable_bitmapscan": "on"}, read_only=True):
         by_key = _explain(conn, _sample(definition))
-        sizes = {node["Relation Name"]: _size(conn, node) for node in _nodes(by_key) if _misses(node)}
+    sizes = {node["Relation Name"]: _size(conn, node) for node in _nodes(by_key) if _misses(node)}
     warnings = []
     for table, size in sorted(sizes.items()):
         message = f"index {index}: reading documents by key scans the whole of {table} (about {size:,} rows)"
@@ -94,7 +95,7 @@ def check_query(conn: Connection, index: str, definition: Definition) -> tuple[i
 def _sample(definition: Definition) -> sql.Composed:
     """Return the read of one document by its key, with values that any type takes: NULL."""
     condition = sql.SQL(" AND ").join(
-        sql.SQL("{} = ANY(ARRAY[NULL, NULL]::{}[])").format(column, sql.SQL(kind))
+        sql.SQL("{} OPERATOR(pg_catalog.=) ANY(ARRAY[NULL, NULL]::{}[])").format(column, sql.SQL(keys.type_sql(kind)))
         for column, kind in zip(key_columns(definition), definition.key_types, strict=True)
     )
     return sql.SQL("SELECT d.document FROM {} WHERE {}").format(rows_of(definition), condition)
@@ -122,7 +123,7 @@ def _misses(node: Mapping[str, Any]) -> bool:
 
 def _size(conn: Connection, node: Mapping[str, Any]) -> int:
     table = sql.Identifier(node.get("Schema", "public"), node["Relation Name"]).as_string(None)
-    row = conn.execute(
+    row = conn.pinned(
         "SELECT greatest(reltuples, 0)::bigint FROM pg_class WHERE oid = to_regclass(%s)", (table,)
     ).fetchone()
     return int(row[0]) if row else 0

@@ -422,7 +422,7 @@ class _Run:
         return {row[0] for row in self.conn.run(SQL["generation_failures"], generation=self.generation.id)}
 
     def _now(self) -> datetime:
-        row = self.conn.execute(b"SELECT clock_timestamp()").fetchone()
+        row = self.conn.pinned(b"SELECT clock_timestamp()").fetchone()
         assert row is not None
         now: datetime = row[0]
         return now

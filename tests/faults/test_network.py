@@ -190,7 +190,7 @@ def test_a_worker_that_waits_for_a_lock_gives_up_and_takes_its_statement_with_it
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
     seen = set()
     with items.working(workers=1, lease_seconds=2.0), items.connect() as blocker:
-        with blocker.transaction():
+        with blocker.raw.transaction():
             blocker.execute(b"LOCK TABLE opensearch_indexing_queue IN ACCESS EXCLUSIVE MODE")
             until(lambda: seen.update(items.sql(waiting)) or len(seen) >= 5, "it waits for ever")
             assert len(items.sql(waiting)) <= 2  # the thread's and the janitor's

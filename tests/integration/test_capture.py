@@ -444,7 +444,7 @@ def test_truncate_leaves_one_sweep_for_each_index(db):
         {"table": "docs", "key": ("id",)}, {"table": "docs", "keys": "SELECT id FROM changed"}
     )
     db.watch({"table": "docs", "key": ("id",)}, name="other")
-    with db.conn.transaction():
+    with db.conn.raw.transaction():
         db.sql("INSERT INTO docs VALUES (1)", "TRUNCATE docs", "TRUNCATE docs")
     sweeps = db.tasks("index_name, payload ->> 'reason', priority", "sweep")
     assert sorted(sweeps) == [("docs", "truncate", 0), ("other", "truncate", 0)]

@@ -306,7 +306,7 @@ def test_waiting_for_one_table_holds_no_other(market):
 
 def test_another_installation_under_way_is_told(db):
     other = Captured(db.url)
-    with other.conn.transaction():
+    with other.conn.raw.transaction():
         other.sql("SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing capture public', 0))")
         with pytest.raises(Locked, match="another watch install"):
             db.install(index(DOCS), wait_seconds=0.1)

@@ -82,7 +82,7 @@ def test_a_merge_that_moves_rows_is_captured_with_ignore_and_lookups(db, merge):
 def test_row_triggers_sleep_but_while_a_row_may_move(db, merge):
     """The count of UPDATEs under way goes back to nothing, by their end, by a savepoint and by the transaction's end."""
     counted = "SELECT coalesce(nullif(current_setting('opensearch_indexing.moving', true), ''), '0')"
-    with db.conn.transaction():
+    with db.conn.raw.transaction():
         db.sql("UPDATE docs SET v = 5", "SAVEPOINT s")
         assert db.conn.execute(counted.encode()).fetchone() == ("0",)
         db.sql("DO $$ BEGIN UPDATE docs SET v = 1 / (v - v); EXCEPTION WHEN division_by_zero THEN NULL; END $$")
@@ -114,7 +114,7 @@ def test_cascades_into_a_partitioned_table_are_captured_and_counted_down(db):
         "UPDATE docs SET owner = 1",
     )
     db.ids()
-    with db.conn.transaction():
+    with db.conn.raw.transaction():
         db.sql("UPDATE owners SET id = id + 10")
         assert db.ids() == each_once(1, 2, 3)
         db.sql("INSERT INTO docs VALUES (60, 'b')")

@@ -41,7 +41,7 @@ def test_tasks_that_somebody_holds_locked_keep_no_others_waiting(items):
     items.enqueue(1, priority=1)
     items.enqueue(2, priority=0)
     items.enqueue(3, priority=-1)
-    with items.connect() as other, other.transaction():
+    with items.connect() as other, other.raw.transaction():
         other.execute("SELECT FROM opensearch_indexing_queue WHERE priority = 1 FOR UPDATE")
         hand = items.hand()
         taken = [hand.worker._claim_or_wait() for _ in range(2)]

@@ -163,7 +163,7 @@ def test_a_role_without_rights_is_told_what_to_grant(conn, database):
 def test_a_lock_on_a_table_is_not_waited_for_for_ever(conn, settings, monkeypatch):
     monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.2)
     migrate.up(conn)
-    with connect(settings) as other, other.transaction():
+    with connect(settings) as other, other.raw.transaction():
         other.execute("SELECT FROM opensearch_indexing_dlq")
         with pytest.raises(Locked, match="nothing was changed"):
             migrate.down(conn, to=0)
@@ -172,7 +172,7 @@ def test_a_lock_on_a_table_is_not_waited_for_for_ever(conn, settings, monkeypatc
 
 def test_another_run_is_not_waited_for_for_ever(conn, settings, monkeypatch):
     monkeypatch.setattr(migrate, "QUEUE_SECONDS", 0.2)
-    with connect(settings) as other, other.transaction():
+    with connect(settings) as other, other.raw.transaction():
         other.execute("SELECT pg_advisory_xact_lock(%s)", (migrate.LOCK,))
         with pytest.raises(Locked, match="another migration"):
             migrate.up(conn)
@@ -426,7 +426,7 @@ def test_tokens_drawn_beside_jumps_are_never_drawn_twice_or_backwards(settings, 
 def test_a_jump_heeds_the_tokens_drawn_while_it_waited(settings, conn):
     migrate.up(conn)
     with connect(settings) as jumper, connect(settings) as drawer, ThreadPoolExecutor(1) as pool:
-        with drawer.transaction():
+        with drawer.raw.transaction():
             token = one(drawer, "SELECT nextval('opensearch_indexing_token')")
             jump = pool.submit(one, jumper, "SELECT opensearch_indexing_advance_token(%s, 'test')", token + 5)
             waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = %s"
