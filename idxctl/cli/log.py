@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 from idxctl.cli.render import coloured
-from idxctl.core import legible
+from idxctl.core import legible, redaction
 
 _ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed", "load", "refused"}
 
@@ -19,6 +19,20 @@ class LogFormat(str, Enum):
 
     HUMAN = "human"
     JSON = "json"
+
+
+class _Hiding(logging.Filter):
+    """Takes the values that errors quote out of facts; those of start and stop have none."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if getattr(record, "fact", "") in _ALARMS or record.levelno >= logging.WARNING:
+            record.msg, record.args = redaction.without_values(record.getMessage()), None
+            fields = getattr(record, "fields", {})
+            record.fields = {
+                key: redaction.without_values(one) if key == "reason" and isinstance(one, str) else one
+                for key, one in fields.items()
+            }
+        return True
 
 
 class _Human(logging.Formatter):
@@ -50,9 +64,11 @@ class _Json(logging.Formatter):
         return legible.in_json(orjson.dumps(fields, default=str)).decode()
 
 
-def configure(format_: LogFormat, *, debug: bool = False) -> None:
-    """Send the facts of idxctl to stderr."""
+def configure(format_: LogFormat, *, debug: bool = False, values: bool = True) -> None:
+    """Send the facts of idxctl to stderr; without *values*, none of the field values that errors quote."""
     handler = logging.StreamHandler(sys.stderr)
+    if not values:
+        handler.addFilter(_Hiding())
     handler.setFormatter(_Json() if format_ is LogFormat.JSON else _Human())
     logger = logging.getLogger("idxctl")
     logger.handlers[:] = [handler]

@@ -52,8 +52,8 @@ def serve(
         _print_hash()
         return
     state = current()
-    configure(log_format, debug=state.debug)
     settings = state.load(**{"http.read_only": read_only or None})
+    configure(log_format, debug=state.debug, values=settings.database.keep_values)
     stopped = threading.Event()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:

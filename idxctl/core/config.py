@@ -333,7 +333,8 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "lease": _Key(_seconds),
         "age_limit": _Key(_seconds),
     },
-    "dlq": {"adopt_index": _Key(_text)},
+    "dlq": {"adopt_index": _Key(_text), "store": _Key(_one_of("full", "none"))},
+    "log": {"values": _Key(_flag)},
     "http": {
         "listen": _Key(_text),
         "token": _Key(_secret),
@@ -607,7 +608,9 @@ class _Reader:
         opensearch = self._opensearch()
         worker = self._worker()
         http = self._http()
-        dlq = self.section("dlq")
+        dlq = self._plain("dlq", self.section("dlq"))
+        values = self._plain("log", self.section("log")).get("values", True)
+        database = replace(database, keep_values=values, keep_data=dlq.get("store", "full") == "full")
         indexes = self._indexes()
         settings = Settings(
             database=database,
@@ -615,7 +618,7 @@ class _Reader:
             worker=worker,
             http=http,
             indexes=indexes,
-            adopt_index=self._plain("dlq", dlq).get("adopt_index"),
+            adopt_index=dlq.get("adopt_index"),
             path=self.path,
             sources=self.sources,
             remarks=tuple(self.remarks.values()),
@@ -1189,6 +1192,8 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
         add(f"http.{name}", getattr(settings.http, name))
     add("http.bearers", [f"{one.name} ({one.role})" for one in settings.http.bearers])
     add("dlq.adopt_index", settings.adopt_index)
+    add("dlq.store", "full" if settings.database.keep_data else "none")
+    add("log.values", settings.database.keep_values)
     for index in settings.indexes.values():
         place = str(settings.path or "")
         add(f"indexes.{index.name}.document", str(index.document_path) if index.document_path else "inline SQL", place)

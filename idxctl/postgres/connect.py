@@ -26,7 +26,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_dumps
 
-from idxctl.core import texts
+from idxctl.core import redaction, texts
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres.named import Statement
@@ -49,9 +49,13 @@ class Connection:
     ``raw`` is the driver's connection, for COPY and for callers that bring SQL of their own.
     """
 
-    def __init__(self, raw: PatientConnection, schema: str) -> None:
+    def __init__(
+        self, raw: PatientConnection, schema: str, *, keep_values: bool = True, keep_data: bool = True
+    ) -> None:
         self.raw = raw
         self.schema = schema
+        self.keep_values = keep_values
+        self.keep_data = keep_data
 
     def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
         """Run a named statement, pinned; a server's or the network's no is raised as ours."""
@@ -171,6 +175,10 @@ class Connection:
         """Return a sentence from outside as this database can hold it."""
         return texts.storable(text, self.encoding)
 
+    def reason(self, text: str) -> str:
+        """Return an error's sentence as it is stored: without the values that it quotes, where none may be kept."""
+        return self.storable(text if self.keep_values else redaction.without_values(text))
+
     @property
     def encoding(self) -> str | None:
         """The database's own encoding, by PostgreSQL's name; None where a pooler does not tell."""
@@ -221,7 +229,7 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
         ) from None  # libpq's sentence quotes what it could not read, a password as well
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
-    return Connection(raw, schema)
+    return Connection(raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data)
 
 
 def _json(value: Any) -> str:

@@ -31,7 +31,7 @@ def block(
     One that is blocked already is tried when it was to be, unless this was that try (*probed*).
     """
     conn.run(
-        SQL["block"], index=index, reason=conn.storable(reason), by=by, probe_after=probe_after_seconds, probed=probed
+        SQL["block"], index=index, reason=conn.reason(reason), by=by, probe_after=probe_after_seconds, probed=probed
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from psycopg.types.json import Jsonb
 
-from idxctl.core import backoff, fingerprints, texts
+from idxctl.core import backoff, fingerprints, redaction, texts
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations
@@ -341,7 +341,7 @@ def requeue(
         attempts=[task.attempts for task, _, _ in tasks],
         delays=[wait for _, wait, _ in tasks],
         enqueued_at=[task.enqueued_at for task, _, _ in tasks],
-        last_errors=[conn.storable(why) for _, _, why in tasks],
+        last_errors=[conn.reason(why) for _, _, why in tasks],
         origins=[task.origin for task, _, _ in tasks],
         split_groups=list(split_groups) if split_groups else [None] * len(tasks),
         payloads=[Jsonb(_kept(conn, task.payload)) for task, _, _ in tasks],
@@ -359,7 +359,7 @@ def requeue_fan_outs(conn: Connection, index: str, tasks: Sequence[Task], *, wai
         attempts=[task.attempts for task in tasks],
         delays=[wait] * len(tasks),
         enqueued_at=[task.enqueued_at for task in tasks],
-        last_errors=[conn.storable(why)] * len(tasks),
+        last_errors=[conn.reason(why)] * len(tasks),
         origins=[task.origin for task in tasks],
         payloads=[Jsonb(dict(task.payload)) for task in tasks],
     )
@@ -386,7 +386,7 @@ def bury(
         document_ids=[one.task.document_id for one in dead],
         actions=[one.task.action for one in dead],
         attempts=[one.task.attempts for one in dead],
-        last_errors=[conn.storable(one.reason) for one in dead],
+        last_errors=[conn.reason(one.reason) for one in dead],
         error_types=[conn.storable(one.error_type) for one in dead],
         fingerprints=[one.fingerprint for one in dead],
         retryable=[not one.permanent for one in dead],
@@ -430,10 +430,18 @@ def remember(task: Task, error_type: str, reason: str, *, at: datetime | None = 
 
 def _kept(conn: Connection, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return a payload with what is remembered of failures as the database can hold it; the rest of it came from there."""
-    kept = {name: texts.all_storable(one, conn.encoding) if name == "history" else one for name, one in payload.items()}
+    kept = {name: _kept_history(conn, one) if name == "history" else one for name, one in payload.items()}
     if kept.get("letter", {}).get("history"):
-        kept["letter"] = {**kept["letter"], "history": texts.all_storable(kept["letter"]["history"], conn.encoding)}
+        kept["letter"] = {**kept["letter"], "history": _kept_history(conn, kept["letter"]["history"])}
+    if kept.get("letter", {}).get("data") is not None and not conn.keep_data:
+        kept["letter"] = {**kept["letter"], "data": None}
     return kept
+
+
+def _kept_history(conn: Connection, history: Any) -> Any:
+    if not conn.keep_values:
+        history = [{**one, "reason": redaction.without_values(str(one.get("reason", "")))} for one in history]
+    return texts.all_storable(history, conn.encoding)
 
 
 def _letter(one: Failure, at: datetime | None, **more: str) -> dict[str, Any]:
@@ -477,7 +485,7 @@ def blame(conn: Connection, token: int, blamed: Sequence[Blamed]) -> None:
         actions=[one.action for one in blamed],
         error_types=[conn.storable(one.error_type) for one in blamed],
         fingerprints=[one.fingerprint for one in blamed],
-        last_errors=[conn.storable(one.reason) for one in blamed],
+        last_errors=[conn.reason(one.reason) for one in blamed],
     )
 
 

@@ -472,7 +472,7 @@ class _Run:
                 SQL["finish_run"],
                 id=self.id,
                 phase=phase,
-                error=None if why is None else self.conn.storable(why),
+                error=None if why is None else self.conn.reason(why),
                 documents=self.documents,
                 failed=self.failed,
             )

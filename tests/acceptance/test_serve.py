@@ -128,3 +128,27 @@ def test_an_export_needs_no_server_and_no_configuration(idxctl):
     (idxctl.cwd / "mon" / "idxctl.rules.yml").write_text("ours")
     again = idxctl("monitoring", "export", "mon")
     assert (again.status, "--force" in again.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)])
+def test_an_export_follows_no_link(idxctl, force):
+    ours = idxctl.cwd / "ours"
+    ours.write_text("mine")
+    (idxctl.cwd / "mon").mkdir()
+    (idxctl.cwd / "mon" / "idxctl.rules.yml").symlink_to(ours)
+    done = idxctl("monitoring", "export", "mon", *force)
+    assert (done.status, "is a link" in done.stderr) == (2, True)
+    assert ours.read_text() == "mine"
+    assert len(list((idxctl.cwd / "mon").iterdir())) == 1
+    (idxctl.cwd / "elsewhere").mkdir()
+    (idxctl.cwd / "link").symlink_to(idxctl.cwd / "elsewhere")
+    assert idxctl("monitoring", "export", "link", *force).status == 2
+    assert list((idxctl.cwd / "elsewhere").iterdir()) == []
+
+
+def test_an_export_by_force_replaces_what_was_changed_and_leaves_nothing_beside(idxctl):
+    assert idxctl("monitoring", "export", "mon").status == 0
+    (idxctl.cwd / "mon" / "idxctl.rules.yml").write_text("ours")
+    assert idxctl("monitoring", "export", "mon", "--force").status == 0
+    assert "groups:" in (idxctl.cwd / "mon" / "idxctl.rules.yml").read_text()
+    assert len(list((idxctl.cwd / "mon").iterdir())) == 5

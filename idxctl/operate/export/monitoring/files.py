@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idxctl.core.errors import UsageError
+from idxctl.operate.export import placing
 from idxctl.operate.export.monitoring import dashboard, pages, rules
 
 _TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
@@ -40,6 +41,7 @@ def export(
         dashboard.FILE: (dashboard.dashboard(), "dashboard, to import into Grafana"),
         pages.RUNBOOK: (pages.runbook_page(), "what each alert means, and what to do"),
     }
+    placing.require_no_link(directory, folder=True)
     states = {name: _state(directory / name, text) for name, (text, _) in wanted.items()}
     differing = [name for name, state in states.items() if state == "changed"]
     if differing and not force:
@@ -48,13 +50,15 @@ def export(
             hint="--force writes over them",
         )
     directory.mkdir(parents=True, exist_ok=True)
-    for name, (text, _) in wanted.items():
-        if states[name] != "unchanged":
-            (directory / name).write_text(text, encoding="utf-8")
+    with placing.opened(directory) as into:
+        for name, (text, _) in wanted.items():
+            if states[name] != "unchanged":
+                placing.put(into, name, text.encode())
     return [Written(directory / name, states[name], what) for name, (_, what) in wanted.items()]
 
 
 def _state(path: Path, text: str) -> str:
+    placing.require_no_link(path)
     try:
         return "unchanged" if path.read_text(encoding="utf-8") == text else "changed"
     except FileNotFoundError:
