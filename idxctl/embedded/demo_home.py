@@ -188,8 +188,7 @@ def _drop_database(database: DatabaseSettings, name: str, maintenance: str) -> N
 
 def _delete_indexes(settings: Settings, alias: str) -> None:
     with contextlib.closing(opensearch(settings.opensearch)) as client:
-        found = client.request("GET", f"/{alias}-*", params={"filter_path": "*.aliases"}) or {}
-        for name in found:
+        for name in aliases.matching(client, f"{alias}-*"):
             aliases.delete(client, name)
 
 

@@ -27,6 +27,7 @@ from idxctl.library.connections import Connections
 from idxctl.library.documents import DocumentId
 from idxctl.library.inline import Inline
 from idxctl.library.types import AnyConnection, Status
+from idxctl.opensearch import aliases
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.opensearch.client import segment
 from idxctl.operate import dlq
@@ -303,7 +304,7 @@ class Indexer:
             waiting.wait(conn, asked, timeout=timeout)
         if refresh and asked:
             with connect_opensearch(self.settings.opensearch) as client:
-                client.request("POST", f"/{','.join(map(segment, asked))}/_refresh")
+                aliases.refresh(client, ",".join(map(segment, asked)))
 
     def retry_dlq(self, limit: int = 100) -> dlq.Retried:
         """

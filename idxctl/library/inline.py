@@ -131,7 +131,7 @@ class Inline:
 
     def _probe(self) -> None:
         try:
-            self._client.request("GET", "/")
+            self._client.ping()
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
             if outcomes.of_request(error).kind is Kind.TRANSIENT:
                 self.breaker.failed(error.message)

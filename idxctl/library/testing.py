@@ -9,6 +9,7 @@ from idxctl.capture.plan import plan
 from idxctl.core.errors import WaitTimeout
 from idxctl.indexes import generations
 from idxctl.library.indexer import Indexer
+from idxctl.opensearch import aliases
 from idxctl.opensearch.client import connect
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Pool
@@ -65,7 +66,7 @@ def drain(indexer: Indexer, *, timeout: float = 60.0) -> None:
             finally:
                 patience.cancel()
             for index in settings.indexes:
-                client.request("POST", f"/{index}/_refresh")
+                aliases.refresh(client, index)
     finally:
         pool.close()
     if late.is_set():

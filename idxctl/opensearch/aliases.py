@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from idxctl.core.errors import OpenSearchRefused
+from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible
+from idxctl.opensearch import answers
 from idxctl.opensearch.client import Client
 
 _MARK = "idxctl"
@@ -14,32 +15,36 @@ _MARK = "idxctl"
 def targets(client: Client, alias: str) -> list[str]:
     """Return the indexes behind *alias*; none when there is no such alias."""
     try:
-        return sorted(client.request("GET", f"/_alias/{alias}"))
+        found = client.ask("GET", f"/_alias/{alias}", answers.indexes)
     except OpenSearchRefused as error:
         if error.status == 404:
             return []
         raise
+    if not found or not all(alias in index["aliases"] for index in found.values()):
+        raise _silent(alias)
+    return sorted(found)
 
 
 def is_index(client: Client, name: str) -> bool:
     """Tell whether *name* is a concrete index and not an alias."""
     try:
-        found: Mapping[str, Any] = client.request("GET", f"/{name}", params={"filter_path": "*.aliases"})
+        found = client.ask("GET", f"/{name}", answers.indexes, params={"filter_path": "*.aliases"})
     except OpenSearchRefused as error:
         if error.status == 404:
             return False
         raise
-    return name in found
+    return _speaks_of(found, name) is not None
 
 
 def exists(client: Client, name: str) -> bool:
     """Tell whether an index or alias of that name exists."""
     try:
-        client.request("GET", f"/{name}", params={"filter_path": "*.aliases"})
+        found = client.ask("GET", f"/{name}", answers.indexes, params={"filter_path": "*.aliases"})
     except OpenSearchRefused as error:
         if error.status == 404:
             return False
         raise
+    _speaks_of(found, name)
     return True
 
 
@@ -52,7 +57,8 @@ def create(client: Client, name: str, *, settings: Mapping[str, Any], mappings: 
     """
     meta = mappings.get("_meta")
     marked = {**(meta if isinstance(meta, Mapping) else {}), _MARK: {"generation": name}}
-    client.request("PUT", f"/{name}", body={"settings": dict(settings), "mappings": {**mappings, "_meta": marked}})
+    body = {"settings": dict(settings), "mappings": {**mappings, "_meta": marked}}
+    client.ask("PUT", f"/{name}", answers.acknowledged, body=body)
 
 
 def ours(client: Client, name: str, alias: str) -> bool | None:
@@ -63,31 +69,29 @@ def ours(client: Client, name: str, alias: str) -> bool | None:
     """
     params = {"filter_path": f"*.aliases,*.mappings._meta.{_MARK}"}
     try:
-        found: Mapping[str, Any] = client.request("GET", f"/{name}", params=params)
+        found = client.ask("GET", f"/{name}", answers.indexes, params=params)
     except OpenSearchRefused as error:
         if error.status == 404:
             return None
         raise
-    if name not in found:  # an answer that does not speak of it tells nothing
-        return True
-    index = found[name]
-    return alias in index.get("aliases", {}) or "mappings" in index
+    index = _speaks_of(found, name)
+    return index is not None and (alias in index["aliases"] or "mappings" in index)
 
 
 def put_settings(client: Client, name: str, settings: Mapping[str, Any]) -> None:
     """Change dynamic settings of an index; None takes one back to its default."""
-    client.request("PUT", f"/{name}/_settings", body={"index": dict(settings)})
+    client.ask("PUT", f"/{name}/_settings", answers.acknowledged, body={"index": dict(settings)})
 
 
 def refresh(client: Client, name: str) -> None:
     """Make every write so far visible to searches."""
-    client.request("POST", f"/{name}/_refresh")
+    client.ask("POST", f"/{name}/_refresh", answers.refreshed, repeat=True)
 
 
 def delete(client: Client, name: str) -> bool:
     """Delete an index; False when it was not there."""
     try:
-        client.request("DELETE", f"/{name}")
+        client.ask("DELETE", f"/{name}", answers.acknowledged)
     except OpenSearchRefused as error:
         if error.status == 404:
             return False
@@ -99,12 +103,12 @@ def wait_for_health(client: Client, name: str, *, timeout_seconds: int = 60) -> 
     """Wait until every primary of *name* is there and its replicas as far as they can be; returns the status."""
     params = {"wait_for_status": "yellow", "timeout": f"{timeout_seconds}s", "wait_for_no_initializing_shards": "true"}
     try:
-        answer = client.request("GET", f"/_cluster/health/{name}", params=params, timeout_seconds=timeout_seconds + 10)
+        path = f"/_cluster/health/{name}"
+        return client.ask("GET", path, answers.health, params=params, timeout_seconds=timeout_seconds + 10)
     except OpenSearchRefused as error:
         if error.status == 408:
             return "red"
         raise
-    return str(answer["status"])
 
 
 def swap(client: Client, alias: str, *, new: str, old: str | None, replace_index: bool = False) -> None:
@@ -121,4 +125,29 @@ def swap(client: Client, alias: str, *, new: str, old: str | None, replace_index
     elif old is not None:
         actions.append({"remove": {"index": old, "alias": alias, "must_exist": True}})
     actions.append({"add": {"index": new, "alias": alias}})
-    client.request("POST", "/_aliases", body={"actions": actions})
+    client.ask("POST", "/_aliases", answers.acknowledged, body={"actions": actions})
+
+
+def put_mapping(client: Client, name: str, properties: Mapping[str, Any]) -> None:
+    """Add fields to the mapping of an index."""
+    client.ask("PUT", f"/{name}/_mapping", answers.acknowledged, body={"properties": dict(properties)})
+
+
+def matching(client: Client, names: str) -> list[str]:
+    """Return the indexes whose names match a pattern."""
+    return sorted(client.ask("GET", f"/{names}", answers.indexes, params={"filter_path": "*.aliases"}))
+
+
+def _speaks_of(found: Mapping[str, dict[str, Any]], name: str) -> dict[str, Any] | None:
+    """Return what an answer says of index *name*, None where that is an alias; an answer that is silent of it is none."""
+    if name in found:
+        return found[name]
+    if any(name in index["aliases"] for index in found.values()):
+        return None
+    raise _silent(name)
+
+
+def _silent(name: str) -> OpenSearchUnintelligible:
+    return OpenSearchUnintelligible(
+        f"what answers when asked for {name} does not speak of it", answered=f"an answer that does not speak of {name}"
+    )

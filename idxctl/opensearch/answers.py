@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import orjson
 
@@ -121,6 +121,155 @@ def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         raise NoAnswer("a key of it occurs twice")
     return found
+
+
+# --- what else is asked ----------------------------------------------------------------------------------------------
+
+
+class Info(NamedTuple):
+    """Who answers: ("opensearch", (2, 19, 5))."""
+
+    distribution: str
+    version: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page of a scroll: its ids, how many documents all pages hold together, and how to ask for the next."""
+
+    scroll: str
+    total: int
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A document of an ``_mget``; without a source there is none."""
+
+    document_id: str
+    source: dict[str, Any] | None
+    version: int | None
+
+
+def info(text: bytes) -> Info:
+    """Read what a cluster says of itself."""
+    version = _object(parsed(text)).get("version")
+    number = version.get("number") if isinstance(version, dict) else None
+    parts = str(number).partition("-")[0].split(".") if isinstance(number, str) else []
+    if not isinstance(version, dict) or not parts or not all(part.isascii() and part.isdigit() for part in parts):
+        raise NoAnswer("it names no version, so what answers there is not OpenSearch")
+    return Info(str(version.get("distribution") or "elasticsearch"), tuple(int(part[:9]) for part in parts))
+
+
+def acknowledged(text: bytes) -> None:
+    """Read the answer to a change of the cluster's state; one that was not acknowledged in time may or may not come."""
+    if _object(parsed(text)).get("acknowledged") is not True:
+        raise NoAnswer("it does not acknowledge the change")
+
+
+def indexes(text: bytes) -> dict[str, dict[str, Any]]:
+    """Read indexes by name, each with its ``aliases`` and whatever else was asked for."""
+    answer = _object(parsed(text))
+    for name, one in answer.items():
+        if type(one) is not dict or type(one.get("aliases")) is not dict:
+            raise NoAnswer(f"of {_shown(name)} it does not name the aliases")
+    return answer
+
+
+def settings(text: bytes) -> dict[str, dict[str, str]]:
+    """Read flat settings by index: what is set, and where it is not set the default; texts alone."""
+    found: dict[str, dict[str, str]] = {}
+    for name, one in _object(parsed(text)).items():
+        kinds = [one.get(kind, {}) if type(one) is dict else None for kind in ("defaults", "settings")]
+        if not all(type(kind) is dict for kind in kinds):
+            raise NoAnswer(f"of {_shown(name)} it does not name the settings")
+        found[name] = {key: value for kind in kinds if kind for key, value in kind.items() if isinstance(value, str)}
+    return found
+
+
+def refreshed(text: bytes) -> None:
+    """Read the answer to a refresh: of every shard that there is."""
+    shards = _shards(_object(parsed(text)))
+    if shards["total"] and not shards["successful"]:
+        raise NoAnswer("not one shard was refreshed")
+
+
+def count(text: bytes) -> int:
+    """Read how many documents an index holds, all of its shards asked."""
+    answer = _object(parsed(text))
+    shards = _shards(answer)
+    if shards["successful"] != shards["total"]:
+        raise NoAnswer(f"{shards['successful']} of {shards['total']} shards were counted")
+    return _natural(answer.get("count"), "count")
+
+
+def health(text: bytes) -> str:
+    """Read the colour of a cluster or an index."""
+    status = _object(parsed(text)).get("status")
+    if status not in ("green", "yellow", "red"):
+        raise NoAnswer(f"its status is {_shown(status)}")
+    return str(status)
+
+
+def page(text: bytes) -> Page:
+    """
+    Read a page of a scroll.
+
+    A search that ran out of time, or that a shard did not answer, has part of the documents: half an index is not the index.
+    """
+    answer = _object(parsed(text))
+    shards = _shards(answer)
+    if answer.get("timed_out") is not False or shards["successful"] != shards["total"]:
+        raise NoAnswer(f"{shards['successful']} of {shards['total']} shards answered in time")
+    hits, scroll = answer.get("hits"), answer.get("_scroll_id")
+    total = hits.get("total") if type(hits) is dict else None
+    if type(hits) is not dict or type(total) is not dict or total.get("relation") != "eq" or type(scroll) is not str:
+        raise NoAnswer("it does not say how many documents there are")
+    found = hits.get("hits", [])  # an empty list is left out where fields are chosen
+    if type(found) is not list:
+        raise NoAnswer(f"its hits are {_shown(found)}")
+    ids: list[str] = [hit["_id"] for hit in found if type(hit) is dict and type(hit.get("_id")) is str]
+    if len(ids) != len(found):
+        raise NoAnswer("a hit has no id")
+    return Page(scroll, _natural(total.get("value"), "total"), ids)
+
+
+def sources(text: bytes, wanted: Sequence[str]) -> list[Source]:
+    """Read the documents of an ``_mget``, each in the place in which it was asked for."""
+    docs = _object(parsed(text)).get("docs")
+    if type(docs) is not list or len(docs) != len(wanted):
+        raise NoAnswer(f"it has {_count(docs)} for {len(wanted)} documents")
+    return [_source(document_id, doc) for document_id, doc in zip(wanted, docs, strict=True)]
+
+
+def _source(document_id: str, doc: Any) -> Source:
+    if type(doc) is not dict or doc.get("_id") != document_id:
+        raise NoAnswer(f"in the place of document {_shown(document_id)} is {_shown(doc)}")
+    if "error" in doc:
+        kind, reason = error_of(doc)
+        raise NoAnswer(f"document {_shown(document_id)} cannot be read: {kind}: {reason}")
+    found, source, version = doc.get("found"), doc.get("_source"), doc.get("_version")
+    if found is False and source is None:
+        return Source(document_id, None, None)
+    if found is not True or type(source) is not dict or type(version) is not int:
+        raise NoAnswer(f"of document {_shown(document_id)} it has {_shown(doc)}")
+    return Source(document_id, source, version)
+
+
+def _shards(answer: dict[str, Any]) -> dict[str, int]:
+    shards = answer.get("_shards")
+    if type(shards) is not dict:
+        raise NoAnswer("it says nothing of the shards")
+    counted = {name: _natural(shards.get(name), f"_shards.{name}") for name in ("total", "successful", "failed")}
+    if counted["failed"]:
+        raise NoAnswer(f"{counted['failed']} of {counted['total']} shards failed")
+    return counted
+
+
+def _natural(value: Any, name: str) -> int:
+    if type(value) is not int or value < 0:
+        raise NoAnswer(f"its {name} is {_shown(value)}")
+    return int(value)
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

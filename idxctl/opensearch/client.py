@@ -1,30 +1,29 @@
 """
-The only importer of opensearchpy: requests go out as they are given, answers come back parsed by orjson or not at all,
-and the driver's errors become ours.
+The way to OpenSearch: requests go out as they are given, answers come back read by `answers`, failures become our errors.
 
-Nothing is ever sent twice from here. Whether a request that got no answer was carried out is unknown, and what to do
-about it depends on what it was; only the caller knows.
-
-opensearchpy takes a third of a second to import, so that happens when a client is made.
+No answer leaves here unread: `ask` takes the function that makes of the bytes what they say, and what is none becomes
+`OpenSearchUnintelligible`. A write is never sent twice from here. Whether one that got no answer was carried out is unknown,
+and what to do about it depends on what it was; only the caller knows.
 """
 
 from __future__ import annotations
 
+import codecs
+import gzip
+import http.client
 import importlib.util
-import logging
 import ssl
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import cache
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar, cast
-from urllib.parse import quote, urlsplit
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
 from idxctl.core.errors import (
     ConfigError,
-    IdxctlError,
     OpenSearchRefused,
     OpenSearchUnintelligible,
     OpenSearchUnreachable,
@@ -32,92 +31,64 @@ from idxctl.core.errors import (
 from idxctl.core.settings import OpenSearchSettings
 from idxctl.opensearch import answers
 from idxctl.opensearch.answers import NoAnswer, Refusal
+from idxctl.opensearch.exchange import Address, Endless, NothingSent, Response
+from idxctl.opensearch.hosts import Failed, Hosts
 
 T = TypeVar("T")
 
-CONNECTIONS_PER_HOST = 32
-CONNECT_TIMEOUT_SECONDS = 10.0
-DEAD_HOST_SECONDS = 5.0  # how long a host that did not answer is passed over, while another one does
+MOST_BYTES = 32 * 1024 * 1024  # of an answer, unless more was asked for
 BULK_ANSWER = "errors,items.*.status,items.*.error,items.*._id,items.delete.result"
-GZIP_LEVEL = 1  # level 9, the driver's, costs four times the CPU for a few per cent
+GZIP_LEVEL = 1  # level 9 costs four times the CPU for a few per cent
+_BYTES_AN_ITEM = 16 * 1024  # of a bulk's answer: an id, an error and its causes
 
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
 _CREDENTIALS = (
     "check IDXCTL_OPENSEARCH_USERNAME and IDXCTL_OPENSEARCH_PASSWORD, or the token, key or role in [opensearch]"
 )
+_URL = "is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)"
 
 
 class Client:
     """A connection to OpenSearch that any number of threads may share. `connect` makes one."""
 
-    def __init__(self, transport: Any, settings: OpenSearchSettings) -> None:
-        self._transport = transport
+    def __init__(self, hosts: Hosts, settings: OpenSearchSettings, credentials: Mapping[str, str], signer: Any) -> None:
+        self._hosts = hosts
         self._settings = settings
-        self._info: tuple[str, tuple[int, ...]] | None = None
+        self._credentials = dict(credentials)
+        self._signer = signer
+        self._info: answers.Info | None = None
         self._info_lock = threading.Lock()
 
-    def request(
+    def ask(
         self,
         method: str,
         path: str,
+        read: Callable[[bytes], T],
         *,
         params: Mapping[str, Any] | None = None,
         body: bytes | str | Mapping[str, Any] | None = None,
         timeout_seconds: float | None = None,
-        content_type: str | None = None,
-    ) -> Any:
+        content_type: str = _JSON,
+        most_bytes: int = MOST_BYTES,
+        repeat: bool = False,
+    ) -> T:
         """
-        Send one request and return the answer, parsed; None if it is empty. A HEAD returns whether the thing exists.
+        Send one request and return what *read*, one of `answers`, makes of the answer to it.
 
-        Bytes and strings are sent untouched. Raises `OpenSearchUnreachable` if no answer came, `OpenSearchRefused`
-        if it was an error.
+        *timeout_seconds* is for one host's whole exchange. With *repeat*, and for GET, it only reads, and may be asked of
+        another host after one has failed. Raises `OpenSearchUnreachable` if no answer came, `OpenSearchUnintelligible` if
+        what came is none, `OpenSearchRefused` if it was an error.
         """
-        answer = self.raw(
-            method, path, params=params, body=body, timeout_seconds=timeout_seconds, content_type=content_type
+        address, response = self._sent(
+            method, path, params, body, timeout_seconds, content_type, most_bytes, repeat=repeat or method == "GET"
         )
-        if isinstance(answer, bool):
-            return answer
-        return self._read(answer, answers.parsed, method, path) if answer else None
-
-    def _read(self, answer: Any, read: Callable[[bytes], T], method: str, path: str) -> T:
-        """Have *read* make of the answer what it says; what is none was no word of OpenSearch's."""
-        text = answer.encode("utf-8", "surrogateescape") if isinstance(answer, str) else answer
+        if response.status not in {200, 201}:
+            raise _refused(address, response, f"{method} {path}")
         try:
-            return read(text)
+            return read(response.body)
         except NoAnswer as error:
-            raise _unintelligible(text, f"{method} {path}", str(error)) from error
-
-    def raw(
-        self,
-        method: str,
-        path: str,
-        *,
-        params: Mapping[str, Any] | None = None,
-        body: bytes | str | Mapping[str, Any] | None = None,
-        timeout_seconds: float | None = None,
-        content_type: str | None = None,
-    ) -> Any:
-        """Do as `request` does, but return the answer's text as it came, for callers with a faster way to read it."""
-        if body is not None and not isinstance(body, (bytes, str)):
-            body = orjson.dumps(body)
-        patience = timeout_seconds or self._settings.request_timeout_seconds
-        from opensearchpy import ConnectionError as NoAnswer
-        from opensearchpy import TransportError
-
-        try:
-            return self._transport.perform_request(
-                method,
-                path if path.startswith("/") else f"/{path}",
-                params=_encoded(params),
-                body=body,
-                timeout=_timeout(patience),
-                headers={"content-type": content_type or _JSON},
-            )
-        except NoAnswer as error:
-            raise _unreachable(error, self._settings, patience) from error
-        except TransportError as error:
-            raise _refused(error) from error
+            raise _unintelligible(address, response, f"{method} {path}", str(error)) from error
 
     def bulk(
         self,
@@ -143,34 +114,83 @@ class Client:
             **(params or {}),
             **({"pipeline": pipeline} if pipeline else {}),
         }
-        path = f"/{segment(index)}/_bulk"
-        answer = self.raw("POST", path, params=asked, body=body, content_type=_NDJSON, timeout_seconds=timeout_seconds)
-        return self._read(answer, lambda text: answers.bulk(text, sent, deleted), "POST", path)
+        return self.ask(
+            "POST",
+            f"/{segment(index)}/_bulk",
+            lambda text: answers.bulk(text, sent, deleted),
+            params=asked,
+            body=body,
+            content_type=_NDJSON,
+            timeout_seconds=timeout_seconds,
+            most_bytes=MOST_BYTES // 32 + 2 * len(body) + _BYTES_AN_ITEM * len(sent),
+        )
 
     def exists(self, path: str) -> bool:
         """Whether *path* is there."""
-        return bool(self.request("HEAD", path))
+        address, response = self._sent("HEAD", path, None, None, None, _JSON, MOST_BYTES, repeat=True)
+        if response.status not in {200, 404}:
+            raise _refused(address, response, f"HEAD {path}")
+        return response.status == 200
 
-    def info(self) -> tuple[str, tuple[int, ...]]:
+    def ping(self, *, timeout_seconds: float | None = None) -> None:
+        """Raise unless OpenSearch answers."""
+        self.ask("GET", "/", answers.info, timeout_seconds=timeout_seconds)
+
+    def info(self) -> answers.Info:
         """Return the distribution and version: ("opensearch", (2, 19, 5)). Asked once."""
         with self._info_lock:
             if self._info is None:
-                self._info = _identity(self.request("GET", "/"))
+                self._info = self.ask("GET", "/", answers.info)
             return self._info
 
     def describe(self) -> str:
         """Name the hosts for people, without secrets."""
-        return "OpenSearch at " + ", ".join(_host(url) for url in self._settings.urls)
+        return "OpenSearch at " + ", ".join(str(_address(url, None)) for url in self._settings.urls)
 
     def close(self) -> None:
         """Close every connection."""
-        self._transport.close()
+        self._hosts.close()
 
     def __enter__(self) -> Client:  # noqa: PYI034 - Self is 3.11's
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _sent(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, Any] | None,
+        body: bytes | str | Mapping[str, Any] | None,
+        timeout_seconds: float | None,
+        content_type: str,
+        most_bytes: int,
+        *,
+        repeat: bool,
+    ) -> tuple[Address, Response]:
+        patience = timeout_seconds or self._settings.request_timeout_seconds
+        data = body if body is None or isinstance(body, bytes) else _bytes(body)
+        headers = {"content-type": content_type, **self._credentials}
+        if self._settings.compress:
+            headers["accept-encoding"] = "gzip"
+            if data:
+                data = gzip.compress(data, compresslevel=GZIP_LEVEL, mtime=0)
+                headers["content-encoding"] = "gzip"
+        target = quote(path if path.startswith("/") else f"/{path}", safe="/%,*:+~!$'()@;=&") + _encoded(params)
+        made = partial(self._headers, method, headers, data)
+        try:
+            return self._hosts.exchange(method, target, made, data, seconds=patience, most=most_bytes, repeat=repeat)
+        except Failed as failed:
+            raise _unreachable(failed, self._settings, patience) from failed
+
+    def _headers(
+        self, method: str, headers: Mapping[str, str], body: bytes | None, address: Address, target: str
+    ) -> Mapping[str, str]:
+        named = {"Host": address.netloc, **headers}
+        if self._signer is not None:
+            named.update(self._signer(method, address, target, body))
+        return named
 
 
 def connect(settings: OpenSearchSettings) -> Client:
@@ -179,31 +199,9 @@ def connect(settings: OpenSearchSettings) -> Client:
 
     Raises `ConfigError` for certificates that cannot be loaded and for AWS signing without botocore.
     """
-    from opensearchpy import Transport
-
     headers, signer = _authentication(settings)
     context = _ssl_context(settings)
-    if context is not None and not settings.verify:
-        _accept_unverified()
-    _quieten()
-    transport = Transport(
-        [_host_options(url, context) for url in settings.urls],
-        connection_class=_connection_class(),
-        serializer=cast("Any", _Untouched()),
-        # No retries: with max_retries=0 these two only decide whether a host that did not answer is passed over.
-        max_retries=0,
-        retry_on_timeout=True,
-        retry_on_status=(),
-        dead_timeout=DEAD_HOST_SECONDS,
-        timeout_cutoff=0,
-        pool_maxsize=CONNECTIONS_PER_HOST,
-        timeout=_timeout(settings.request_timeout_seconds),
-        http_compress=settings.compress,
-        headers=headers,
-        http_auth=signer,
-    )
-    transport.deserializer = cast("Any", _Untouched())
-    return Client(transport, settings)
+    return Client(Hosts([_address(url, context) for url in settings.urls]), settings, headers, signer)
 
 
 def segment(name: str) -> str:
@@ -211,86 +209,24 @@ def segment(name: str) -> str:
     return quote(name, safe=",*")
 
 
-# --- the driver ------------------------------------------------------------------------------------------------------
+# --- requests --------------------------------------------------------------------------------------------------------
 
 
-class _Untouched:
-    """Stands in for the driver's serializer and deserializer: bodies and answers are read and written by us."""
-
-    mimetype = _JSON
-
-    def dumps(self, data: Any) -> Any:
-        return data
-
-    def loads(self, text: Any, mimetype: str | None = None) -> Any:  # noqa: ARG002 - the driver's signature
-        return text
-
-
-@cache
-def _connection_class() -> type[Any]:
-    """Return the driver's connection, made silent, cheap to compress for, and one whose errors know their host."""
-    import gzip
-
-    from opensearchpy import TransportError, Urllib3HttpConnection
-
-    class Connection(Urllib3HttpConnection):
-        def perform_request(self, *args: Any, **kwargs: Any) -> Any:
-            try:
-                return super().perform_request(*args, **kwargs)
-            except TransportError as error:
-                error.host = self.host  # type: ignore[attr-defined]
-                raise
-
-        def log_request_fail(self, *_: Any, **__: Any) -> None:
-            """Say nothing: the driver would log bodies, and our error tells more."""
-
-        def log_request_success(self, *_: Any, **__: Any) -> None:
-            """Say nothing."""
-
-        def _raise_warnings(self, warning_headers: Any) -> None:
-            """Ignore deprecations of endpoints: they are ours to follow, not the user's."""
-
-        def _raise_error(self, status_code: int, raw_data: Any, content_type: str | None = None) -> None:
-            error = TransportError(status_code, "", raw_data)
-            error.content_type = content_type  # type: ignore[attr-defined]
-            raise error
-
-        def _gzip_compress(self, body: Any) -> bytes:
-            return gzip.compress(body.encode() if isinstance(body, str) else body, compresslevel=GZIP_LEVEL, mtime=0)
-
-    return Connection
-
-
-def _quieten() -> None:
-    for name in ("opensearch", "urllib3.connectionpool"):
-        logger = logging.getLogger(name)
-        if logger.level == logging.NOTSET:  # an application that set it meant it
-            logger.setLevel(logging.ERROR)
-
-
-def _timeout(seconds: float) -> Any:
-    """Return how long to wait for an answer; a connection must stand sooner, or another host is tried too late."""
-    import urllib3
-
-    return urllib3.Timeout(connect=min(seconds, CONNECT_TIMEOUT_SECONDS), read=seconds)
-
-
-def _host_options(url: str, context: ssl.SSLContext | None) -> dict[str, Any]:
+def _address(url: str, context: ssl.SSLContext | None) -> Address:
     parts = urlsplit(url)
     secure = parts.scheme == "https"
-    options: dict[str, Any] = {"host": parts.hostname, "port": parts.port or (443 if secure else 9200)}
-    if parts.path.strip("/"):
-        options["url_prefix"] = parts.path
-    if secure:
-        options.update(use_ssl=True, ssl_context=context)
-    return options
+    port = parts.port or (443 if secure else 9200)
+    return Address(parts.hostname or "", port, parts.path.rstrip("/"), context if secure else None)
 
 
-def _encoded(params: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """Return parameters as OpenSearch spells them."""
-    if not params:
-        return None
-    return {name: _parameter(value) for name, value in params.items() if value is not None}
+def _bytes(body: str | Mapping[str, Any]) -> bytes:
+    return body.encode() if isinstance(body, str) else orjson.dumps(body)
+
+
+def _encoded(params: Mapping[str, Any] | None) -> str:
+    """Return parameters as OpenSearch spells them, behind a question mark."""
+    given = {name: _parameter(value) for name, value in (params or {}).items() if value is not None}
+    return f"?{urlencode(given)}" if given else ""
 
 
 def _parameter(value: Any) -> str:
@@ -335,28 +271,35 @@ class _AwsSigner:
             )
         self._region = region
         self._service = service
-        self._signer: Any = None
+        self._credentials: Any = None
         self._lock = threading.Lock()
 
-    def __call__(self, method: str, url: str, body: Any) -> Mapping[str, str]:
+    def __call__(self, method: str, address: Address, target: str, body: bytes | None) -> Mapping[str, str]:
         """Return the headers that sign this body, byte for byte as it is sent."""
+        from botocore.auth import SigV4Auth
+        from botocore.awsrequest import AWSRequest
+
         with self._lock:
-            if self._signer is None:
-                self._signer = self._made()
-        signed: Mapping[str, str] = self._signer.sign(method, url, body)
-        return signed
+            if self._credentials is None:
+                self._credentials = _aws_credentials()
+        # Frozen, so that the secret is that of the key although both may be renewed at any time.
+        auth = SigV4Auth(self._credentials.get_frozen_credentials(), self._service, self._region)
+        request = AWSRequest(method=method, url=f"{address.scheme}://{address.netloc}{target}", data=body)
+        request.headers["X-Amz-Content-SHA256"] = auth.payload(request)  # set before, so that it is signed too
+        auth.add_auth(request)
+        return dict(request.headers.items())
 
-    def _made(self) -> Any:
-        import botocore.session
-        from opensearchpy.helpers.signer import AWSV4Signer
 
-        credentials = botocore.session.Session().get_credentials()
-        if credentials is None:
-            raise ConfigError(
-                "no AWS credentials to sign requests with",
-                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
-            )
-        return AWSV4Signer(credentials, self._region, self._service)
+def _aws_credentials() -> Any:
+    import botocore.session
+
+    credentials = botocore.session.Session().get_credentials()
+    if credentials is None:
+        raise ConfigError(
+            "no AWS credentials to sign requests with",
+            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
+        )
+    return credentials
 
 
 def _ssl_context(settings: OpenSearchSettings) -> ssl.SSLContext | None:
@@ -395,32 +338,51 @@ def _bad_certificate(key: str, path: Path | None, error: Exception) -> ConfigErr
     )
 
 
-def _accept_unverified() -> None:
-    """Keep urllib3 from warning at every request of what the configuration says in so many words."""
-    import urllib3
-
-    urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
-
-
 # --- what went wrong -------------------------------------------------------------------------------------------------
 
 
-def _unreachable(error: Any, settings: OpenSearchSettings, patience: float) -> IdxctlError:
+def _unreachable(failed: Failed, settings: OpenSearchSettings, patience: float) -> OpenSearchUnreachable:
     """Translate a request without an answer: which host, and why, in a person's words."""
-    host = str(getattr(error, "host", "") or "an unknown host")
-    cause = error.info if isinstance(getattr(error, "info", None), BaseException) else error
-    if isinstance(cause, IdxctlError):  # ours, raised while signing
-        return cause
-    name = _host(host)
-    text = str(cause)
-    if "CERTIFICATE_VERIFY_FAILED" in text or "certificate verify failed" in text or "doesn't match" in text:
-        return OpenSearchUnreachable(
-            f"OpenSearch at {name} shows a certificate that is not trusted: {_certificate_reason(text)}",
-            hint="name its authority: [opensearch] ca_file or IDXCTL_OPENSEARCH_CA_FILE; verify = false trusts anybody",
+    name = str(failed.address)
+    if isinstance(failed.cause, Endless):
+        return OpenSearchUnintelligible(
+            f"what answers at {name} sends more than any answer to this could be; it was not read",
+            answered="an answer without end",
+            hint=_URL,
         )
-    sentence, hint = _network_reason(cause, text, settings, patience)
+    cause = failed.cause.cause
+    text = str(cause)
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return _untrusted(name, text)
+    if isinstance(cause, http.client.HTTPException) and not isinstance(
+        cause, (http.client.RemoteDisconnected, http.client.IncompleteRead)
+    ):
+        return OpenSearchUnintelligible(
+            f"what answers at {name} does not speak HTTP; does it want https?",
+            answered=f"no HTTP: {answers.plain(text, 60)}",
+            hint="write https:// in the URL, if so; and is it that of OpenSearch itself?",
+        )
+    sent = not isinstance(failed.cause, NothingSent)
+    sentence, hint = _network_reason(cause, text, settings, patience, sent=sent)
     return OpenSearchUnreachable(
-        f"OpenSearch at {name} {sentence}", hint=hint, cut=sentence.startswith(_CUT), slow=sentence.startswith(_SLOW)
+        f"OpenSearch at {name} {sentence}",
+        hint=hint,
+        cut=sent and sentence.startswith(_CUT),
+        slow=sent and sentence.startswith(_SLOW),
+    )
+
+
+def _untrusted(name: str, text: str) -> OpenSearchUnreachable:
+    """Say what is wrong with a certificate, and what helps: trusting an authority does not help one that has expired."""
+    reason = _certificate_reason(text)
+    if "expired" in reason or "not yet valid" in reason:
+        return OpenSearchUnreachable(
+            f"OpenSearch at {name} shows a certificate that is out of its time: {reason}",
+            hint="renew it there, and see that this machine's clock is right",
+        )
+    return OpenSearchUnreachable(
+        f"OpenSearch at {name} shows a certificate that is not trusted: {reason}",
+        hint="name its authority: [opensearch] ca_file or IDXCTL_OPENSEARCH_CA_FILE; verify = false trusts anybody",
     )
 
 
@@ -474,17 +436,17 @@ _NETWORK: tuple[tuple[tuple[str, ...], str, str], ...] = (
 )
 
 
-def _network_reason(cause: Any, text: str, settings: OpenSearchSettings, patience: float) -> tuple[str, str | None]:
+def _network_reason(
+    cause: Exception, text: str, settings: OpenSearchSettings, patience: float, *, sent: bool
+) -> tuple[str, str | None]:
     for signs, sentence, hint in _NETWORK:
         if any(sign in text for sign in signs):
             return sentence, hint
-    kind = type(cause).__name__
-    if "Timeout" in kind or "timed out" in text:
-        limit = f"within {patience:g} s"
-        return f"{_SLOW} {limit}" if "Read" in kind else "did not accept a connection in time", None
-    if "reset" in text or "Remote end closed" in text or "aborted" in text or "Broken pipe" in text or "EOF" in text:
+    if isinstance(cause, TimeoutError):
+        return (f"{_SLOW} within {patience:g} s" if sent else "did not accept a connection in time"), None
+    if isinstance(cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.IncompleteRead)):
         return _closed(settings)
-    return f"does not answer: {kind}", None
+    return f"does not answer: {type(cause).__name__}", None
 
 
 def _closed(settings: OpenSearchSettings) -> tuple[str, str | None]:
@@ -496,17 +458,20 @@ def _closed(settings: OpenSearchSettings) -> tuple[str, str | None]:
     return f"{sentence}; does it want a client certificate?", hint
 
 
-def _refused(error: Any) -> OpenSearchRefused:
+def _refused(address: Address, response: Response, asked: str) -> OpenSearchRefused | OpenSearchUnintelligible:
     """Translate an answer that is an error."""
-    status = int(error.args[0])
-    text = error.args[2] if len(error.args) > 2 else ""
-    body = _json_or_text(text)
+    status = response.status
+    if not 300 <= status < 600:
+        return _unintelligible(address, response, asked, f"its status is {status}")
+    try:
+        body = answers.parsed(response.body) if response.body else None
+    except NoAnswer:
+        body = response.body.decode("utf-8", "replace")  # a proxy's page
     kind, reason = answers.error_of(body)
-    name = _host(str(getattr(error, "host", "")))
+    name = str(address)
     told = f"{kind}: {reason}" if kind and reason else kind or reason
-    answered = "" if kind else _came(status, getattr(error, "content_type", None), text)
     details: dict[str, Any] = {
-        "status": status, "error_type": kind, "reason": reason, "body": body, "answered": answered,
+        "status": status, "error_type": kind, "reason": reason, "body": body, "answered": "" if kind else _came(response),
     }  # fmt: skip
     if status == 401:
         return OpenSearchRefused(
@@ -519,57 +484,40 @@ def _refused(error: Any) -> OpenSearchRefused:
             **details,
         )
     if 300 <= status < 400:
-        hint = "is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)"
-        return OpenSearchRefused(f"what answers at {name} sends us elsewhere ({status})", hint=hint, **details)
+        return OpenSearchRefused(f"what answers at {name} sends us elsewhere ({status})", hint=_URL, **details)
     if status == 413:
         return OpenSearchRefused(f"OpenSearch at {name} says the request is too large (413)", **details)
+    if status in _GATEWAY and not kind:
+        return OpenSearchRefused(f"a gateway at {name} {_GATEWAY[status]} ({status})", **details)
     return OpenSearchRefused(f"OpenSearch refused ({status})" + (f": {told}" if told else ""), **details)
 
 
-def _json_or_text(text: Any) -> Any:
-    if not text:
-        return None
-    try:
-        return answers.parsed(text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text)
-    except NoAnswer:
-        return text  # a proxy's page
+_GATEWAY = {
+    502: "got no answer from OpenSearch that it understood",
+    503: "has no OpenSearch to pass this on to, or none that is ready",
+    504: "waited for OpenSearch in vain",
+}
 
 
-def _came(status: int, content_type: str | None, text: Any) -> str:
-    """Say in a few words what came: "502 text/html: <html>Bad Gateway…"."""
-    data = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b""
-    begun = " ".join(answers.plain(data[:200].decode("utf-8", "replace"), 60).split())
-    kind = answers.plain((content_type or "").partition(";")[0].strip(), 40)
-    return f"{status}{' ' if kind else ''}{kind}" + (f": {begun}" if begun else ", empty")
-
-
-def _unintelligible(text: bytes, asked: str, why: str) -> OpenSearchUnintelligible:
+def _unintelligible(address: Address, response: Response, asked: str, why: str) -> OpenSearchUnintelligible:
     """Something that is not OpenSearch answers there, or something on the way there: a proxy, a login page."""
     return OpenSearchUnintelligible(
-        f"what answers {asked.partition('?')[0]} is not an answer of OpenSearch's: {why}",
-        answered=_came(200, None, text),
-        hint="is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)",
+        f"what answers {asked.partition('?')[0]} at {address} is not an answer of OpenSearch's: {why}",
+        answered=_came(response),
+        hint=_URL,
     )
 
 
-def _identity(answer: Any) -> tuple[str, tuple[int, ...]]:
-    version = answer.get("version") if isinstance(answer, dict) else None
-    number = str(version.get("number", "")) if isinstance(version, dict) else ""
-    parts = tuple(int(part) for part in number.partition("-")[0].split(".") if part.isdigit())
-    if not isinstance(version, dict) or not parts:
-        raise OpenSearchRefused(
-            "what answers there is not OpenSearch",
-            status=200,
-            reason="no version",
-            hint="check IDXCTL_OPENSEARCH_URL or [opensearch] url",
-        )
-    return str(version.get("distribution") or "elasticsearch"), parts
+def _came(response: Response) -> str:
+    """Say in a few words what came: "502 text/html: <html>Bad Gateway…"."""
+    begun = " ".join(answers.plain(_text(response.body[:200]), 60).split())
+    kind = answers.plain(response.content_type.partition(";")[0].strip(), 40)
+    return f"{response.status}{' ' if kind else ''}{kind}" + (f": {begun}" if begun else ", empty")
 
 
-def _host(url: str) -> str:
-    """Return host and port of a URL."""
-    parts = urlsplit(url)
-    if not parts.hostname:
-        return "an unknown host"
-    name = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
-    return f"{name}:{parts.port or (443 if parts.scheme == 'https' else 9200)}"
+def _text(begun: bytes) -> str:
+    """Read the beginning of a page, whatever it is written in."""
+    try:
+        return codecs.getincrementaldecoder("utf-8")().decode(begun)  # its last character may be cut
+    except UnicodeDecodeError:
+        return begun.decode("latin-1")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from idxctl.opensearch import answers
 from idxctl.opensearch.client import Client, segment
 
 _ASK_SECONDS = 5.0
@@ -16,18 +17,11 @@ def gc_deletes(client: Client, names: Sequence[str]) -> dict[str, str]:
 
     An index that is not there, or of which the answer does not speak, is left out.
     """
-    answer = client.request(
+    found = client.ask(
         "GET",
         f"/{segment(','.join(names))}/_settings/{_GC_DELETES}",
+        answers.settings,
         params={"include_defaults": "true", "flat_settings": "true", "ignore_unavailable": "true"},
         timeout_seconds=_ASK_SECONDS,
     )
-    found = {}
-    for name in names:
-        told = answer.get(name) if isinstance(answer, dict) else None
-        for kind in ("settings", "defaults"):
-            values = told.get(kind) if isinstance(told, dict) else None
-            value = values.get(_GC_DELETES) if isinstance(values, dict) else None
-            if isinstance(value, str) and name not in found:
-                found[name] = value
-    return found
+    return {name: found[name][_GC_DELETES] for name in names if _GC_DELETES in found.get(name, {})}

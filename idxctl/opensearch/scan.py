@@ -5,15 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from idxctl.core.errors import IdxctlError
+from idxctl.core.errors import IdxctlError, OpenSearchUnintelligible
+from idxctl.opensearch import answers
+from idxctl.opensearch.answers import NoAnswer, Source
 from idxctl.opensearch.client import Client
 
 _PAGE = 5000
 _KEEP = "2m"
+_ASKED = {
+    "filter_path": "_scroll_id,timed_out,_shards.total,_shards.successful,_shards.failed,hits.total,hits.hits._id"
+}
+_MOST_BYTES = (
+    256 * 1024 * 1024
+)  # of documents read at once: rows of 8 MB were asked for, what an index holds may be larger
 
 
 def ids(client: Client, index: str) -> Iterator[list[str]]:
@@ -22,31 +31,33 @@ def ids(client: Client, index: str) -> Iterator[list[str]]:
 
     A scroll sorted by ``_doc`` is right on 2.x and 3.x; a point in time sorted by ``_doc`` alone silently loses documents.
     """
-    body = {"size": _PAGE, "_source": False, "sort": ["_doc"], "query": {"match_all": {}}}
-    params = {"scroll": _KEEP, "filter_path": "_scroll_id,hits.hits._id"}
-    answer = client.request("POST", f"/{index}/_search", params=params, body=body)
-    scroll = answer.get("_scroll_id")
+    body = {"size": _PAGE, "_source": False, "track_total_hits": True, "sort": ["_doc"], "query": {"match_all": {}}}
+    page = client.ask(
+        "POST", f"/{index}/_search", answers.page, params={"scroll": _KEEP, **_ASKED}, body=body, repeat=True
+    )
+    total, seen = page.total, 0
     try:
-        while hits := answer.get("hits", {}).get("hits"):
-            yield [hit["_id"] for hit in hits]
-            answer = client.request(
-                "POST",
-                "/_search/scroll",
-                params={"filter_path": "_scroll_id,hits.hits._id"},
-                body={"scroll": _KEEP, "scroll_id": scroll},
-            )
-            scroll = answer.get("_scroll_id", scroll)
+        while page.ids:
+            seen += len(page.ids)
+            yield page.ids
+            # Not repeated: the scroll may have moved on, and a page would be skipped.
+            following = {"scroll": _KEEP, "scroll_id": page.scroll}
+            page = client.ask("POST", "/_search/scroll", answers.page, params=_ASKED, body=following)
     finally:
-        if scroll:
-            with contextlib.suppress(IdxctlError):  # it ends by itself
-                client.request("DELETE", "/_search/scroll", body={"scroll_id": [scroll]})
+        with contextlib.suppress(IdxctlError):  # it ends by itself
+            client.ask("DELETE", "/_search/scroll", answers.parsed, body={"scroll_id": [page.scroll]})
+    if seen != total:
+        raise OpenSearchUnintelligible(
+            f"a scroll over {index} ended after {seen:,} of {total:,} documents",
+            answered=f"{seen:,} of {total:,} documents",
+        )
 
 
 def sources_text(
     client: Client, index: str, wanted: Sequence[bytes], *, routings: Mapping[bytes, bytes] | None = None
-) -> bytes:
+) -> Sources:
     """
-    Return the unparsed answer of a realtime ``_mget`` for ids given as JSON strings, in their order.
+    Return the answer of a realtime ``_mget`` for ids given as JSON strings, in their order, as bytes that are read when asked.
 
     OpenSearch passes a source on as the very bytes it was sent, so equal documents can be seen equal without parsing.
     """
@@ -56,14 +67,26 @@ def sources_text(
         body = b'{"docs":[' + b",".join(docs) + b"]}"
     else:
         body = b'{"ids":[' + b",".join(wanted) + b"]}"
-    answer: str = client.raw("POST", f"/{index}/_mget", params={"realtime": "true"}, body=body)
-    return answer.encode()
+    path = f"/{index}/_mget"
+    return client.ask(
+        "POST", path, Sources, params={"realtime": "true"}, body=body, most_bytes=_MOST_BYTES, repeat=True
+    )
 
 
-def parse_sources(answer: bytes) -> list[tuple[str, Mapping[str, Any] | None, int | None]]:
-    """Return (id, source or None, version) of each document of an ``_mget`` answer."""
-    docs = parse(answer)["docs"]
-    return [(doc["_id"], doc.get("_source") if doc.get("found") else None, doc.get("_version")) for doc in docs]
+@dataclass(frozen=True)
+class Sources:
+    """An ``_mget``'s answer, not parsed."""
+
+    text: bytes
+
+    def read(self, wanted: Sequence[str]) -> list[Source]:
+        """Return the documents in the order in which they were *wanted*; raises `OpenSearchUnintelligible` for less."""
+        try:
+            return answers.sources(self.text, wanted)
+        except NoAnswer as error:
+            raise OpenSearchUnintelligible(
+                f"what answers an _mget is not an answer of OpenSearch's: {error}", answered=str(error)
+            ) from error
 
 
 def parse(text: bytes) -> Any:
@@ -76,4 +99,4 @@ def parse(text: bytes) -> Any:
 
 def count(client: Client, index: str) -> int:
     """Return how many documents *index* holds as of its last refresh; nested ones do not count."""
-    return int(client.request("GET", f"/{index}/_count")["count"])
+    return client.ask("GET", f"/{index}/_count", answers.count)

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from idxctl.core import backoff
-from idxctl.core.errors import Unreachable, UsageError, WaitTimeout
+from idxctl.core.errors import OpenSearchUnreachable, UsageError, WaitTimeout
 from idxctl.core.points import reach
 from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
@@ -266,8 +266,8 @@ def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection
             return
     try:
         client.info()
-    except Unreachable as error:
-        raise type(error)(f"{error.message}; no letter was retried", hint=error.hint) from error
+    except OpenSearchUnreachable as error:
+        raise OpenSearchUnreachable(f"{error.message}; no letter was retried", hint=error.hint) from error
 
 
 def _worker(pool: Pool, client: Client, settings: Settings, indexes: Sequence[str], tally: Tally | None) -> Worker:

@@ -97,10 +97,10 @@ def compare_page(client: Client, generation: Generation, page: Lines) -> Compare
     routed = dict(zip(wanted, page.routings or (), strict=False))
     answer = scan.sources_text(client, generation.name, wanted, routings=routed)
     ignore = generation.definition.verify_ignore
-    places: Sequence[int] = range(len(wanted)) if ignore else _unequal_bytes(answer, wanted, rows)
+    places: Sequence[int] = range(len(wanted)) if ignore else _unequal_bytes(answer.text, wanted, rows)
     if not places:
         return compared
-    held = {name: source for name, source, _ in scan.parse_sources(answer)}
+    held = {one.document_id: one.source for one in answer.read(page.ids)}
     for place in places:
         name = page.ids[place]
         source = held.get(name)
@@ -161,7 +161,7 @@ def _held(client: Client, generation: Generation, ids: Sequence[str], routings: 
         return []
     routed = {orjson.dumps(one): routing for one, routing in routings.items()}
     answer = scan.sources_text(client, generation.name, [orjson.dumps(one) for one in ids], routings=routed)
-    return [name for name, source, _ in scan.parse_sources(answer) if source is not None]
+    return [one.document_id for one in answer.read(ids) if one.source is not None]
 
 
 def orphans(conn: Connection, client: Client, generation: Generation) -> Iterator[list[str]]:

@@ -116,7 +116,7 @@ class Backend:
 
     def _opensearch_trouble(self) -> list[str]:
         try:
-            self._client.request("GET", "/", timeout_seconds=_PROBE_SECONDS)
+            self._client.ping(timeout_seconds=_PROBE_SECONDS)
         except OpenSearchRefused as error:
             if error.status == 403:  # the role may write and no more: it is an answer
                 return []

@@ -293,7 +293,7 @@ class Worker:
 
     def _answers(self) -> bool:
         try:
-            self._client.request("GET", "/", timeout_seconds=5)
+            self._client.ping(timeout_seconds=5)
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
             # A no to this question (403 where the role may only write) is an answer too.
             if outcomes.of_request(error).kind is Kind.TRANSIENT:

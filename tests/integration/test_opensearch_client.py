@@ -30,11 +30,17 @@ from cryptography.x509.oid import NameOID
 
 from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 from idxctl.core.settings import OpenSearchSettings, Secret
+from idxctl.opensearch import answers
 from idxctl.opensearch.client import connect
 
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-not-a-real-one"
 BULK = '{"index":{"_id":"1"}}\n{"title":"Žuta bicikla, 12,50 €"}\n{"delete":{"_id":"none"}}\n'.encode()
 SENT = ["1", "none"]
+
+
+def ask(client, method, path, **options):
+    """Ask anything, and parse what is answered."""
+    return client.ask(method, path, answers.parsed, **options)
 
 
 # --- certificates ------------------------------------------------------------------------------------------------------
@@ -259,9 +265,9 @@ def index(opensearch_url, request):
     """Make an index of this test, and remove it."""
     name = "client-" + re.sub(r"[^a-z0-9]+", "-", request.node.name.lower())[:80].strip("-")
     with connect(settings(opensearch_url)) as client:
-        client.request("PUT", f"/{name}", body={"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
+        ask(client, "PUT", f"/{name}", body={"settings": {"number_of_shards": 1, "number_of_replicas": 0}})
         yield name
-        client.request("DELETE", f"/{name}")
+        ask(client, "DELETE", f"/{name}")
 
 
 # --- plain requests ----------------------------------------------------------------------------------------------------
@@ -285,7 +291,7 @@ def test_a_bulk_body_arrives_byte_for_byte_and_the_answer_is_small(opensearch_ur
     with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
         refused = client.bulk(index, BULK, SENT, deleted={"none"})
         sent = stand_in.seen[-1]
-        stored = client.request("GET", f"/{index}/_doc/1")
+        stored = ask(client, "GET", f"/{index}/_doc/1")
     assert sent.body == BULK
     assert sent.headers["content-type"] == "application/x-ndjson"
     assert "filter_path" in sent.path
@@ -293,10 +299,10 @@ def test_a_bulk_body_arrives_byte_for_byte_and_the_answer_is_small(opensearch_ur
     assert stored["_source"]["title"] == "Žuta bicikla, 12,50 €"
 
 
-def test_a_raw_answer_is_text_as_it_came(opensearch_url, index):
+def test_an_answer_is_bytes_as_they_came(opensearch_url, index):
     with connect(settings(opensearch_url)) as client:
         client.bulk(index, BULK, SENT, deleted={"none"}, params={"refresh": True})
-        text = client.raw("POST", f"/{index}/_mget", body={"ids": ["1"]})
+        text = client.ask("POST", f"/{index}/_mget", bytes.decode, body={"ids": ["1"]})
     assert isinstance(text, str)
     assert '"Žuta bicikla, 12,50 €"' in text
 
@@ -317,14 +323,14 @@ def test_a_compressed_body_is_smaller_and_means_the_same(opensearch_url, index):
 
 def test_the_servers_own_timeout_reaches_the_server(opensearch_url, index):
     with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
-        client.request("GET", f"/_cluster/health/{index}", params={"timeout": "5s", "local": True, "level": None})
+        ask(client, "GET", f"/_cluster/health/{index}", params={"timeout": "5s", "local": True, "level": None})
     assert stand_in.seen[-1].path == f"/_cluster/health/{index}?timeout=5s&local=true"
 
 
 def test_threads_share_a_client_and_its_connections_stay_open(opensearch_url, index):
     with StandIn(opensearch_url) as stand_in, connect(settings(stand_in.url)) as client:
         with ThreadPoolExecutor(8) as pool:
-            answers = list(pool.map(lambda _: client.request("GET", f"/{index}/_count")["count"], range(80)))
+            answers = list(pool.map(lambda _: ask(client, "GET", f"/{index}/_count")["count"], range(80)))
     assert answers == [0] * 80
     assert stand_in.connections <= 8
 
@@ -332,7 +338,7 @@ def test_threads_share_a_client_and_its_connections_stay_open(opensearch_url, in
 def test_a_deprecation_header_is_no_python_warning(answering):
     stand_in = answering(200, b"{}", warning='299 OpenSearch-2.0 "old"')
     with connect(settings(stand_in.url)) as client:
-        assert client.request("GET", "/x") == {}
+        assert ask(client, "GET", "/x") == {}
 
 
 # --- errors ------------------------------------------------------------------------------------------------------------
@@ -340,7 +346,7 @@ def test_a_deprecation_header_is_no_python_warning(answering):
 
 def test_an_error_answer_tells_status_type_and_reason(opensearch_url):
     with connect(settings(opensearch_url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.request("GET", "/client-none-such/_count")
+        ask(client, "GET", "/client-none-such/_count")
     refused = caught.value
     assert (refused.status, refused.error_type) == (404, "index_not_found_exception")
     assert "client-none-such" in refused.reason
@@ -366,7 +372,7 @@ def test_a_busy_answer_is_a_refusal_and_is_not_sent_again(answering, status):
 def test_a_page_of_a_proxy_is_not_taken_for_an_answer(answering):
     stand_in = answering(200, b"<html>Sign in</html>", content_type="text/html")
     with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchUnintelligible) as caught:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert "not JSON" in str(caught.value)
     assert "Sign in" in caught.value.answered
     assert "IDXCTL_OPENSEARCH_URL" in caught.value.hint
@@ -375,7 +381,7 @@ def test_a_page_of_a_proxy_is_not_taken_for_an_answer(answering):
 def test_something_else_that_speaks_json_is_not_opensearch(answering):
     with (
         connect(settings(answering(200, b'{"hello":"world"}').url)) as client,
-        pytest.raises(OpenSearchRefused) as caught,
+        pytest.raises(OpenSearchUnintelligible) as caught,
     ):
         client.info()
     assert "not OpenSearch" in str(caught.value)
@@ -391,7 +397,7 @@ def test_a_page_with_an_error_status_is_told_from_an_error_of_opensearchs_own(an
 def test_a_redirect_is_not_followed(answering):
     stand_in = answering(302, location="http://127.0.0.1:1/login")
     with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert caught.value.status == 302
 
 
@@ -400,7 +406,7 @@ def test_nobody_there_is_unreachable_with_host_and_way_out():
         held.bind(("127.0.0.1", 0))  # bound and not listening: refuses
         port = held.getsockname()[1]
         with connect(settings(f"http://127.0.0.1:{port}")) as client, pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("GET", "/")
+            ask(client, "GET", "/")
     assert str(caught.value) == f"OpenSearch at 127.0.0.1:{port} refuses connections"
     assert "IDXCTL_OPENSEARCH_URL" in caught.value.hint
     assert caught.value.exit_status == 5
@@ -408,7 +414,7 @@ def test_nobody_there_is_unreachable_with_host_and_way_out():
 
 def test_a_name_that_does_not_exist_says_so():
     with connect(settings("http://nobody.invalid:9200")) as client, pytest.raises(OpenSearchUnreachable) as caught:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert "nobody.invalid:9200 cannot be found" in str(caught.value)
 
 
@@ -416,7 +422,7 @@ def test_no_answer_in_time_is_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with connect(settings(url)) as client, pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("GET", "/", timeout_seconds=0.05)
+            ask(client, "GET", "/", timeout_seconds=0.05)
     assert "did not answer within 0.05 s" in str(caught.value)
     assert caught.value.slow
 
@@ -434,30 +440,28 @@ def test_a_connection_cut_in_the_middle_is_unreachable():
         thread.start()
         url = f"http://127.0.0.1:{cutting.getsockname()[1]}"
         with connect(settings(url)) as client, pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("POST", "/x", body=b"y" * 1000)
+            ask(client, "POST", "/x", body=b"y" * 1000)
         thread.join()
     assert "closed the connection" in str(caught.value)
 
 
-def test_the_driver_says_nothing_in_the_log(caplog):
+def test_nothing_of_a_request_is_said_in_the_log(caplog):
     with caplog.at_level(logging.INFO), connect(settings("http://127.0.0.1:1")) as client:
         with pytest.raises(OpenSearchUnreachable):
-            client.request("POST", "/x", body=b"a document")
+            ask(client, "POST", "/x", body=b"a document")
     assert caplog.text == ""
 
 
-def test_a_dead_host_is_passed_over_after_one_failure(opensearch_url):
+def test_a_dead_host_is_passed_over(opensearch_url):
     both = OpenSearchSettings(urls=("http://127.0.0.1:1", opensearch_url))
     with connect(both) as client:
-        failures = [error for error in (failure(client) for _ in range(20)) if error]
-    assert len(failures) <= 1
-    assert all("127.0.0.1:1 " in str(error) for error in failures)
+        assert not [error for error in (failure(client) for _ in range(20)) if error]
 
 
 def failure(client):
     """Ask once and return what went wrong, or None."""
     try:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     except OpenSearchUnreachable as error:
         return error
 
@@ -466,8 +470,7 @@ def test_a_host_that_does_not_answer_in_time_is_passed_over_too(opensearch_url):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         urls = (f"http://127.0.0.1:{silent.getsockname()[1]}", opensearch_url)
         with connect(OpenSearchSettings(urls=urls, request_timeout_seconds=0.5)) as client:
-            failures = [error for error in (failure(client) for _ in range(10)) if error]
-    assert len(failures) <= 1
+            assert not [error for error in (failure(client) for _ in range(10)) if error]
 
 
 def test_with_every_host_dead_each_request_still_tries():
@@ -475,7 +478,7 @@ def test_with_every_host_dead_each_request_still_tries():
     with connect(both) as client:
         for _ in range(6):
             with pytest.raises(OpenSearchUnreachable):
-                client.request("GET", "/")
+                ask(client, "GET", "/")
 
 
 def test_describe_names_every_host():
@@ -551,7 +554,7 @@ def test_a_certificate_of_an_unknown_authority_is_refused(tls, stranger, named):
     more = {"ca_file": stranger.path} if named == "another" else {}
     stand_in = tls()
     with connect(settings(stand_in.url, **more)) as client, pytest.raises(OpenSearchUnreachable) as caught:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert f"localhost:{stand_in.port} shows a certificate that is not trusted" in str(caught.value)
     assert "ca_file" in caught.value.hint
     assert "verify" in caught.value.hint
@@ -564,7 +567,7 @@ def test_a_certificate_of_another_host_is_refused(tls, authority):
         connect(settings(stand_in.url, ca_file=authority.path)) as client,
         pytest.raises(OpenSearchUnreachable) as caught,
     ):
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert "localhost" in str(caught.value)
     assert "not trusted" in str(caught.value)
     assert stand_in.seen == []
@@ -594,7 +597,7 @@ def test_without_the_right_client_certificate_nothing_gets_through(tls, authorit
         more["client_cert"], more["client_key"] = stranger.issue("intruder")
     with connect(settings(stand_in.url, ca_file=authority.path, **more)) as client:
         with pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("GET", "/")
+            ask(client, "GET", "/")
     assert "client certificate" in str(caught.value)
     assert "client_cert" in caught.value.hint
     assert stand_in.seen == []
@@ -618,14 +621,14 @@ def test_a_ca_file_that_holds_no_certificate_is_a_configuration_error(tmp_path):
 def test_https_to_a_server_without_tls_says_so(opensearch_url):
     with connect(settings(opensearch_url.replace("http:", "https:"))) as client:
         with pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("GET", "/")
+            ask(client, "GET", "/")
     assert "does not speak TLS" in str(caught.value)
 
 
 def test_http_to_a_server_with_tls_asks_about_https(tls):
     with connect(settings(tls().url.replace("https:", "http:"))) as client:
         with pytest.raises(OpenSearchUnreachable) as caught:
-            client.request("GET", "/")
+            ask(client, "GET", "/")
     assert "https" in str(caught.value)
 
 
@@ -676,7 +679,7 @@ def test_a_ready_made_bulk_body_is_signed_for_aws(tls, authority, aws, index, co
     stand_in = tls(signed_by(SECRET_KEY))
     with connect(replace(aws, urls=(stand_in.url,), ca_file=authority.path, compress=compress)) as client:
         assert client.bulk(index, BULK, SENT, deleted={"none"}) == []
-        assert client.request("GET", f"/{index}/_doc/1")["_source"]["title"].startswith("Žuta")
+        assert ask(client, "GET", f"/{index}/_doc/1")["_source"]["title"].startswith("Žuta")
     body = stand_in.seen[0].body
     assert (gzip.decompress(body) if compress else body) == BULK
 
@@ -712,7 +715,7 @@ def test_no_aws_credentials_is_a_configuration_error(aws, monkeypatch, tmp_path)
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
     with connect(aws) as client, pytest.raises(ConfigError) as caught:
-        client.request("GET", "/")
+        ask(client, "GET", "/")
     assert "no AWS credentials" in str(caught.value)
 
 
