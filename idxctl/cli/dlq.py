@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 app = plain_app(help="See, retry and purge dead letters: documents that could not be indexed.")
 
+_LISTED = 20  # letters of a table, where nobody says how many
 _COMMON = {"index", "action", "fingerprint"}
 
 ErrorOption = Annotated[
@@ -96,7 +97,12 @@ def list_(
     index: IndexOption = None,
     error: ErrorOption = None,
     older_than: OlderOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most letters to show.")] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(
+            min=1, show_default=False, help="Most letters to show [default: 20; all in json, ndjson and csv]."
+        ),
+    ] = None,
 ) -> None:
     """Show letters, the newest failure first."""
     from idxctl.operate import dlq, requests
@@ -105,10 +111,12 @@ def list_(
     with current().connect() as conn:
         migrate.require(conn)
         requests.check_known(conn, current().settings, index)
-        found = dlq.letters(conn, dlq.Selection(index, error, None, older_than), limit=limit)
-    if render.is_data(output):
-        render.table(found, _columns(dlq.Letter), output)
-        return
+        chosen = dlq.Selection(index, error, None, older_than)
+        if render.is_data(output):  # read while it is written: there may be hundreds of thousands
+            render.table(dlq.every_letter(conn, chosen, limit=limit), _columns(dlq.Letter), output)
+            return
+        found = list(dlq.every_letter(conn, chosen, limit=limit or _LISTED))
+        total = dlq.count(conn, chosen)
     columns = [
         Column("id", kind="name"), Column("index", kind="name"), Column("document_id", "document"), Column("action", kind="name"),
         Column("attempts", kind="count"), Column("what", "why"), Column("fingerprint", "error", "name"),
@@ -121,6 +129,7 @@ def list_(
     rows = [_letter(one, cut=output is Output.TABLE) for one in found]
     narrowed = index or error or older_than is not None
     render.table(rows, columns, output, empty="No such dead letters." if narrowed else "No dead letters.")
+    render.cut(len(found), total, "letters")
 
 
 def _letter(one: Letter, *, cut: bool) -> dict[str, object]:

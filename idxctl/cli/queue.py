@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from idxctl.queue.stats import IndexStats, OtherNames, QueueStats
     from idxctl.worker.janitor import WorkerRow
 
+_LISTED = 20  # tasks of a table, where nobody says how many
+
 app = plain_app(help="See, add and cancel the tasks that wait.")
 
 
@@ -117,7 +119,10 @@ def _others(other: OtherNames) -> str:
 def list_(
     output: OutputOption,
     index: IndexOption = None,
-    limit: Annotated[int, typer.Option(min=1, help="Most tasks to show.")] = 20,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, show_default=False, help="Most tasks to show [default: 20; all in json, ndjson and csv]."),
+    ] = None,
 ) -> None:
     """Show waiting tasks in the order they are claimed."""
     from idxctl.operate import requests
@@ -127,12 +132,19 @@ def list_(
     with current().connect() as conn:
         migrate.require(conn)
         requests.check_known(conn, current().settings, index)
-        rows = engine.tasks(conn, index=index, limit=limit)
+        if render.is_data(output):  # read while it is written: there may be hundreds of thousands
+            render.table(
+                engine.every_task(conn, index=index, limit=limit), [*engine.QueuedTask.__dataclass_fields__], output
+            )
+            return
+        rows = list(engine.every_task(conn, index=index, limit=limit or _LISTED))
+        total = engine.count(conn, index=index, ids=None, documents=None)
     columns = [
         Column("id"), Column("index"), Column("document_id", "document"), Column("kind"), Column("action"),
         Column("attempts", kind="count"), Column("enqueued_at", "age", "since"), Column("origin"), Column("last_error", "last error"),
     ]  # fmt: skip
     render.table(rows, columns, output, empty="No tasks are waiting.")
+    render.cut(len(rows), total, "tasks")
 
 
 @app.command(epilog=exits())

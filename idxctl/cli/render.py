@@ -36,6 +36,7 @@ _SYMBOLS: Mapping[str, str] = {"ok": "✓", "warn": "!", "bad": "✗"}
 _COLOURS: Mapping[str, str] = {"ok": "green", "warn": "yellow", "bad": "red"}
 _NOTHING = "\N{EN DASH}"
 _RIGHT: frozenset[str] = frozenset({"count", "age", "since", "seconds", "bytes", "rate"})
+_PIECE_BYTES = 65_536  # of a stream, written at a time
 _NARROWEST = 14  # characters to which a column of words may be squeezed before rows are set out one below the other
 
 
@@ -220,6 +221,12 @@ def next_step(text: str, output: Output = Output.TABLE) -> None:
         _styled(sys.stderr, text, "dim")
 
 
+def cut(shown: int, total: int, what: str) -> None:
+    """Say on stderr that a list is not the whole of it, and how to see that."""
+    if shown < total:
+        say(f"{shown:,} of {total:,} {what}; --limit {total} shows all, -o json, ndjson and csv have all of them")
+
+
 def blank(output: Output = Output.TABLE) -> None:
     """Write the line between two blocks."""
     if not is_data(output):
@@ -298,9 +305,36 @@ def json(value: Any) -> None:
 
 
 def ndjson(rows: Iterable[Any]) -> None:
-    """Write one JSON document a line."""
-    for row in rows:
-        _bytes_out(as_json(row))
+    """Write one JSON document a line, as the rows come."""
+    _in_pieces(as_json(row) for row in rows)
+
+
+def _json_list(rows: Iterable[Any]) -> None:
+    """Write one JSON list: in a pipe as the rows come, for people indented."""
+    if is_terminal(sys.stdout):
+        json(list(rows))
+        return
+    _in_pieces(_list_pieces(rows))
+
+
+def _list_pieces(rows: Iterable[Any]) -> Iterator[bytes]:
+    yield b"["
+    for position, row in enumerate(rows):
+        yield (b"," if position else b"") + as_json(row).rstrip(b"\n")
+    yield b"]\n"
+
+
+def _in_pieces(parts: Iterable[bytes]) -> None:
+    """Write what is not held in memory as a whole, some of it at a time."""
+    held: list[bytes] = []
+    size = 0
+    for part in parts:
+        held.append(part)
+        size += len(part)
+        if size >= _PIECE_BYTES:
+            _bytes_out(b"".join(held))
+            held, size = [], 0
+    _bytes_out(b"".join(held))
 
 
 def table(
@@ -315,15 +349,18 @@ def table(
 
     People see *columns*; JSON has all that a row holds. *empty* is what people read where there is no row.
     """
-    rows = list(rows)
     chosen = [Column(column) if isinstance(column, str) else column for column in columns]
     if output is Output.JSON:
-        json(rows)
-    elif output is Output.NDJSON:
+        _json_list(rows)
+        return
+    if output is Output.NDJSON:
         ndjson(rows)
-    elif output is Output.CSV:
+        return
+    if output is Output.CSV:
         _csv(rows, chosen)
-    elif not rows:
+        return
+    rows = list(rows)
+    if not rows:
         out(empty)
     elif output is Output.TABLE:
         _rich_table(rows, chosen)
@@ -358,13 +395,26 @@ def _block(row: Any, columns: Sequence[Column], indent: str = " ") -> None:
             _styled(sys.stdout, f"{indent}{'' if position else column.heading:<{width}}  {line}")
 
 
-def _csv(rows: Sequence[Any], columns: Sequence[Column]) -> None:
+def _csv(rows: Iterable[Any], columns: Sequence[Column]) -> None:
+    _in_pieces(_csv_lines(rows, columns))
+
+
+def _csv_lines(rows: Iterable[Any], columns: Sequence[Column]) -> Iterator[bytes]:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([column.key for column in columns])
     for row in rows:
+        yield _taken(buffer)
         writer.writerow([_csv_value(plain_value(_field(row, column.key))) for column in columns])
-    _bytes_out(buffer.getvalue().encode("utf-8", "surrogatepass"))
+    yield _taken(buffer)
+
+
+def _taken(buffer: io.StringIO) -> bytes:
+    """Return what stands in the buffer, and empty it."""
+    text = buffer.getvalue()
+    buffer.seek(0)
+    buffer.truncate()
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _csv_value(value: Any) -> Any:

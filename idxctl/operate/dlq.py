@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -157,6 +157,24 @@ def stats(conn: Connection, *, index: str | None = None) -> Stats:
     row = conn.run(SQL["summary"], index=index).fetchone()
     assert row is not None
     return Stats(row[0], row[1], [Group(*group) for group in conn.run(SQL["groups"], index=index)])
+
+
+def every_letter(conn: Connection, selection: Selection, *, limit: int | None = None) -> Iterator[Letter]:
+    """Yield letters, the newest failure first, up to *limit* or all; read while they are taken, in one transaction."""
+    rows = conn.stream(
+        SQL["list"],
+        **selection.parameters(),
+        limit=None if limit is None else min(limit, _BIGINT),
+        after_at=None,
+        after_id=None,
+    )
+    return (Letter(*row) for row in rows)
+
+
+def count(conn: Connection, selection: Selection) -> int:
+    """Count the letters that *selection* covers."""
+    row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()
+    return 0 if row is None else int(row[0])
 
 
 def letters(

@@ -67,6 +67,18 @@ class Connection:
         with translated("statement"):
             return self._pinned(query, parameters)
 
+    def stream(self, statement: Statement, /, **parameters: Any) -> Iterator[Row]:
+        """Yield the rows of a named statement as they are asked for, by a cursor of the server's: memory stays flat."""
+        with self.transaction(read_only=True), self.raw.cursor(name=f"idxctl_{statement.name}") as cursor:
+            with translated(statement.name):
+                cursor.execute(statement.qualified(self.schema), parameters)
+            while True:
+                with translated(statement.name):
+                    rows = cursor.fetchmany(1000)
+                if not rows:
+                    return
+                yield from rows
+
     def execute(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
         """Run SQL as it stands: under the search path of the transaction, outside of one under the session's own."""
         with translated("statement"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -112,6 +112,12 @@ def _index(row: Row) -> IndexStats:
 def _other(row: Row) -> OtherNames:
     _, queued, _, size, _, _, in_flight, oldest, dead, _, _, names, examples = row
     return OtherNames(names, int(queued), int(size), int(in_flight), oldest, int(dead), examples)
+
+
+def every_task(conn: Connection, *, index: str | None = None, limit: int | None = None) -> Iterator[QueuedTask]:
+    """Yield waiting tasks in the order they are claimed, up to *limit* or all; read while they are taken."""
+    rows = conn.stream(SQL["list"], index=index, limit=None if limit is None else min(limit, 2**63 - 1))
+    return (QueuedTask(*row) for row in rows)
 
 
 def tasks(conn: Connection, *, index: str | None = None, limit: int) -> list[QueuedTask]:
