@@ -23,7 +23,15 @@ AdoptOption = Annotated[
 
 
 @app.command(epilog=exits(6))
-def up(output: OutputOption, adopt_index: AdoptOption = None, dry_run: DryRunOption = False) -> None:
+def up(
+    *,
+    output: OutputOption,
+    adopt_index: AdoptOption = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Make again, empty, what is missing of the applied ones.")
+    ] = False,
+    dry_run: DryRunOption = False,
+) -> None:
     """Apply pending migrations, all or none. Safe on several hosts at once, and to run again."""
     from idxctl.postgres import migrate
 
@@ -32,7 +40,7 @@ def up(output: OutputOption, adopt_index: AdoptOption = None, dry_run: DryRunOpt
         if dry_run:
             _show_status(migrate.status(conn), output, dry_run=True)
             return
-        done = migrate.up(conn, default_index=_default_index(state.settings, adopt_index))
+        done = migrate.up(conn, default_index=_default_index(state.settings, adopt_index), repair=repair)
     _show_migrated(done, output, "migrated up to")
 
 
@@ -134,6 +142,10 @@ def _show_status(found: MigrationStatus, output: Output, *, dry_run: bool = Fals
         render.out(f"  opensearch_indexing_dlq is of the older shape: up keeps its letters ({found.adoptable:,})")
     for title in found.edited:
         render.warn(f"migration {title} is not the file that was applied here")
+    if found.owner is not None and not render.is_data(output):
+        render.out(f"  the tables belong to {found.owner}")
+    for warning in found.warnings:
+        render.warn(warning)
     if found.pending and not found.unknown:
         render.next_step("idxctl migrate up", output)
 

@@ -13,7 +13,9 @@ Rules for a new migration (``migrations/NNNNNN_name.up.sql`` and ``.down.sql``):
 - The head of an up file says ``-- Old workers: survive`` (they go on working, and may be started again), ``stop`` (programs
   that do not know it refuse to start) or ``none``. The head of a down file lists the tables whose rows it loses:
   ``-- Loses: table (what its rows are called), ...``.
-- Functions pin their search path: ``SET search_path FROM CURRENT``. Nothing is dropped with CASCADE.
+- Functions pin their search path to ``pg_catalog, pg_temp`` and name the schema of our own objects in their bodies, as
+  000003 does; none is executable by PUBLIC; a SECURITY DEFINER trigger function looks at no value before it has checked the
+  table. Statements of a step itself set that path before they call anything. Nothing is dropped with CASCADE.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from typing import Any
 from psycopg import sql
 
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, Refused, SchemaError, UsageError
-from idxctl.postgres import audit
+from idxctl.postgres import audit, surroundings
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
@@ -100,6 +102,9 @@ class MigrationStatus:
     edited: tuple[str, ...] = ()  # applied, but the file is not what it was
     adoptable: int | None = None  # letters in an older DLQ table that `up` would adopt; None: there is none
     applied: tuple[tuple[str, str, str], ...] = ()  # name, when (ISO), by whom
+    owner: str | None = None  # of the tables: the role that is to migrate
+    missing: tuple[str, ...] = ()  # of what the applied steps made
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -162,12 +167,15 @@ def up(
     *,
     default_index: str | None = None,
     to: int | None = None,
+    repair: bool = False,
     steps: tuple[Migration, ...] | None = None,
 ) -> Migrated:
     """
     Apply what is pending, all of it or nothing, in one transaction of its own.
 
-    *default_index* is where the letters of an older DLQ table belong. Safe on two hosts at once, and to run again.
+    *default_index* is where the letters of an older DLQ table belong. *repair* takes the applied steps once more: what is
+    missing of theirs is made again. Safe on two hosts at once, and to run again. A first migration is refused where
+    everybody may create functions beside ours; a later one says so, since it leaves less to them than there was.
     """
     steps = known() if steps is None else steps
     target = len(steps) if to is None else to
@@ -178,12 +186,16 @@ def up(
         conn.run(SQL["create_bookkeeping"])
         applied = _applied(conn)
         _refuse_newer(applied, steps)
+        if not applied and target > 0:
+            surroundings.refuse_strangers(conn)
         adoptable = _adoptable(conn)
         ran = []
         for step in steps[:target]:
-            if step.version in applied:
+            if step.version in applied and not repair:
                 continue
             _apply(conn, step, step.up)
+            if step.version in applied:
+                continue
             conn.run(
                 SQL["record"],
                 version=step.version,
@@ -203,12 +215,14 @@ def up(
             for place in _older(conn, "public")
             if place != conn.schema
         )
+        made = [step.up for step in steps if step.version in applied or step.title in ran]
+        notes += surroundings.warnings(conn, surroundings.look(conn, made))
     return Migrated(applied=tuple(ran), version=version, adopted=adopted, adopted_index=index, notes=notes)
 
 
 @contextmanager
 def _alone(conn: Connection, doing: str, *, default_index: str | None = None) -> Iterator[None]:
-    """Open the one transaction of a run: alone in this database, in our schema, with limits on its waits."""
+    """Open the one transaction of a run: alone in this database, with limits on its waits."""
     with _explained(conn, doing), conn.transaction(local={"lock_timeout": f"{QUEUE_SECONDS}s"}):
         try:
             conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
@@ -219,11 +233,10 @@ def _alone(conn: Connection, doing: str, *, default_index: str | None = None) ->
                 ) from error
             raise
         conn.execute(
-            """SELECT set_config('search_path', quote_ident(%s) || ', pg_temp', true),
-                      set_config('idxctl.default_index', %s, true),
+            """SELECT set_config('idxctl.default_index', %s, true),
                       set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true),
                       set_config('client_min_messages', 'warning', true)""",
-            (conn.schema, default_index or "", f"{LOCK_SECONDS}s"),
+            (default_index or "", f"{LOCK_SECONDS}s"),
         )
         yield
 
@@ -272,7 +285,8 @@ def _create_schema(conn: Connection) -> None:
 
 def _apply(conn: Connection, step: Migration, text: str) -> None:
     try:
-        conn.execute(text)
+        with conn.under(sql.Identifier(conn.schema).as_string(None) + ", pg_temp"):
+            conn.execute(text)
     except PostgresRefused as error:
         if error.sqlstate in {"IDX01", "IDX02", "55P03", "42501"}:
             raise
@@ -408,6 +422,7 @@ def status(conn: Connection, *, steps: tuple[Migration, ...] | None = None) -> M
     steps = known() if steps is None else steps
     applied = _applied(conn) if _exists(conn, "opensearch_indexing_migrations") else {}
     by_version = {step.version: step for step in steps}
+    found = surroundings.look(conn, [step.up for step in steps if step.version in applied])
     return MigrationStatus(
         version=max(applied, default=0),
         pending=tuple(step.title for step in steps if step.version not in applied),
@@ -419,6 +434,9 @@ def status(conn: Connection, *, steps: tuple[Migration, ...] | None = None) -> M
             if row.version in by_version and row.checksum != by_version[row.version].checksum
         ),
         adoptable=_adoptable(conn),
+        owner=found.owner,
+        missing=found.missing,
+        warnings=surroundings.warnings(conn, found),
         applied=tuple((row.title, row.applied_at, row.applied_by) for row in applied.values()),
     )
 
@@ -488,7 +506,7 @@ def _scalar(conn: Connection, statement: str, **parameters: object) -> Any:
 
 
 def _count(conn: Connection, table: str) -> int:
-    row = conn.execute(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(conn.schema, table))).fetchone()
+    row = conn.pinned(sql.SQL("SELECT count(*) FROM {}").format(sql.Identifier(conn.schema, table))).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -530,7 +548,10 @@ def offline_sql(
     if not 0 <= from_ <= target <= len(steps):
         raise UsageError(f"cannot go from version {from_} to {target}", hint=f"this program knows 1 to {len(steps)}")
     if schema is None:
-        place = "SELECT set_config('search_path', quote_ident(current_schema()) || ', pg_temp', true);"
+        place = (
+            "SELECT pg_catalog.set_config('search_path', pg_catalog.quote_ident(pg_catalog.current_schema()::pg_catalog.text) "
+            "OPERATOR(pg_catalog.||) ', pg_temp', true);"
+        )
         create = ""
     else:
         name = sql.Identifier(schema).as_string(None)
@@ -540,25 +561,44 @@ def offline_sql(
     parts = [
         f"""\
 -- idxctl migrate, version {from_} to {target}: the same as `idxctl migrate up`, to be run by hand.
--- One transaction: all of it or nothing. Run it as the role that is to own the tables.
+-- One transaction: all of it or nothing. Run it as the role that is to own the tables, or does own them.
 -- Locks: new tables disturb nobody. An existing table opensearch_indexing_dlq of the older shape is locked and rewritten,
 -- some seconds for 100,000 rows; its times without a zone are read in the session's time zone (SHOW TimeZone).
 BEGIN ISOLATION LEVEL READ COMMITTED;
 SET LOCAL lock_timeout = '{QUEUE_SECONDS}s';
-SELECT pg_advisory_xact_lock({LOCK});
+SELECT pg_catalog.pg_advisory_xact_lock({LOCK});
 SET LOCAL lock_timeout = '{LOCK_SECONDS}s';
 SET LOCAL statement_timeout = 0;
 SET LOCAL client_min_messages = warning;
 {create}{place}
-SELECT set_config('idxctl.default_index', {index}, true);
+SELECT pg_catalog.set_config('idxctl.default_index', {index}, true);
 
 {SQL["create_bookkeeping"].text}
 DO $guard$
+DECLARE
+    place text := pg_catalog.current_setting('search_path');
+    schema name := pg_catalog.current_schema();
+    tables oid := 'opensearch_indexing_migrations'::pg_catalog.regclass;
+    owner name;
+    version integer;
 BEGIN
-    IF (SELECT coalesce(max(version), 0) FROM opensearch_indexing_migrations) <> {from_} THEN
-        RAISE EXCEPTION 'this script starts at version {from_}, the database is at %',
-            (SELECT coalesce(max(version), 0) FROM opensearch_indexing_migrations);
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    SELECT pg_get_userbyid(relowner) INTO owner FROM pg_class WHERE oid = tables;
+    IF NOT pg_has_role(current_user, owner, 'USAGE') THEN
+        RAISE EXCEPTION 'idxctl''s tables belong to %, and this is run by %', owner, current_user
+            USING HINT = format('SET ROLE %I, or connect as it', owner);
     END IF;
+    IF {from_} = 0 AND EXISTS (
+        SELECT FROM pg_namespace n CROSS JOIN aclexplode(n.nspacl) AS a
+        WHERE n.nspname = schema AND a.grantee = 0 AND a.privilege_type = 'CREATE') THEN
+        RAISE EXCEPTION 'everybody may create functions in schema %', schema
+            USING HINT = format('REVOKE CREATE ON SCHEMA %I FROM PUBLIC, or a schema of its own: [database] schema', schema);
+    END IF;
+    EXECUTE format('SELECT coalesce(max(version), 0) FROM %s', tables::regclass) INTO version;
+    IF version <> {from_} THEN
+        RAISE EXCEPTION 'this script starts at version {from_}, the database is at %', version;
+    END IF;
+    PERFORM set_config('search_path', place, true);
 END $guard$;
 """
     ]
