@@ -5,7 +5,7 @@ WORKERS ?= auto
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults soak mutants test-system completions docs pictures wheel clean
+.PHONY: demo test check unit faults soak mutants test-system completions docs pictures lock audit wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -44,6 +44,13 @@ docs: $(VENV)/.ready          ## write the pages that are made from code again
 
 pictures: $(VENV)/.ready      ## draw the pictures of the README again, from a real run
 	$(BIN)/python docs/pictures/make.py
+
+lock: $(VENV)/.ready          ## pin what an image of the application installs, with hashes: pip install --require-hashes -r requirements.lock
+	$(BIN)/uv pip compile pyproject.toml --extra http --extra aws --universal --python-version 3.10 --generate-hashes \
+	  --upgrade --quiet --no-config --custom-compile-command "make lock" --output-file requirements.lock
+
+audit: $(VENV)/.ready         ## known advisories of what requirements.lock pins, where their data can be reached
+	PATH="$(BIN):$$PATH" .ci/audit requirements.lock
 
 wheel: $(VENV)/.ready
 	$(BIN)/pip install --quiet build

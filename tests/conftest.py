@@ -86,6 +86,7 @@ class Owner:
             bin=Path(installed) if installed else None,
             fsync=False,
             settings={"max_connections": "300"},
+            open_roles=True,
         )
         return self._stop.enter_context(server).url
 

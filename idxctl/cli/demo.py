@@ -235,12 +235,13 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
         stage.say("On your own tables: an idxctl.toml like the one above, then")
         stage.typed("idxctl migrate up && idxctl watch install && idxctl reindex && idxctl worker start")
         return
-    from idxctl.embedded.postgres import packaged_bin
+    from idxctl.embedded import demo_home
+    from idxctl.embedded.postgres import USER, packaged_bin
 
     given = [name for name, ours in (("DATABASE", servers.postgres), ("OPENSEARCH", servers.opensearch)) if not ours]
     psql = shutil.which("psql") or str(packaged_bin() / "psql")
-    database = (
-        f"{psql} {servers.postgres.database_url('shop')}"
+    database = (  # the password stays out of what every user of the machine sees in a list of processes
+        f"PGPASSFILE={shlex.quote(str(home.passfile))} {psql} -h 127.0.0.1 -p {servers.postgres.port} -U {USER} {demo_home.DATABASE}"
         if servers.postgres
         else f"psql, database {home.mark.database}"
     )

@@ -100,6 +100,11 @@ class Tour:
             self.stage.say(
                 f"PostgreSQL was given: the demo has made a database of its own there, {self.home.mark.database}."
             )
+        if self.servers.opensearch:
+            self.stage.say(
+                f"OpenSearch listens on {self.servers.opensearch_url} and has no password: as long as it runs, every user "
+                "of this machine can read and change what it holds. PostgreSQL has one, in idxctl.toml."
+            )
         if self.home.mark.given_opensearch:
             self.stage.say(f"OpenSearch was given: the demo's indexes there begin with {self.home.index}.")
 

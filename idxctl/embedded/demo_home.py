@@ -32,6 +32,7 @@ from idxctl.opensearch.client import connect as opensearch
 from idxctl.postgres.connect import Connection, connect
 
 MARK = "demo.json"
+PASSFILE = "pgpass"
 NOT_OURS = ("IDXCTL_DATABASE_URL", "IDXCTL_OPENSEARCH_URL", "IDXCTL_CONFIG")  # the directory's own file says these
 DATABASE = "shop"
 _PATIENCE_SECONDS = 20.0
@@ -64,6 +65,11 @@ class Home:
     def file(self) -> Path:
         """The configuration that every command reads."""
         return self.directory / "idxctl.toml"
+
+    @property
+    def passfile(self) -> Path:
+        """The password of the embedded PostgreSQL, as psql reads it."""
+        return self.directory / PASSFILE
 
     @property
     def mapping(self) -> Path:
@@ -114,6 +120,7 @@ def settle_in(directory: Path, servers: Servers, environ: Mapping[str, str]) -> 
     else:
         assert servers.postgres is not None
         servers.postgres.create_database(DATABASE)
+        servers.postgres.write_passfile(directory / PASSFILE)
     return Home(directory, mark, _settings(directory, environ, need_indexes=True))
 
 

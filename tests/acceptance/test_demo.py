@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
+import subprocess
 import sys
 import urllib.request
 from pathlib import Path
@@ -116,6 +118,15 @@ def test_kept_demo_can_be_used_by_hand_beside_another_and_be_stopped(idxctl, pla
     assert done.status == 0, done.stdout + done.stderr
     assert f"$ idxctl demo --stop {place}" in done.stdout
     assert (place / "idxctl.toml").stat().st_mode & 0o077 == 0
+    (psql,) = [line.removeprefix("$ ") for line in done.stdout.splitlines() if line.startswith("$ PGPASSFILE=")]
+    asked = ["sh", "-c", f"{psql} -w -Atc 'SELECT count(*) > 0 FROM listings'"]
+    assert subprocess.run(asked, capture_output=True, check=True, text=True).stdout == "t\n"
+    stranger = ["sh", "-c", f"""{psql.replace(str(place / "pgpass"), "/dev/null")} -w -c "COPY (SELECT 1) TO PROGRAM 'touch {place}/proof'" """]  # fmt: skip
+    assert "no password supplied" in subprocess.run(stranger, capture_output=True, check=False, text=True).stderr
+    assert not (place / "proof").exists()
+    word = re.search(r"postgres:([^@]+)@", (place / "idxctl.toml").read_text())[1]
+    assert word not in done.stdout + done.stderr
+    assert "every user of this machine can read and change what it holds" in done.stdout
     assert idxctl("--config", place / "idxctl.toml", "queue", "stats", "-o", "json").json["queued"] == 0
 
     other = idxctl.start("demo", "--listings", 300, "--dir", tmp_path / "other")

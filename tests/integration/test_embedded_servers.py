@@ -1,5 +1,6 @@
 """The two embedded servers, started by root, by an ordinary user, and left alone by a program that was killed."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ import psycopg
 import pytest
 
 import idxctl as package
-from idxctl.core.errors import OpenSearchUnreachable, PostgresUnreachable
+from idxctl.core.errors import ConfigError, OpenSearchUnreachable, PostgresUnreachable
 from idxctl.embedded import ports, postgres
 from idxctl.embedded.jars import read_lock
 from idxctl.embedded.opensearch import RELEASES, OpenSearch, installed_java
@@ -148,6 +149,62 @@ def test_postgres_that_cannot_start_shows_its_log(tmp_path, installed):
     server = Postgres(tmp_path, bin=installed, settings={"shared_buffers": "plenty"})
     with pytest.raises(PostgresUnreachable, match="shared_buffers"):
         server.start()
+
+
+def as_another(server, **more):
+    """What another user of the machine knows: the address, and the superuser's name."""
+    return psycopg.connect(host="127.0.0.1", port=server.port, user="postgres", dbname="postgres", **more)
+
+
+@pytest.mark.parametrize("open_roles", [False, True])
+def test_another_user_of_the_machine_does_not_become_the_one_who_started_it(tmp_path, installed, open_roles):
+    proof = tmp_path / "proof"
+    with Postgres(tmp_path / "server", bin=installed, fsync=False, open_roles=open_roles) as server:
+        for guess in ({}, {"password": "postgres"}, {"password": ""}):
+            with pytest.raises(psycopg.OperationalError, match="password"):
+                as_another(server, passfile="/dev/null", **guess).execute(f"COPY (SELECT 1) TO PROGRAM 'id > {proof}'")
+        assert not proof.exists()
+        execute(
+            server.url, f"COPY (SELECT 1) TO PROGRAM 'id > {proof}'"
+        )  # with the password it works: the test can fail
+        assert proof.exists()
+
+
+def test_roles_log_in_without_a_password_only_where_tests_ask_for_it(tmp_path, installed):
+    for open_roles in (False, True):
+        with Postgres(tmp_path / str(open_roles), bin=installed, fsync=False, open_roles=open_roles) as server:
+            execute(server.url, "CREATE ROLE meek LOGIN")
+            url = f"postgresql://meek@127.0.0.1:{server.port}/postgres"
+            if open_roles:
+                assert execute(url, "SELECT current_user") == [("meek",)]
+            else:
+                with pytest.raises(psycopg.OperationalError, match="password"):
+                    execute(url, "SELECT 1")
+
+
+def test_the_password_is_in_files_of_the_owner_alone_and_in_no_list_of_processes(tmp_path, installed):
+    with Postgres(tmp_path / "server", bin=installed, fsync=False) as server:
+        word = psycopg.conninfo.conninfo_to_dict(server.url)["password"]
+        server.write_passfile(tmp_path / "pgpass")
+        with as_another(server, passfile=str(tmp_path / "pgpass")) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        holding = [file for file in tmp_path.rglob("*") if file.is_file() and word.encode() in file.read_bytes()]
+        assert {file.name for file in holding} == {postgres.PASSWORD_FILE, "pgpass"}
+        assert all(file.stat().st_mode & 0o077 == 0 for file in holding)
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                assert word.encode() not in process.read_bytes()
+
+
+def test_a_cluster_is_opened_again_by_its_own_password_and_one_without_is_refused(tmp_path, installed):
+    with Postgres(tmp_path, bin=installed, fsync=False) as server:
+        before = server.url.partition("@")[0]
+    with Postgres(tmp_path, bin=installed, fsync=False) as server:
+        assert server.url.partition("@")[0] == before
+        assert execute(server.url, "SELECT 1") == [(1,)]
+    (tmp_path / "data" / postgres.PASSWORD_FILE).unlink()
+    with pytest.raises(ConfigError, match="made by an earlier version"):
+        Postgres(tmp_path, bin=installed, fsync=False).start()
 
 
 @pytest.mark.skipif(not ROOT, reason="only root can become another user")

@@ -30,12 +30,13 @@ class PgBouncer:
         parts = urllib.parse.urlsplit(url)
         self.port = free_port()
         self.url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{self.port}").geturl()
+        password = f" password={parts.password}" if parts.password else ""
         self.pool_size = pool_size
         self._directory = Path(tempfile.mkdtemp(prefix="idxctl-pgbouncer-"))
         (self._directory / "users.txt").write_text(f'"{parts.username}" ""\n')
         (self._directory / "pgbouncer.ini").write_text(
             f"""[databases]
-* = host={parts.hostname} port={parts.port}
+* = host={parts.hostname} port={parts.port}{password}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {self.port}

@@ -39,7 +39,7 @@ class Proxy:
             probe.bind(("127.0.0.1", 0))
             self.port: int = probe.getsockname()[1]
         self._do(self._listen())
-        user = f"{parts.username}@" if parts.username else ""
+        user = f"{parts.netloc.rpartition('@')[0]}@" if parts.username else ""
         self.url = parts._replace(netloc=f"{user}127.0.0.1:{self.port}").geturl()
 
     # --- what a network does ------------------------------------------------------------------------------------------
