@@ -42,7 +42,7 @@ LISTINGS = 3000
 LEAST_LISTINGS = 200
 SPARED = 30  # the first listings are for the poison; the writer leaves them alone
 POISONED = {"coordinates": (3, 6, 9, 12), "language": (15, 18, 21)}  # active ones
-WRONG_IDS = ("sku-4711", "sku-4712")
+LEFT_BEHIND = ("4711", "4712")  # letters of an index that is no more
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
 
@@ -155,12 +155,12 @@ class Tour:
             "INSERT INTO listing_translations VALUES (15, 'de', 'Fahrrad'), (18, 'de', 'Lampe'), (21, 'de', 'Sofa')",
         )
         self._sql(
-            "Another service enqueues article numbers, where ids belong:",
-            "SELECT opensearch_indexing_enqueue('"
-            + self.home.index
-            + "', id) FROM (VALUES ('sku-4711'), ('sku-4712')) AS wrong(id)",
+            "An older indexer, which uses the same table, gives up on an index that is no more:",
+            "INSERT INTO opensearch_indexing_dlq (index_name, document_id, action, attempts, last_error) "
+            "SELECT 'marketplace_2019', id, 'index', 3, 'no such index [marketplace_2019]' "
+            f"FROM unnest('{{{', '.join(LEFT_BEHIND)}}}'::text[]) AS left_behind(id)",
         )
-        total = sum(map(len, POISONED.values())) + len(WRONG_IDS)
+        total = sum(map(len, POISONED.values())) + len(LEFT_BEHIND)
         with self.stage.waiting("until they are dead letters"):
             self._until(lambda: dlq.stats(self.conn).total >= total, "the poison does not reach the dead letter queue")
         self._idxctl("dlq", "stats")

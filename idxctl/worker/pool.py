@@ -303,7 +303,7 @@ class Worker:
 
     def _deletions_are_remembered(self, conn: Connection) -> bool:
         """
-        T3: raise `ConfigError` where an index forgets deletions too soon; False while OpenSearch cannot be asked.
+        T3: raise `ForgetsTooSoon` where an index forgets deletions too soon; False while OpenSearch cannot be asked.
 
         Asked before the first claim. A server that is away is no reason not to start: it is asked again at the next one.
         """
@@ -316,12 +316,14 @@ class Worker:
                 age_limit_seconds=self.options.age_limit_seconds,
                 request_timeout_seconds=self.options.request_timeout_seconds,
             )
-        except OpenSearchUnreachable:
-            return False
+        except tombstones.ForgetsTooSoon:
+            raise
         except OpenSearchRefused as error:
             if error.status not in {401, 403}:  # a role that may only write is not told, and need not be asked again
                 return False
             fact("settings", f"OpenSearch does not say how long it remembers deletions: {error.message}")
+        except IdxctlError:  # no answer, or no credentials to ask with yet: the batches meet the same
+            return False
         return True
 
     def _looks_below(self, conn: Connection) -> Mapping[tuple[str, int], datetime]:

@@ -16,6 +16,10 @@ from idxctl.opensearch import aliases, index_settings
 from idxctl.opensearch.client import Client
 
 
+class ForgetsTooSoon(ConfigError):  # noqa: N818 - reads as the state it is
+    """An index forgets deletions while older writes may still arrive."""
+
+
 def require(
     client: Client,
     generations: Sequence[Generation],
@@ -24,7 +28,7 @@ def require(
     request_timeout_seconds: float,
 ) -> None:
     """
-    Raise `ConfigError` with both figures for the first index that forgets too soon; what the client raises passes.
+    Raise `ForgetsTooSoon` with both figures for the first index that forgets too soon; what the client raises passes.
 
     An index that is not the one which idxctl made is left to `identity`, which pauses it and says so.
     """
@@ -34,6 +38,6 @@ def require(
     for name, held in index_settings.gc_deletes(client, list(indexes)).items():
         broken = sums.forgotten_too_soon(name, held, (age_limit_seconds, request_timeout_seconds))
         if broken is not None and aliases.ours(client, name, indexes[name]):
-            raise ConfigError(
+            raise ForgetsTooSoon(
                 broken.what, hint=f"{broken.fix}: PUT /{name}/_settings changes it while the index is in use"
             )
