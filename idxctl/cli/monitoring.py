@@ -32,12 +32,15 @@ def export(
     runbook: Annotated[
         str, typer.Option("--runbook", metavar="URL", help="Where alerts.md will be read; alerts link to it.")
     ] = "alerts.md",
+    label: Annotated[
+        str, typer.Option("--label", metavar="LABEL", help="Prometheus' label that tells installations apart.")
+    ] = "job",
     force: Annotated[bool, typer.Option("--force", help="Write over files that were changed.")] = False,
 ) -> None:
     """Write scrape configuration, alert rules with tests and a runbook, and a Grafana dashboard. Needs no server."""
     from idxctl.operate.export.monitoring import files
 
-    written = files.export(directory, targets=target or ["127.0.0.1:9321"], runbook=runbook, force=force)
+    written = files.export(directory, targets=target or ["127.0.0.1:9321"], runbook=runbook, label=label, force=force)
     render.table(
         [{"file": str(one.path), "state": one.state, "what": one.what} for one in written],
         [Column("file", kind="name"), Column("state", kind="name"), Column("what")],

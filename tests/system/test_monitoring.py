@@ -61,6 +61,22 @@ def test_promtool_takes_rules_configuration_and_tests(exported):
     assert f"{len(ALERTS)} rules found" in promtool("check", "rules", "idxctl.rules.yml", cwd=directory)[1]
 
 
+def test_promtool_tells_two_installations_apart_by_any_label(exported, idxctl):
+    directory = exported()
+    assert idxctl("monitoring", "export", directory, "--label", "installation", "--force").status == 0
+    for arguments in (("check", "rules", "idxctl.rules.yml"), ("test", "rules", "idxctl.rules.test.yml")):
+        status, told = promtool(*arguments, cwd=directory)
+        assert status == 0, told
+    assert "by (job" not in (directory / "idxctl.rules.yml").read_text()
+
+
+def test_the_rule_tests_notice_rules_that_add_installations_up(exported):
+    directory = exported()
+    rules = directory / "idxctl.rules.yml"
+    rules.write_text(rules.read_text().replace("sum by (job) (max by (job, index)", "sum(max by (index)"))
+    assert promtool("test", "rules", "idxctl.rules.test.yml", cwd=directory)[0] == 1
+
+
 @pytest.mark.parametrize(
     ("threshold", "other"), [("> 100", "> 150"), ("> 0.9", "> 0.8"), ("[2m])) > 10", "[2m])) > 20"), ("> 300", "> 900")]
 )
@@ -138,8 +154,8 @@ def test_a_prometheus_scrapes_a_worker_and_an_alert_fires_and_resolves(items, id
     until(
         lambda: found.query('sum(opensearch_indexing_failure_total{reason="refused"}) >= 3'), "no failure was scraped"
     )
-    for expression in dashboard.expressions()[:-1]:  # as Grafana asks it; the last is the variable's
-        found.query(expression.replace("$index", ".*").replace("$__rate_interval", "1m"))
+    for expression in dashboard.expressions()[:-2]:  # as Grafana asks it; the last two are the variables'
+        found.query(expression.replace("$index", ".*").replace("$installation", ".*").replace("$__rate_interval", "1m"))
     assert not found.firing() & {"OpenSearchIndexingDeadLetters", "OpenSearchIndexingNoWorker"}
 
     items.sql(

@@ -213,7 +213,7 @@ def test_gauges_are_never_summed_over_processes():
         for gauge in gauges:
             for found in re.finditer(rf"\b{gauge}\b", expression):
                 before = expression[: found.start()]
-                assert before.endswith(("max(", "absent(", "label_values(")) or re.search(
+                assert before.endswith(("max(", "max_over_time(", "absent(", "label_values(")) or re.search(
                     r"max by \([a-z, ]+\) \($", before
                 ), expression
 

@@ -1,15 +1,19 @@
 """
 The alerts: when each fires, what it means and what to do, with the series that prove it.
 
-Several processes export the same gauges, so that every expression takes their maximum by index before it sums.
+Several processes export the same gauges, so that every expression takes their maximum by index before it sums; and one
+Prometheus may see several installations, so that each is looked at for itself, by a label that tells them apart.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from idxctl.core import metrics as m
+
+LABEL = "job"  # of Prometheus, which every series has
+_PLACE = "INSTALLATION"  # stands for the label below
 
 
 @dataclass(frozen=True)
@@ -43,23 +47,25 @@ class Alert:
 
 def everywhere(metric: m.Metric, *, more: str = "") -> str:
     """Return a gauge by index, told once however many processes export it."""
-    return f"max by (index) ({metric.series[0]}{more})"
+    return f"max by (INSTALLATION, index) ({metric.series[0]}{more})"
 
 
 def rate(metric: m.Metric, *, window: str = "2m") -> str:
-    """Return what all processes count together, a second."""
-    return f"sum(rate({metric.series[0]}[{window}]))"
+    """Return what all processes of an installation count together, a second."""
+    return f"sum by (INSTALLATION) (rate({metric.series[0]}[{window}]))"
 
 
 _DLQ, _QUEUE, _OLDEST = m.DLQ_SIZE.series[0], m.QUEUE_SIZE.series[0], m.OLDEST_AGE.series[0]
 _FAILURES = f'{m.FAILURE.series[0]}{{index="listings",action="index",reason="refused"}}'
 _LISTINGS = '{index="listings"}'
+_SHOP, _STOCK = '{INSTALLATION="shop",index="listings"}', '{INSTALLATION="stock",index="listings"}'
+_AT_SHOP, _AT_STOCK = '{INSTALLATION="shop"}', '{INSTALLATION="stock"}'
 _UP, _ALIVE = m.POSTGRES_UP.series[0], m.WORKERS_ALIVE.series[0]
 
-ALERTS = (
+_WRITTEN = (
     Alert(
         "OpenSearchIndexingDeadLetters",
-        f"sum({everywhere(m.DLQ_SIZE)}) > 100",
+        f"sum by (INSTALLATION) ({everywhere(m.DLQ_SIZE)}) > 100",
         "5m",
         "warning",
         "{{ $value }} dead letters",
@@ -75,11 +81,13 @@ ALERTS = (
             Proof({_DLQ + _LISTINGS: "60x10", _DLQ + '{index="storefronts"}': "60x10"}, "6m", "120 dead letters"),
             Proof({_DLQ + '{index="listings",instance="a"}': "60x10", _DLQ + '{index="listings",instance="b"}': "60x10"}, "6m"),
             Proof({_DLQ + _LISTINGS: "0x2 150x10"}, "6m"),
+            Proof({_DLQ + _SHOP: "150x10", _DLQ + _STOCK: "60x10"}, "6m", "150 dead letters", {"INSTALLATION": "shop"}),
+            Proof({_DLQ + _SHOP: "60x10", _DLQ + _STOCK: "60x10"}, "6m"),
         ),
     ),
     Alert(
         "OpenSearchIndexingDeadLettersGrowing",
-        f"sum({everywhere(m.DLQ_SIZE)}) > sum({everywhere(m.DLQ_SIZE, more=' offset 10m')})",
+        f"sum by (INSTALLATION) ({everywhere(m.DLQ_SIZE)}) > sum by (INSTALLATION) ({everywhere(m.DLQ_SIZE, more=' offset 10m')})",
         "10m",
         "warning",
         "dead letters keep coming, {{ $value }} so far",
@@ -97,7 +105,7 @@ ALERTS = (
     ),
     Alert(
         "OpenSearchIndexingQueueFull",
-        f"sum({everywhere(m.QUEUE_SIZE)}) / max({m.QUEUE_CAPACITY.series[0]}) > 0.9",
+        f"sum by (INSTALLATION) ({everywhere(m.QUEUE_SIZE)}) / max by (INSTALLATION) ({m.QUEUE_CAPACITY.series[0]}) > 0.9",
         "1m",
         "warning",
         "the queue is at {{ $value | humanizePercentage }} of its size",
@@ -110,6 +118,9 @@ ALERTS = (
         ),
         (
             Proof({_QUEUE + _LISTINGS: "950x5", m.QUEUE_CAPACITY.series[0]: "1000x5"}, "2m", "the queue is at 95% of its size"),
+            Proof({_QUEUE + _SHOP: "950x5", m.QUEUE_CAPACITY.series[0] + '{INSTALLATION="shop"}': "1000x5",
+                   m.QUEUE_CAPACITY.series[0] + '{INSTALLATION="stock"}': "5000x5"}, "2m", "the queue is at 95% of its size",
+                  {"INSTALLATION": "shop"}),
             Proof({_QUEUE + _LISTINGS: "900x5", m.QUEUE_CAPACITY.series[0]: "1000x5"}, "2m"),
         ),
     ),
@@ -151,11 +162,12 @@ ALERTS = (
     ),
     Alert(
         "OpenSearchIndexingNoWorker",
-        f"max({_ALIVE}) == 0 or absent({_UP})",
+        f'max by (INSTALLATION) ({_ALIVE}) == 0 or max by (INSTALLATION) (up{{job=~".*idxctl.*"}}) == 0 '
+        f"or (max by (INSTALLATION) (max_over_time({_UP}[6h])) unless max by (INSTALLATION) ({_UP})) or absent({_UP})",
         "1m",
         "critical",
         "no worker is running",
-        "No worker was seen for ten seconds, or nothing that exports metrics can be scraped at all. Changes are captured and "
+        "No worker was seen for ten seconds, or no process of this installation can be scraped, or its target is gone. Changes are captured and "
         "wait in the queue; nothing is indexed.",
         (
             "`idxctl worker list` asks the database; an empty list means what it says.",
@@ -167,11 +179,17 @@ ALERTS = (
             Proof({_ALIVE: "0x5", _UP: "1x5"}, "2m", "no worker is running"),
             Proof({_ALIVE + '{instance="a"}': "0x5", _ALIVE + '{instance="b"}': "2x5", _UP: "1x5"}, "2m"),
             Proof({"up": "1x5"}, "2m", "no worker is running"),
+            Proof({_ALIVE + _AT_SHOP: "0x5", _ALIVE + _AT_STOCK: "2x5", _UP + _AT_SHOP: "1x5", _UP + _AT_STOCK: "1x5"}, "2m",
+                  "no worker is running", {"INSTALLATION": "shop"}),
+            Proof({_ALIVE + _AT_SHOP: "2x5", _UP + _AT_SHOP: "1x5", 'up{INSTALLATION="idxctl-stock"}': "0x5"}, "2m",
+                  "no worker is running", {"INSTALLATION": "idxctl-stock"}),
+            Proof({_ALIVE + _AT_SHOP: "2x20", _UP + _AT_SHOP: "1x20", _ALIVE + _AT_STOCK: "2x3", _UP + _AT_STOCK: "1x3"}, "12m",
+                  "no worker is running", {"INSTALLATION": "stock"}),
         ),
     ),
     Alert(
         "OpenSearchIndexingCircuitOpen",
-        f"max({m.BREAKER_OPEN.series[0]}) > 0",
+        f"max by (INSTALLATION) ({m.BREAKER_OPEN.series[0]}) > 0",
         "1m",
         "critical",
         "workers that wait for OpenSearch: {{ $value }}",
@@ -207,7 +225,7 @@ ALERTS = (
     ),
     Alert(
         "OpenSearchIndexingPostgresDown",
-        f"max({_UP}) == 0",
+        f"max by (INSTALLATION) ({_UP}) == 0",
         "1m",
         "critical",
         "PostgreSQL does not answer idxctl",
@@ -221,6 +239,35 @@ ALERTS = (
         (
             Proof({_UP + '{instance="a"}': "0x5", _UP + '{instance="b"}': "0x5", _ALIVE: "1x5"}, "2m", "PostgreSQL does not answer idxctl"),
             Proof({_UP + '{instance="a"}': "0x5", _UP + '{instance="b"}': "1x5", _ALIVE: "1x5"}, "2m"),
+            Proof({_UP + _AT_SHOP: "0x5", _UP + _AT_STOCK: "1x5"}, "2m", "PostgreSQL does not answer idxctl", {"INSTALLATION": "shop"}),
         ),
     ),
 )  # fmt: skip
+
+
+def told_apart(label: str) -> tuple[Alert, ...]:
+    """Return the alerts for installations that *label* tells apart."""
+    return tuple(
+        replace(
+            one,
+            expr=one.expr.replace(_PLACE, label),
+            proofs=tuple(_proof(proof, label) for proof in one.proofs),
+        )
+        for one in _WRITTEN
+    )
+
+
+def _proof(proof: Proof, label: str) -> Proof:
+    job = "" if label == LABEL else 'job="idxctl",'  # by which targets of idxctl are known among all
+    series = {
+        name.replace("up{", "up{" + job, 1).replace(_PLACE, label)
+        if name.startswith("up{")
+        else name.replace(_PLACE, label): one
+        for name, one in proof.series.items()
+    }
+    return replace(
+        proof, series=series, labels={name.replace(_PLACE, label): one for name, one in proof.labels.items()}
+    )
+
+
+ALERTS = told_apart(LABEL)

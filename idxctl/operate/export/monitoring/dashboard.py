@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from idxctl.core import metrics as m
+from idxctl.operate.export.monitoring.alerts import LABEL
 
 FILE = "idxctl.dashboard.json"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-_INDEX = 'index=~"$index"'
+_HERE = 'job=~"$installation"'
+_INDEX = _HERE + ',index=~"$index"'
 _WIDTH, _HEIGHT = 8, 8
 
 
@@ -54,7 +56,7 @@ def _quantile(share: float) -> Query:
 
 PANELS = (
     Panel("Queue size", "Due document tasks, and the size at which the queue counts as full.", "short", (
-        Query(_now(m.QUEUE_SIZE), "{{index}}"), Query(f"max({m.QUEUE_CAPACITY.series[0]})", "capacity"))),
+        Query(_now(m.QUEUE_SIZE), "{{index}}"), Query(f"max({m.QUEUE_CAPACITY.series[0]}{{{_HERE}}})", "capacity"))),
     Panel("Success rate", "Of the documents that were finished with: indexed, not given up.", "percentunit", (
         Query(f"{_total(m.SUCCESS)} / ({_total(m.SUCCESS)} + {_total(m.FAILURE)})", "success"),), greatest=1.0),
     Panel("Lag", "Age of the oldest open change.", "s", (Query(_now(m.OLDEST_AGE), "{{index}}"),)),
@@ -67,15 +69,15 @@ PANELS = (
     Panel("Waiting and in flight", "All tasks that wait, and those claimed.", "short", (
         Query(_now(m.QUEUED), "{{index}} waiting"), Query(_now(m.IN_FLIGHT), "{{index}} in flight"))),
     Panel("Workers", "Live worker processes, those with an open circuit, and whether PostgreSQL answers.", "short", (
-        Query(f"max({m.WORKERS_ALIVE.series[0]})", "alive"), Query(f"max({m.BREAKER_OPEN.series[0]})", "circuit open"),
-        Query(f"max({m.POSTGRES_UP.series[0]})", "PostgreSQL up"))),
+        Query(f"max({m.WORKERS_ALIVE.series[0]}{{{_HERE}}})", "alive"), Query(f"max({m.BREAKER_OPEN.series[0]}{{{_HERE}}})", "circuit open"),
+        Query(f"max({m.POSTGRES_UP.series[0]}{{{_HERE}}})", "PostgreSQL up"))),
     Panel("Paused", "1 while nothing is claimed from an index.", "short", (
         Query(_now(m.PAUSED, by="index, reason"), "{{index}} {{reason}}"),), greatest=1.0),
     Panel("Reindex", "Documents that a reindex under way has written, and refused ones.", "short", (
         Query(f"{_now(m.REINDEX_DOCUMENTS)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}}"),
         Query(f"{_now(m.REINDEX_FAILED)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}} refused"))),
     Panel("Turned away over HTTP", "Requests a second that were refused, and why: wrong tokens for one.", "ops", (
-        Query(f"sum by (reason) (rate({m.HTTP_REFUSED.series[0]}[$__rate_interval]))", "{{reason}}"),)),
+        Query(f"sum by (reason) (rate({m.HTTP_REFUSED.series[0]}{{{_HERE}}}[$__rate_interval]))", "{{reason}}"),)),
     Panel("Batch size", "Documents of a claim, on average.", "short", (
         Query(f"{_rate(m.BATCH_SIZE, 'index', series=1)} / {_rate(m.BATCH_SIZE, 'index', series=2)}", "{{index}}"),)),
     Panel("Batch bytes", "Bytes sent for a claim, on average.", "bytes", (
@@ -85,11 +87,13 @@ PANELS = (
 
 def expressions() -> list[str]:
     """Return every expression of the dashboard, the variable's query too."""
-    return [query.expr for panel in PANELS for query in panel.queries] + [_variables()[1]["query"]["query"]]
+    return [query.expr for panel in PANELS for query in panel.queries] + [
+        one["query"]["query"] for one in _variables()[1:]
+    ]
 
 
-def dashboard() -> str:
-    """Return the dashboard's JSON, to be imported."""
+def dashboard(label: str = LABEL) -> str:
+    """Return the dashboard's JSON, to be imported; *label* tells installations apart."""
     panels = [_panel(number, panel) for number, panel in enumerate(PANELS)]
     document = {
         "uid": "idxctl", "title": "idxctl: indexing PostgreSQL into OpenSearch", "tags": ["idxctl", "opensearch"],
@@ -97,7 +101,8 @@ def dashboard() -> str:
         "time": {"from": "now-6h", "to": "now"}, "templating": {"list": _variables()}, "annotations": {"list": []},
         "panels": panels,
     }  # fmt: skip
-    return json.dumps(document, indent=2) + "\n"
+    text = json.dumps(document, indent=2) + "\n"
+    return text.replace("job=~", f"{label}=~").replace(", job)", f", {label})")
 
 
 def _panel(number: int, panel: Panel) -> dict[str, Any]:
@@ -117,9 +122,12 @@ def _panel(number: int, panel: Panel) -> dict[str, Any]:
 
 
 def _variables() -> list[dict[str, Any]]:
-    query = f"label_values({m.QUEUE_SIZE.series[0]}, index)"
+    query = f"label_values({m.QUEUE_SIZE.series[0]}{{{_HERE}}}, index)"
+    installations = f"label_values({m.POSTGRES_UP.series[0]}, job)"
     return [
         {"name": "datasource", "label": "Prometheus", "type": "datasource", "query": "prometheus", "refresh": 1},
+        {"name": "installation", "label": "Installation", "type": "query", "datasource": _SOURCE,
+         "query": {"query": installations, "refId": "installation"}, "refresh": 2, "includeAll": False, "multi": False},
         {"name": "index", "label": "Index", "type": "query", "datasource": _SOURCE,
          "query": {"query": query, "refId": "index"}, "refresh": 2, "includeAll": True, "multi": True, "allValue": ".*",
          "current": {"text": "All", "value": "$__all"}},

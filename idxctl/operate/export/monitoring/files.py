@@ -9,9 +9,11 @@ from pathlib import Path
 
 from idxctl.core.errors import UsageError
 from idxctl.operate.export import placing
-from idxctl.operate.export.monitoring import dashboard, pages, rules
+from idxctl.operate.export.monitoring import alerts, dashboard, pages, rules
 
 _TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
+
+_LABEL = re.compile(r"(?!__)[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,12 @@ class Written:
 
 
 def export(
-    directory: Path, *, targets: Sequence[str], runbook: str = pages.RUNBOOK, force: bool = False
+    directory: Path,
+    *,
+    targets: Sequence[str],
+    runbook: str = pages.RUNBOOK,
+    label: str = alerts.LABEL,
+    force: bool = False,
 ) -> list[Written]:
     """
     Write every file below *directory*, which is made if need be.
@@ -34,11 +41,13 @@ def export(
     for one in targets:
         if not _TARGET.fullmatch(one):
             raise UsageError(f"target {one!r} is not HOST:PORT", hint="such as worker1:9321; without http:// and path")
+    if not _LABEL.fullmatch(label):
+        raise UsageError(f"--label {label!r} is no label of Prometheus", hint="such as job, namespace or installation")
     wanted = {
         rules.SCRAPE: (rules.scrape(targets), "scrape configuration"),
-        rules.RULES: (rules.rules(runbook), "alert rules"),
-        rules.TESTS: (rules.tests(runbook), "tests of the rules, for promtool"),
-        dashboard.FILE: (dashboard.dashboard(), "dashboard, to import into Grafana"),
+        rules.RULES: (rules.rules(runbook, label), "alert rules"),
+        rules.TESTS: (rules.tests(runbook, label), "tests of the rules, for promtool"),
+        dashboard.FILE: (dashboard.dashboard(label), "dashboard, to import into Grafana"),
         pages.RUNBOOK: (pages.runbook_page(), "what each alert means, and what to do"),
     }
     placing.require_no_link(directory, folder=True)

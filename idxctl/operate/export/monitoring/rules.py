@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from idxctl.operate.export.monitoring import yaml
-from idxctl.operate.export.monitoring.alerts import ALERTS, Alert, Proof
+from idxctl.operate.export.monitoring.alerts import LABEL, Alert, Proof, told_apart
 
 RULES = "idxctl.rules.yml"
 TESTS = "idxctl.rules.test.yml"
@@ -14,9 +14,9 @@ SCRAPE = "prometheus.yml"
 _LABELS = {"service": "idxctl"}
 
 
-def rules(runbook: str) -> str:
-    """Return the alert rules; *runbook* is the page that explains them."""
-    group = {"name": "idxctl", "rules": [_rule(alert, runbook) for alert in ALERTS]}
+def rules(runbook: str, label: str = LABEL) -> str:
+    """Return the alert rules; *runbook* is the page that explains them, *label* tells installations apart."""
+    group = {"name": "idxctl", "rules": [_rule(alert, runbook) for alert in told_apart(label)]}
     return yaml.dump({"groups": [group]}, comment="Alerts on idxctl; made by idxctl monitoring export.")
 
 
@@ -38,9 +38,9 @@ def _annotations(alert: Alert, runbook: str) -> dict[str, str]:
     }
 
 
-def tests(runbook: str) -> str:
+def tests(runbook: str, label: str) -> str:
     """Return tests of the rules, for ``promtool test rules``: each alert fires where it must, and not where it must not."""
-    cases = [_case(alert, proof, runbook) for alert in ALERTS for proof in alert.proofs]
+    cases = [_case(alert, proof, runbook) for alert in told_apart(label) for proof in alert.proofs]
     document = {"rule_files": [RULES], "evaluation_interval": "1m", "tests": cases}
     return yaml.dump(document, comment=f"promtool test rules {TESTS}")
 
