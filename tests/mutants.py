@@ -200,7 +200,7 @@ MUTANTS = (
     Mutant(
         "T6: the live generation is written through the alias",
         ("tests/integration/test_tokens.py::test_a_bulk_in_flight_during_a_swap_reaches_the_index_it_was_meant_for", HISTORIES),
-        (_edit(_BATCH, "bulk.send(client, generation.name,", 'bulk.send(client, generation.index if generation.state == "live" else generation.name,'),),
+        (_edit(_BATCH, "self.client, self.generation.name, self.body,", 'self.client, self.generation.index if self.generation.state == "live" else self.generation.name, self.body,'),),
     ),
     Mutant(
         "external, not external_gte: what was sent may not be sent again",

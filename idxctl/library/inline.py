@@ -46,7 +46,9 @@ class Inline:
         self._connections = connections
         patience = min(settings.opensearch.request_timeout_seconds, LONGEST_SECONDS)
         self._client = connect(replace(settings.opensearch, request_timeout_seconds=patience))
-        self._limits = Limits(settings.worker.batch_bytes, settings.worker.age_limit_seconds)
+        self._limits = Limits(
+            settings.worker.batch_bytes, settings.worker.age_limit_seconds, search_seconds=LONGEST_SECONDS, waits=False
+        )
         self._cache = generations_.Cache()
         self._worker = janitor.new_id()
         self._guard = threading.Lock()

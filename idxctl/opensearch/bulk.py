@@ -94,11 +94,15 @@ def _cut(piece: Body, max_bytes: int) -> Iterator[Body]:
         yield from _cut(half, max_bytes)
 
 
-def send(client: Client, index: str, body: Body, *, pipeline: str | None = None) -> list[Refusal]:
+def send(
+    client: Client, index: str, body: Body, *, pipeline: str | None = None, timeout_seconds: float | None = None
+) -> list[Refusal]:
     """
     Write *body* to the concrete *index* (T6) in one request; returns the items that were refused, and all others are done.
 
     Raises what the client raises for the whole request. The index stands in the address and not in the lines: the same
     bytes serve every generation of one shape.
     """
-    return client.bulk(index, body.text, body.ids, deleted=body.deleted, pipeline=pipeline)
+    return client.bulk(
+        index, body.text, body.ids, deleted=body.deleted, pipeline=pipeline, timeout_seconds=timeout_seconds
+    )

@@ -31,6 +31,7 @@ from idxctl.queue.settle import (
     remember,
     requeue,
     requeue_fan_outs,
+    split_group,
 )
 
 LOST = "worker_lost"
@@ -181,7 +182,7 @@ def _put_back(
     for place, half in enumerate((tasks[:middle], tasks[middle:])):
         wait = lost.apart + place * _APART_SECONDS if suspected else 0.0
         again = [(lost.remembered_by(task, len(tasks)), wait, lost.why) for task in half]
-        _requeue(conn, lost, again, [_split_group(conn)] * len(half), task_by_task)
+        _requeue(conn, lost, again, [split_group(conn)] * len(half), task_by_task)
     return 2
 
 
@@ -195,7 +196,7 @@ def _charge(conn: Connection, task: Task, lost: _Lost, max_attempts: int, *, tas
     else:
         buried(dead)
     alone = [(replace(task, last_error=why), wait + lost.apart, why) for task, wait, why in again]
-    _requeue(conn, lost, alone, [_split_group(conn)] * len(alone), task_by_task)
+    _requeue(conn, lost, alone, [split_group(conn)] * len(alone), task_by_task)
 
 
 def _requeue(
@@ -213,9 +214,3 @@ def _requeue(
         put_back_or_bury(conn, lost.index, lost.token, *one, error)
 
     in_parts(conn, tasks, together, alone)
-
-
-def _split_group(conn: Connection) -> int:
-    row = conn.run(SQL["next_split_group"]).fetchone()
-    assert row is not None
-    return int(row[0])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import Any, TypeVar
@@ -61,6 +61,7 @@ class Outcomes:
     missed: Sequence[
         Failure
     ] = ()  # not written to generations that are not live, for a cause of their own; as `blamed`
+    apart: Mapping[str, int] = field(default_factory=dict)  # documents claimed with those of the same number alone
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,7 @@ class _Step:
     again: tuple[Task, float, str] | None = None
     dead: Failure | None = None
     blamed: Failure | None = None
+    group: int | None = None  # what is done again is claimed with the tasks of the same number alone
 
 
 def _settle(conn: Connection, batch: Batch, outcomes: Outcomes, max_attempts: int, *, apart: bool) -> Settled:
@@ -146,7 +148,7 @@ def _steps(outcomes: Outcomes, states: Mapping[int, str], max_attempts: int) -> 
     dead, again = divide(failed, max_attempts=max_attempts)
     again += [(one.task, 1.0, one.reason) for one in missed]
     return [
-        *(_Step(again=one) for one in (*outcomes.again, *again)),
+        *(_Step(again=one, group=outcomes.apart.get(one[0].document_id)) for one in (*outcomes.again, *again)),
         *(_Step(dead=one) for one in dead),
         *(_Step(done=task) for task in done),
         *(_Step(blamed=one) for one in blamed),
@@ -155,7 +157,9 @@ def _steps(outcomes: Outcomes, states: Mapping[int, str], max_attempts: int) -> 
 
 def _take(conn: Connection, batch: Batch, steps: Sequence[_Step]) -> int:
     """Take steps together; returns how many letters were healed."""
-    requeue(conn, batch.index, [one.again for one in steps if one.again is not None])
+    waiting = [(one.again, one.group) for one in steps if one.again is not None]
+    groups = _split_groups(conn, [group for _, group in waiting])
+    requeue(conn, batch.index, [task for task, _ in waiting], split_groups=groups)
     bury(conn, batch.index, batch.token, [one.dead for one in steps if one.dead is not None])
     reach("settle.moved")
     names = [one.done.document_id for one in steps if one.done is not None]
@@ -299,6 +303,19 @@ def _stripped(task: Task) -> Task:
 def _unsettled(task: Task, reason: str, error: PostgresRefused) -> Failure:
     kind = f"sql_{error.sqlstate}"
     return Failure(task, kind, fingerprints.of_error(kind, error.detail), reason, permanent=False)
+
+
+def _split_groups(conn: Connection, groups: Sequence[int | None]) -> list[int | None]:
+    """Return numbers that no others share for *groups*; none for tasks that need not be claimed apart."""
+    drawn = {one: split_group(conn) for one in dict.fromkeys(groups) if one is not None}
+    return [None if one is None else drawn[one] for one in groups]
+
+
+def split_group(conn: Connection) -> int:
+    """Draw the number of a group of tasks that are claimed together, and apart from all others."""
+    row = conn.run(SQL["next_split_group"]).fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def divide(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 
@@ -205,9 +205,10 @@ class Backfill:
     def _carry(self, chunk: Chunk) -> None:
         """Bring one chunk into the index, however often an outage or its age makes that start again."""
         failed = 0
+        apart: dict[str, frozenset[str]] = {}  # what the way failed on, as far as it was narrowed down
         while not self._stop.is_set():
             try:
-                again = self._attempt(chunk)
+                again = self._attempt(chunk, apart)
             except PostgresUnreachable as error:
                 again = error.message
             if again is None:
@@ -229,18 +230,24 @@ class Backfill:
         if row is None or not row[0]:
             raise _taken_over()
 
-    def _attempt(self, chunk: Chunk) -> str | None:
-        """Read and write a chunk once; returns why it must be read again, None when it is done."""
+    def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]]) -> str | None:
+        """
+        Read and write a chunk once; returns why it must be read again, None when it is done.
+
+        The documents of *apart* are sent with those of their group alone; it is filled with what is to be sent so next time.
+        """
         now = datetime.now(timezone.utc)
         batch = Batch(chunk.token, self._generation.index, "document", (self._generation.id,), (), now, chunk.born)
         written = Written()
         documents = size = 0
-        for body in bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.body_bytes):
+        bodies = bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.body_bytes)
+        for body in (part for whole in bodies for part in _cut_apart(whole, apart)):
             self._send(batch, body, written)
             documents += len(body.ids)
             size += len(body.text)
-            if verdict := self._cannot_go_on(written):
+            if not written.apart and (verdict := self._cannot_go_on(written)):
                 return verdict
+        apart.update(written.apart)
         if again := self._judge(written):
             return again
         conn = self._pool.mine()
@@ -329,6 +336,19 @@ class Backfill:
         if refused:
             blame(conn, self._generation, chunk.token, refused)
         return len(refused)
+
+
+def _cut_apart(body: Body, apart: Mapping[str, frozenset[str]]) -> Iterator[Body]:
+    """Yield the documents of a body that go together: those of no group, then each group for itself."""
+    groups = {apart[one] for one in body.ids if one in apart}
+    everybody = set(body.ids)
+    rest = body.without({one for one in body.ids if one in apart})
+    if rest.ids:
+        yield rest
+    for group in groups:
+        part = body.without(everybody - {one for one in group if apart.get(one) == group})
+        if part.ids:
+            yield part
 
 
 def _taken_over() -> IdxctlError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from idxctl.core import fingerprints, keys
@@ -25,7 +25,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.queue import tokens
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import MISSED, Failure, Outcomes
-from idxctl.worker import outcomes
+from idxctl.worker import outcomes, way
 from idxctl.worker.identity import Identity
 from idxctl.worker.load import MOST_BYTES_UNDER_WAY, Load, Room
 from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
@@ -34,6 +34,9 @@ _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query ret
 _TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
 TOO_LONG = "id_too_long"  # of a row whose id no index takes
 _AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
+_APART = "apart"  # the type of what is put back to be sent apart from the others
+_MOST_TRIALS = 8  # documents charged within a claim with what the way did: where it is most of them, it is the index
+_SLOW_PARTS = 16  # a body that is waited for in vain costs its time; one that passes costs a request
 _PAUSES = frozenset({Kind.BLOCKED, Kind.GONE})  # the index's trouble
 _REFUSALS = frozenset({Kind.PERMANENT, Kind.DOUBTFUL})  # the document's
 _GREATEST_VERSION = 2**62  # beyond it the sequence could not be moved past a foreign version
@@ -48,11 +51,28 @@ class Limits:
     sizes: render.Sizes = field(default_factory=render.Sizes)
     load: Load = field(default_factory=Load)
     identity: Identity = field(default_factory=Identity)
+    search_seconds: float = 20.0  # within a claim, for what the way fails on; the rest is then put back apart
+    waits: bool = True  # for a document that is slow to be answered, once more
 
     @property
     def body_bytes(self) -> int:
         """Bytes of a bulk body now, about."""
         return min(self.batch_bytes, self.load.body_bytes)
+
+
+@dataclass
+class Search:
+    """How far the search for what the way fails on has come, within one claim."""
+
+    began: float | None = None
+    trials: int = 0
+    down: set[int] = field(default_factory=set)  # generations to which no control passed any more
+
+    def is_over(self, limits: Limits) -> bool:
+        """Tell whether it has taken its time; the first look begins it."""
+        now = time.monotonic()
+        self.began = self.began or now
+        return now - self.began > limits.search_seconds
 
 
 @dataclass
@@ -68,6 +88,9 @@ class Written:
     passed: bool = False  # OpenSearch has taken a body, or part of one
     largest: int = 0  # bytes of one document at the most, where that is more than a few
     sent_bytes: int = 0
+    search: Search = field(default_factory=Search)
+    apart: dict[str, frozenset[str]] = field(default_factory=dict)  # documents, and those they are sent with next time
+    live: Generation | None = None  # has answered for a body
 
     def note(self, ids: Collection[str], generations: Iterable[Generation], verdict: Verdict) -> None:
         """Give all of *ids* the same verdict in all of *generations*."""
@@ -75,6 +98,15 @@ class Written:
             self.count(generation, len(ids))
             for one in ids:
                 self.verdicts[one, generation.id] = verdict
+
+    def put_apart(self, ids: Sequence[str], generation: Generation, verdict: Verdict) -> None:
+        """Have documents sent again, without the others of their batch and without being charged."""
+        verdict = Verdict(Kind.TRANSIENT, _APART, verdict.answered or verdict.reason)
+        self.note(ids, [generation], verdict)
+        group = frozenset(ids)
+        for one in ids:
+            if one not in self.apart or len(group) < len(self.apart[one]):
+                self.apart[one] = group
 
     def forget(self, ids: Iterable[str], generation: Generation) -> None:
         """Take back what was noted of documents that are sent again."""
@@ -201,40 +233,185 @@ def _read_kind(error: PostgresRefused) -> Kind:
     return Kind.TRANSIENT if error.passing else Kind.BLOCKED
 
 
-def send(client: Client, batch: Batch, generation: Generation, body: Body, limits: Limits, written: Written) -> None:
-    """Send one body; what is too large, or spoiled by one item, is halved until the culprit is alone."""
+def send(
+    client: Client,
+    batch: Batch,
+    generation: Generation,
+    body: Body,
+    limits: Limits,
+    written: Written,
+    part_of: Verdict | None = None,
+) -> None:
+    """
+    Send one body; what is too large, spoiled by one item, or what the way fails on, is cut until the culprit is alone.
+
+    *part_of*: what became of the body that this one is a part of.
+    """
     reach("send.before")
+    if part_of is not None and generation.id in written.search.down:
+        kind = Kind.TRANSIENT if part_of.kind is Kind.SPLIT else part_of.kind
+        written.note(body.ids, [generation], replace(part_of, kind=kind))
+        return
     if too_old(batch, limits):
+        if part_of is not None:
+            written.put_apart(body.ids, generation, part_of)
         written.note(body.ids, [generation], _TOO_OLD)
         return
-    began = time.monotonic()
-    written.sent_bytes += len(body.text)
-    try:
-        answers = bulk.send(client, generation.name, body, pipeline=generation.definition.pipeline)
-    except (OpenSearchRefused, OpenSearchUnreachable) as error:
-        verdict = outcomes.of_request(error)
-        _learn(verdict, len(body.text), limits.load, began)
-        if len(body.ids) > 1 and _is_halved(verdict, len(body.text), limits.load):
-            for half in body.halves():
-                send(client, batch, generation, half, limits, written)
-            if verdict.cause is Cause.CUT and _all_answered(body, generation, written):
-                limits.load.too_large(len(body.text))
-            return
-        if len(body.ids) == 1:
-            verdict = outcomes.alone(verdict, len(body.text), over_limit=limits.load.over_limit(len(body.text)))
-        written.note(body.ids, [generation], verdict)
+    trip = _Trip(client, batch, generation, body, limits, written)
+    verdict = trip.attempt()
+    if verdict is None:
         return
-    reach("send.done")
-    written.count(generation, len(body.ids))
-    verdicts = [(one.document_id, outcomes.of_item(one.status, one.error_type, one.reason)) for one in answers]
-    refused = sum(verdict.cause is Cause.OVERLOAD for _, verdict in verdicts)
-    written.passed = written.passed or refused < len(body.ids)
-    if refused:
-        limits.load.overloaded(len(body.text), began=began, partly=refused < len(body.ids))
+    if verdict.suspect:
+        _search(trip, verdict)
+    elif len(body.ids) > 1 and verdict.kind is Kind.SPLIT:
+        for half in body.halves():
+            send(client, batch, generation, half, limits, written, verdict)
     else:
-        limits.load.passed(len(body.text))
-    for one, verdict in verdicts:
-        written.verdicts[one, generation.id] = verdict
+        _settle_alone(trip, verdict)
+
+
+@dataclass
+class _Trip:
+    """One body on its way to one generation."""
+
+    client: Client
+    batch: Batch
+    generation: Generation
+    body: Body
+    limits: Limits
+    written: Written
+    took: float = 0.0  # seconds, the last attempt
+
+    @property
+    def ids(self) -> list[str]:
+        return self.body.ids
+
+    @property
+    def size(self) -> int:
+        return len(self.body.text)
+
+    def attempt(self) -> Verdict | None:
+        """Send it; returns why the whole of it failed, None when each document was answered for."""
+        written, limits = self.written, self.limits
+        began = time.monotonic()
+        written.sent_bytes += self.size
+        try:
+            answers = bulk.send(
+                self.client, self.generation.name, self.body, pipeline=self.generation.definition.pipeline
+            )
+        except (OpenSearchRefused, OpenSearchUnreachable) as error:
+            self.took = time.monotonic() - began
+            verdict = outcomes.of_request(error)
+            _learn(verdict, self.size, limits.load, began)
+            return verdict
+        reach("send.done")
+        written.count(self.generation, len(self.ids))
+        verdicts = [(one.document_id, outcomes.of_item(one.status, one.error_type, one.reason)) for one in answers]
+        refused = sum(verdict.cause is Cause.OVERLOAD for _, verdict in verdicts)
+        written.passed = written.passed or refused < len(self.ids)
+        if refused:
+            limits.load.overloaded(self.size, began=began, partly=refused < len(self.ids))
+        else:
+            limits.load.passed(self.size)
+        for one, verdict in verdicts:
+            written.verdicts[one, self.generation.id] = verdict
+        if self.generation.state == "live":
+            written.live = self.generation
+        return None
+
+    def note(self, verdict: Verdict) -> None:
+        """Give every document of it this verdict."""
+        self.written.note(self.ids, [self.generation], verdict)
+
+    def put_apart(self, verdict: Verdict) -> None:
+        """Have its parts sent apart the next time."""
+        for part in _parts(self.body, verdict):
+            self.written.put_apart(part.ids, self.generation, verdict)
+
+    def is_way_open(self, controls: way.Controls) -> bool:
+        """Send a control; one that does not pass tells that nothing need be sent there any more."""
+        if controls.pass_():
+            self.written.passed = True
+            return True
+        self.written.search.down.add(self.generation.id)
+        return False
+
+    def controls(self, verdict: Verdict) -> way.Controls:
+        """Return controls for a failure; of a shard that hangs those to others tell nothing."""
+        beside = self.body if verdict.cause is Cause.SLOW and len(self.ids) == 1 else None
+        return way.Controls(self.client, self.generation, beside)
+
+
+def _search(trip: _Trip, verdict: Verdict) -> None:
+    """The way has failed, or this body: while controls pass, cut it until what fails is alone (P3)."""
+    written, limits = trip.written, trip.limits
+    untried = verdict.cause is Cause.CUT and limits.load.untried(trip.size)
+    if not trip.is_way_open(trip.controls(verdict)):
+        trip.note(_elsewhere(trip, verdict))
+        return
+    if written.search.is_over(limits):
+        trip.put_apart(verdict)
+    elif len(trip.ids) == 1:
+        _try(trip, verdict)
+    else:
+        for part in _parts(trip.body, verdict):
+            send(trip.client, trip.batch, trip.generation, part, limits, written, verdict)
+        # Some servers and proxies close the connection on what is too large: if all its parts passed, so it was.
+        if untried and _all_passed(trip):
+            limits.load.too_large(trip.size)
+
+
+def _parts(body: Body, verdict: Verdict) -> Sequence[Body]:
+    """Cut a body for the search: in many where finding out is slow, in two otherwise."""
+    parts = [body]
+    while len(parts) < (_SLOW_PARTS if verdict.cause is Cause.SLOW else 2) and len(parts[0].ids) > 1:
+        parts = [half for part in parts for half in (part.halves() if len(part.ids) > 1 else (part,))]
+    return parts
+
+
+def _try(trip: _Trip, verdict: Verdict) -> None:
+    """Find out whether it is one document that the way fails on; then it is the document's failure."""
+    search, slow = trip.written.search, verdict.cause is Cause.SLOW
+    if verdict.cause is Cause.CUT and trip.limits.load.over_limit(trip.size):
+        trip.note(outcomes.of_the_way(verdict))  # larger than what was seen to be refused: its way to say so
+        return
+    if search.trials >= _MOST_TRIALS or too_old(trip.batch, trip.limits) or (slow and not trip.limits.waits):
+        trip.put_apart(verdict)
+        return
+    search.trials += 1
+    controls = trip.controls(verdict)
+    if slow:
+        found = way.meanwhile(trip.attempt, controls, every=way.interval(trip.took))
+    else:
+        found = way.by_turns(trip.attempt, controls)
+    if found.guilty and found.verdict is not None:
+        trip.note(outcomes.of_the_way(found.verdict))
+        trip.written.apart[trip.ids[0]] = frozenset(trip.ids)  # its next attempt costs its neighbours nothing
+    elif found.down:
+        search.down.add(trip.generation.id)
+        trip.note(_elsewhere(trip, found.verdict or verdict))
+    elif found.verdict is not None:
+        trip.put_apart(found.verdict)
+
+
+def _elsewhere(trip: _Trip, verdict: Verdict) -> Verdict:
+    """Mark what one generation that is not live meets alone: the live one takes writes by the same way (G1)."""
+    live = trip.written.live
+    if trip.generation.state == "live" or live is None or not way.Controls(trip.client, live).pass_():
+        return verdict
+    return replace(verdict, cause=Cause.ELSEWHERE)
+
+
+def _settle_alone(trip: _Trip, verdict: Verdict) -> None:
+    """Note what OpenSearch said of a whole request; a document alone is only charged with it while others may pass."""
+    if len(trip.ids) > 1:
+        trip.note(verdict)
+        return
+    load = trip.limits.load
+    alone = outcomes.alone(verdict, trip.size, over_limit=load.over_limit(trip.size))
+    if alone.kind in _REFUSALS and not trip.is_way_open(way.Controls(trip.client, trip.generation)):
+        alone = _elsewhere(trip, replace(verdict, kind=Kind.TRANSIENT))
+    trip.note(alone)
 
 
 def refused_for_overload(written: Written, generation: Generation, ids: Iterable[str]) -> set[str]:
@@ -244,25 +421,16 @@ def refused_for_overload(written: Written, generation: Generation, ids: Iterable
 
 
 def _learn(verdict: Verdict, size: int, load: Load, began: float) -> None:
-    """Tell the load what a request that failed says of it."""
-    if verdict.cause in {Cause.OVERLOAD, Cause.SLOW}:  # what it was too slow for fills its queues all the same
+    """Tell the load what a request that failed says of it; a small one that is waited for in vain says nothing of the load."""
+    if verdict.cause is Cause.OVERLOAD or (verdict.cause is Cause.SLOW and load.is_large(size)):
         load.overloaded(size, began=began, partly=False)
     elif verdict.cause is Cause.TOO_LARGE:
         load.too_large(size)
 
 
-def _is_halved(verdict: Verdict, size: int, load: Load) -> bool:
-    """
-    Tell whether the halves may fare better.
-
-    Some servers and proxies close the connection on what is too large: so one larger than any that passed is tried in halves.
-    """
-    return verdict.kind is Kind.SPLIT or (verdict.cause is Cause.CUT and load.untried(size))
-
-
-def _all_answered(body: Body, generation: Generation, written: Written) -> bool:
-    verdicts = (written.verdicts.get((one, generation.id), DONE) for one in body.ids)
-    return not any(verdict.whole and verdict.kind is Kind.TRANSIENT for verdict in verdicts)
+def _all_passed(trip: _Trip) -> bool:
+    verdicts = (trip.written.verdicts.get((one, trip.generation.id), DONE) for one in trip.ids)
+    return not any(verdict.suspect or verdict.kind is Kind.TRANSIENT for verdict in verdicts)
 
 
 @dataclass
@@ -311,10 +479,16 @@ def sort(
         else:
             lists.done.append(task)
     lists.blocked = lists.blocked or _shards_away(batch, written, [one for one in writable if states[one.id] == "live"])
-    result = Outcomes(lists.done, lists.again, lists.failed, lists.blamed, lists.missed)
+    result = Outcomes(lists.done, lists.again, lists.failed, lists.blamed, lists.missed, _groups(written))
     within = [one for one in foreign if one < _GREATEST_VERSION]
     past = max(within, default=None)
     return Sorted(result, lists.blocked, lists.unreachable, lists.overloaded, past, lists.superseded)
+
+
+def _groups(written: Written) -> dict[str, int]:
+    """Number the groups of documents that are to be sent apart."""
+    numbers = {group: number for number, group in enumerate(dict.fromkeys(written.apart.values()))}
+    return {one: numbers[group] for one, group in written.apart.items()}
 
 
 def _shards_away(batch: Batch, written: Written, living: Sequence[Generation]) -> str | None:
@@ -372,7 +546,9 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
 
 def _is_its_own(generation: Generation, verdict: Verdict, states: Mapping[int, str]) -> bool:
     """Tell whether a failure is the trouble of a generation that is not live: it goes on without."""
-    return states[generation.id] != "live" and (verdict.kind in _PAUSES or verdict.cause is Cause.SHARDS)
+    return states[generation.id] != "live" and (
+        verdict.kind in _PAUSES or verdict.cause in {Cause.SHARDS, Cause.ELSEWHERE}
+    )
 
 
 def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:
@@ -383,7 +559,8 @@ def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:
 
 
 def _failure(task: Task, verdict: Verdict, generation: Generation) -> Failure:
-    group = fingerprints.of_error(verdict.error_type, verdict.reason)
+    # A gateway's page may hold a number of its own each time: what failed on the way is of one kind, whatever was said.
+    group = fingerprints.of_error(verdict.error_type, "" if verdict.suspect else verdict.reason)
     return Failure(task, verdict.error_type, group, verdict.reason, verdict.kind is Kind.PERMANENT, generation.id)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from idxctl.core import backoff
@@ -22,13 +22,14 @@ from idxctl.core.errors import (
 )
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
+from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import expand, pause, settle
 from idxctl.queue.claim import Batch, Head
 from idxctl.queue.settle import Settled
 from idxctl.worker import batch as steps
-from idxctl.worker import counting, outcomes
+from idxctl.worker import counting, outcomes, way
 from idxctl.worker.batch import Limits, Sorted, Written
 from idxctl.worker.load import Breaker, Load
 from idxctl.worker.options import Counters, Options, fact
@@ -38,6 +39,7 @@ from idxctl.worker.refusals import Refusals
 _BLOCK_PROBE_SECONDS = (2.0, 60.0)
 _SETTLE_TRIES = 6
 _SHORT_WAIT = 0.025
+_SAID_EVERY = 10  # batches put back in a row
 _LARGE_DOCUMENT = 4 * 1024 * 1024
 
 
@@ -146,7 +148,7 @@ class Carrier:
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
             why = error.message
             self._insist(lambda conn: self._put_back(conn, batch, why))
-            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+            if outcomes.of_request(error).kind is Kind.TRANSIENT and not self._takes_writes(generations):
                 self._open(why)
             else:  # the index's own trouble, not the cluster's
                 fact("failed", f"{why}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
@@ -156,6 +158,10 @@ class Carrier:
             fact("broken", done.broken, index=batch.index)
         if done.waiting == len(batch.tasks):
             self._stopping.wait(_SHORT_WAIT)
+
+    def _takes_writes(self, generations: Sequence[Generation]) -> bool:
+        """Tell whether the way is open for documents, although not for what a fan-out asked."""
+        return any(way.Controls(self._client, one).pass_() for one in generations if one.state == "live")
 
     def _leave(self, batch: Batch, error: IdxctlError, *, give_back: bool) -> None:
         """
@@ -222,9 +228,16 @@ class Carrier:
             self.counters.dead += settled.dead
             self.counters.healed += settled.healed
             self.counters.superseded += sorted_.superseded
+            in_a_row = self.counters.note_batch(
+                batch.index, moved=bool(sorted_.outcomes.done or sorted_.outcomes.failed or not sorted_.outcomes.again)
+            )
             now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
             for task in sorted_.outcomes.done[:: max(len(sorted_.outcomes.done) // 64, 1)]:
                 self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
+        if in_a_row and in_a_row % _SAID_EVERY == 0:
+            why = sorted_.outcomes.again[0][2]
+            fact("repeats", f"{batch.index}: {in_a_row} batches in a row were put back: {why}",
+                 index=batch.index, put_back=in_a_row, reason=why)  # fmt: skip
         for one in sorted_.outcomes.failed[:3]:
             fact("dead" if one.permanent else "failing", f"{batch.index} {one.task.document_id}: {one.reason} ({one.fingerprint})",
                  index=batch.index, document_id=one.task.document_id, error_type=one.error_type, fingerprint=one.fingerprint)  # fmt: skip

@@ -125,6 +125,10 @@ class Load:
         """Whether no body as large as this one has passed yet, and it is not a small one."""
         return size > max(self._largest_passed, _SMALLEST_BODY)
 
+    def is_large(self, size: int) -> bool:
+        """Whether a body is more than the least that is ever sent at once."""
+        return size > min(_SMALLEST_BODY, self._most_bytes)
+
     def state(self) -> LoadState:
         """Return what is shown to people."""
         return LoadState(self.batches, self.body_bytes, self._limit)

@@ -81,6 +81,7 @@ class Counters:
     expanded: int = 0
     batches: int = 0
     lost: int = 0
+    put_back: dict[str, int] = field(default_factory=dict)  # index -> batches in a row of which nothing got anywhere
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=4096))
 
     def percentile(self, share: float) -> float | None:
@@ -88,9 +89,18 @@ class Counters:
         ordered = sorted(self.latencies)
         return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else None
 
+    def note_batch(self, index: str, *, moved: bool) -> int:
+        """Count a batch; returns how many of *index* in a row have been put back whole, with no attempt spent."""
+        if moved:
+            self.put_back.pop(index, None)
+            return 0
+        self.put_back[index] = self.put_back.get(index, 0) + 1
+        return self.put_back[index]
+
     def shown(self) -> dict[str, Any]:
         """Return the numbers as a heartbeat carries them."""
         p95 = self.percentile(0.95)
         return {"indexed": self.indexed, "dead": self.dead, "retried": self.retried, "batches": self.batches,
                 "healed": self.healed, "superseded": self.superseded, "expanded": self.expanded, "lost": self.lost,
+                "put_back": dict(self.put_back),
                 "p95_seconds": None if p95 is None else round(p95, 4)}  # fmt: skip

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 
 
 class Kind(Enum):
@@ -36,17 +36,25 @@ class Cause(Enum):
     SLOW = "slow"  # no answer in time: it may work on it still, and on more of that size soon on nothing else
     FAULT = "fault"  # OpenSearch fell over it, by its own word
     SHARDS = "shards"  # where the document belongs cannot be written now: the index's trouble, if it is all of it
+    ELSEWHERE = "elsewhere"  # of one index alone: another one takes writes by the same way
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A failure's kind, OpenSearch's name for it and its sentence; ``whole`` when it was the request's and not an item's."""
+    """
+    A failure's kind, OpenSearch's name for it and its sentence; ``whole`` when it was the request's and not an item's.
+
+    ``suspect``: these are not OpenSearch's own words, so either the way to it has failed or this body on it (`way`);
+    ``answered`` says in a few words what came instead.
+    """
 
     kind: Kind
     error_type: str = ""
     reason: str = ""
     whole: bool = False
     cause: Cause | None = None
+    suspect: bool = False
+    answered: str = ""
 
 
 DONE = Verdict(Kind.DONE)
@@ -80,7 +88,7 @@ def of_item(status: int, error_type: str, reason: str) -> Verdict:
 
 def _storable(reason: str) -> str:
     """Return a sentence that PostgreSQL takes: OpenSearch quotes values, and one may hold a NUL."""
-    return reason.replace("\0", "\\u0000")
+    return reason.replace("\0", "\\u0000").encode("utf-8", "backslashreplace").decode()
 
 
 def _item_kind(status: int, error_type: str, reason: str) -> Kind:
@@ -109,29 +117,49 @@ def of_request(error: OpenSearchRefused | OpenSearchUnreachable) -> Verdict:
     """Sort a whole request that failed. Nothing of it was applied for 400, 413 and 429; otherwise that is unknown."""
     if isinstance(error, OpenSearchUnreachable):
         cause = Cause.CUT if error.cut else Cause.SLOW if error.slow else None
-        return Verdict(Kind.TRANSIENT, "unreachable", error.message, whole=True, cause=cause)
+        told = error.answered if isinstance(error, OpenSearchUnintelligible) else ""
+        answered = f"something answered: {told}" if told else error.message
+        return Verdict(
+            Kind.TRANSIENT, "unreachable", _storable(error.message), whole=True, cause=cause, suspect=True,
+            answered=_storable(answered),
+        )  # fmt: skip
     kind, cause = _request(error)
     error_type = error.error_type or f"http_{error.status}"
-    return Verdict(kind, error_type, _storable(error.reason or error.message), whole=True, cause=cause)
+    reason = _storable(error.reason or error.message)
+    if error.error_type or error.status == 413:
+        return Verdict(kind, error_type, reason, whole=True, cause=cause)
+    return Verdict(kind, error_type, reason, whole=True, cause=cause, suspect=True, answered=_storable(_page(error)))
 
 
 def _request(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:
     """
     Decide by status and type. A 500 with a type is OpenSearch's own, and one item may be all its cause.
 
-    Without a type it is a proxy's word, and tells nothing of the documents.
+    Without a type it is the word of something on the way (a gateway, a firewall), and tells nothing of the index.
     """
     if error.status == 413:
         return Kind.SPLIT, Cause.TOO_LARGE
-    if error.status == 404:
-        return Kind.GONE, None
     if error.status == 429:
         return _pressure(error)
+    if error.status == 404:
+        return (Kind.GONE if error.error_type else Kind.TRANSIENT), None
     if error.status == 400:
-        return Kind.SPLIT, None
+        return (Kind.SPLIT if error.error_type else Kind.TRANSIENT), None
     if error.status == 500 and error.error_type and error.error_type not in _SHARDS | _CLUSTER | _OVERLOAD:
         return Kind.SPLIT, Cause.FAULT
     return (Kind.TRANSIENT, None) if error.status >= 500 or error.status == 408 else (Kind.BLOCKED, None)
+
+
+_MARKUP = re.compile(r"<[^<>]{0,1000}>|\s+")
+_PAGE_READ = 2_000  # characters of a page; a stylesheet may fill many more
+_PAGE_SHOWN = 200
+
+
+def _page(error: OpenSearchRefused) -> str:
+    """Return what answered, for people: the status and the first words of its page."""
+    page = error.body if isinstance(error.body, str) else error.reason
+    words = " ".join(_MARKUP.sub(" ", page[:_PAGE_READ]).split())[:_PAGE_SHOWN]
+    return f"something answered with {error.status}" + (f": {words}" if words else " and no words")
 
 
 _PRESSURE = re.compile(r"coordinating_operation_bytes=(\d+), max_coordinating_and_primary_bytes=(\d+)")
@@ -163,6 +191,15 @@ def alone(verdict: Verdict, size: int, *, over_limit: bool = False) -> Verdict:
         )
         return replace(verdict, kind=Kind.PERMANENT, reason=reason)
     return replace(verdict, kind=Kind.DOUBTFUL if verdict.cause is Cause.FAULT else Kind.PERMANENT)
+
+
+def of_the_way(verdict: Verdict) -> Verdict:
+    """Return what a request means that goes on failing on its way with one document in it, while others pass: it is doubtful."""
+    name = verdict.error_type
+    if name == "unreachable":
+        name = verdict.cause.value if verdict.cause else "unanswered"
+    reason = f"the way to OpenSearch fails on this document, while others pass: {verdict.answered}"
+    return replace(verdict, kind=Kind.DOUBTFUL, error_type=f"way_{name}", reason=reason)
 
 
 def current_version(reason: str) -> int | None:

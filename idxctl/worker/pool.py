@@ -504,6 +504,10 @@ class Worker:
         fact(
             "running",
             f"{self.counters.indexed:,} indexed, {self.counters.dead:,} dead"
-            + (f", p95 {p95 * 1000:,.0f} ms" if p95 is not None else ""),
+            + (f", p95 {p95 * 1000:,.0f} ms" if p95 is not None else "")
+            + "".join(
+                f"; {index}: {times:,} batches in a row put back"
+                for index, times in self.counters.put_back.copy().items()
+            ),
             **self.counters.shown(),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
-from idxctl.worker.outcomes import Cause, Kind, Verdict, alone, current_version, of_item, of_request
+from idxctl.worker.outcomes import Cause, Kind, Verdict, alone, current_version, of_item, of_request, of_the_way
 
 ITEMS = [
     (200, "", "", Kind.DONE, None),
@@ -71,6 +71,8 @@ REQUESTS = [
     (500, "node_closed_exception", "", Kind.TRANSIENT, None),
     (500, "", "", Kind.TRANSIENT, None),  # a proxy's
     (502, "", "", Kind.TRANSIENT, None),
+    (404, "", "", Kind.TRANSIENT, None),  # a proxy's
+    (400, "", "", Kind.TRANSIENT, None),  # a proxy's
     (503, "cluster_manager_not_discovered_exception", "", Kind.TRANSIENT, None),
     (503, "cluster_block_exception", "state not recovered / initialized", Kind.TRANSIENT, None),
     (504, "", "", Kind.TRANSIENT, None),
@@ -83,6 +85,23 @@ REQUESTS = [
 def test_whole_request_is_sorted_by_type_and_status(status, error_type, reason, kind, cause):
     verdict = of_request(OpenSearchRefused("no", status=status, error_type=error_type, reason=reason))
     assert (verdict.kind, verdict.cause, verdict.whole) == (kind, cause, True)
+
+
+@pytest.mark.parametrize(("status", "error_type", "reason", "kind", "cause"), REQUESTS)
+def test_what_is_not_in_opensearchs_own_words_may_be_the_ways(status, error_type, reason, kind, cause):
+    verdict = of_request(OpenSearchRefused("no", status=status, error_type=error_type, reason=reason))
+    assert verdict.suspect == (not error_type and status != 413)
+
+
+def test_a_document_that_the_way_fails_on_is_told_what_answered():
+    page = "<html><style>" + "x" * 100 + "</style><b>Blocked</b>\ud800\0 by <i>us</i></html>" + "y" * 10_000
+    verdict = of_the_way(of_request(OpenSearchRefused("no", status=403, body=page)))
+    assert (verdict.kind, verdict.error_type) == (Kind.DOUBTFUL, "way_http_403")
+    assert "something answered with 403" in verdict.reason
+    assert "Blocked \\ud800\\u0000 by us" in verdict.reason
+    assert len(verdict.reason) < 400
+    slow = of_the_way(of_request(OpenSearchUnreachable("did not answer within 30 s", slow=True)))
+    assert (slow.error_type, "within 30 s" in slow.reason) == ("way_slow", True)
 
 
 @pytest.mark.parametrize(("how", "cause"), [({}, None), ({"cut": True}, Cause.CUT), ({"slow": True}, Cause.SLOW)])
