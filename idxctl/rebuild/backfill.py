@@ -16,7 +16,7 @@ from datetime import datetime, timezone
 
 import orjson
 
-from idxctl.core import backoff, fingerprints
+from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
 from idxctl.core.points import reach
 from idxctl.indexes import ranges, render
@@ -31,6 +31,7 @@ from idxctl.queue.settle import Blamed, blame_each
 from idxctl.rebuild import preflight
 from idxctl.rebuild.preflight import SQL
 from idxctl.worker import batch as steps
+from idxctl.worker import outcomes
 from idxctl.worker.batch import Limits, Written
 from idxctl.worker.outcomes import Kind, Verdict
 
@@ -366,7 +367,7 @@ def blame(conn: Connection, generation: Generation, token: int, refused: dict[st
                 name,
                 "index",
                 one.error_type,
-                fingerprints.of_error(one.error_type, one.reason),
+                outcomes.fingerprint(one),
                 one.reason,
             )
             for name, one in sorted(refused.items())

@@ -34,7 +34,7 @@ from idxctl.queue import SQL as QUEUE
 from idxctl.queue import pause, tokens
 from idxctl.queue.enqueue import enqueue
 from idxctl.rebuild import stuck, swap
-from idxctl.rebuild.backfill import Backfill
+from idxctl.rebuild.backfill import Backfill, blame
 from idxctl.rebuild.preflight import SQL, Plan
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
@@ -263,6 +263,8 @@ class _Run:
         aliases.refresh(self.client, self.generation.name)
         self.steps.begin("check", self.documents)
         compared = self._compare_all()
+        if compared.unanswered:  # nobody can tell whether they are equal: their letters say so
+            blame(self.conn, self.generation, 0, compared.unanswered)
         for _ in range(_ROUNDS):
             refused = self._refused()
             doubtful = [one for one in compared.differing if one not in refused]

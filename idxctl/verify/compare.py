@@ -13,16 +13,19 @@ from typing import Any
 
 import orjson
 
-from idxctl.core.errors import PostgresRefused
+from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Lines, Sizes
 from idxctl.opensearch import scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
+from idxctl.worker import outcomes, way
+from idxctl.worker.outcomes import Verdict
 
 _PAGE_BYTES = 8 * 1024 * 1024
 _PAGE_DOCUMENTS = 2000
+_MOST_UNANSWERED = 50  # documents of a page that the way fails on; where there are more, it fails on reads as such
 
 
 @dataclass
@@ -34,6 +37,7 @@ class Compared:
     stale: dict[str, list[str]] = field(default_factory=dict)
     orphans: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)  # whose own values make the document query fail
+    unanswered: dict[str, Verdict] = field(default_factory=dict)  # that the way fails on, and on no other
 
     @property
     def differing(self) -> list[str]:
@@ -47,6 +51,7 @@ class Compared:
         self.stale.update(other.stale)
         self.orphans.extend(other.orphans)
         self.unreadable.extend(other.unreadable)
+        self.unanswered.update(other.unanswered)
 
 
 def compare_range(
@@ -90,12 +95,61 @@ def _pages(pieces: Iterable[Lines]) -> Iterator[Lines]:
 
 
 def compare_page(client: Client, generation: Generation, page: Lines) -> Compared:
-    """Compare rendered documents, a line each, with what the generation's index holds now."""
+    """
+    Compare rendered documents, a line each, with what the generation's index holds now.
+
+    One document that the way to OpenSearch fails on is found by halving (`worker.way`), and keeps none from being compared.
+    """
+    try:
+        answer = _asked(client, generation, page)
+    except (OpenSearchRefused, OpenSearchUnreachable) as error:
+        controls = way.Controls(client, generation)
+        if not outcomes.of_request(error).suspect or not controls.pass_():
+            raise
+        if len(page.ids) > 1:
+            compared = Compared()
+            for half in _halves(page):
+                compared.add(compare_page(client, generation, half))
+            if len(compared.unanswered) > _MOST_UNANSWERED:
+                raise
+            return compared
+        found = way.by_turns(lambda: _why_unanswered(client, generation, page), controls)
+        if found.guilty and found.verdict is not None:
+            return Compared(checked=1, unanswered={page.ids[0]: outcomes.of_the_way(found.verdict)})
+        if found.down or found.verdict is not None:
+            raise
+        return compare_page(client, generation, page)
+    return _compare_answer(generation, page, answer)
+
+
+def _why_unanswered(client: Client, generation: Generation, page: Lines) -> Verdict | None:
+    """Ask once more; returns why there is no answer, None when there is."""
+    try:
+        _asked(client, generation, page)
+    except (OpenSearchRefused, OpenSearchUnreachable) as error:
+        return outcomes.of_request(error)
+    return None
+
+
+def _halves(page: Lines) -> Iterator[Lines]:
+    middle = len(page.ids) // 2
+    rows = page.text.split(b"\n")
+    for part in (slice(None, middle), slice(middle, len(page.ids))):
+        text = b"".join(row + b"\n" for row in rows[part])
+        yield Lines(page.ids[part], text, list(page.routings or ())[part])
+
+
+def _asked(client: Client, generation: Generation, page: Lines) -> bytes:
+    """Return what the index holds of the documents of a page, as it was answered."""
+    wanted = [orjson.dumps(one) for one in page.ids]
+    routed = dict(zip(wanted, page.routings or (), strict=False))
+    return scan.sources_text(client, generation.name, wanted, routings=routed)
+
+
+def _compare_answer(generation: Generation, page: Lines, answer: bytes) -> Compared:
     compared = Compared(checked=len(page.ids))
     rows = page.text.split(b"\n")
     wanted = [orjson.dumps(one) for one in page.ids]
-    routed = dict(zip(wanted, page.routings or (), strict=False))
-    answer = scan.sources_text(client, generation.name, wanted, routings=routed)
     ignore = generation.definition.verify_ignore
     places: Sequence[int] = range(len(wanted)) if ignore else _unequal_bytes(answer.text, wanted, rows)
     if not places:
@@ -148,6 +202,7 @@ def compare_ids(
             part = compare_page(client, generation, page)
             compared.missing.extend(part.missing)
             compared.stale.update(part.stale)
+            compared.unanswered.update(part.unanswered)
         compared.unreadable.extend(read.failures)
         known = read.ids | read.failures.keys() | set(read.rest)
         gone = [one for one in rest if one not in known]

@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from idxctl.core import fingerprints, keys
+from idxctl.core import keys
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import render
@@ -559,8 +559,7 @@ def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:
 
 
 def _failure(task: Task, verdict: Verdict, generation: Generation) -> Failure:
-    # A gateway's page may hold a number of its own each time: what failed on the way is of one kind, whatever was said.
-    group = fingerprints.of_error(verdict.error_type, "" if verdict.suspect else verdict.reason)
+    group = outcomes.fingerprint(verdict)
     return Failure(task, verdict.error_type, group, verdict.reason, verdict.kind is Kind.PERMANENT, generation.id)
 
 

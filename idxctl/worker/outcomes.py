@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
+from idxctl.core import fingerprints
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 
 
@@ -200,6 +201,11 @@ def of_the_way(verdict: Verdict) -> Verdict:
         name = verdict.cause.value if verdict.cause else "unanswered"
     reason = f"the way to OpenSearch fails on this document, while others pass: {verdict.answered}"
     return replace(verdict, kind=Kind.DOUBTFUL, error_type=f"way_{name}", reason=reason)
+
+
+def fingerprint(verdict: Verdict) -> str:
+    """Return what failures of one kind share; a gateway's page may hold a number of its own each time, and is left out."""
+    return fingerprints.of_error(verdict.error_type, "" if verdict.suspect else verdict.reason)
 
 
 def current_version(reason: str) -> int | None:

@@ -32,7 +32,7 @@ from idxctl.worker.outcomes import Kind, Verdict
 TURNS = 6  # of the document and of the control each: one order of 924
 _MEANWHILE = 5  # controls while a document is waited for
 _CONTROL_SECONDS = 5.0
-_CONTROL_ID = "idxctl control"
+_CONTROL_ID = "a control, never written"
 _NO_SEQUENCE_NUMBER = 2**62  # no document has it: the item is a conflict, and nothing is written, not even a tombstone
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from idxctl.core.errors import IdxctlError
 from idxctl.worker import way
 from support.gateway import ANSWERS, Gateway, Seen
 from support.rig import Rig
@@ -80,6 +81,22 @@ def test_a_document_that_the_way_fails_on_does_not_stop_a_reindex(items: Rig, ga
     assert list(items.letters()) == ["7"]
     assert items.queued() == 0
     assert items.differences(but=[7]) == []
+
+
+@pytest.mark.parametrize("mode", ["502", "cut", "403"])
+def test_a_document_that_the_way_fails_on_in_the_check_is_a_letter_and_the_swap_is_made(
+    items: Rig, gateway: Gateway, mode
+):
+    gateway.mode = mode
+    gateway.dislikes = lambda seen: "/_mget" in seen.path and b'"7"' in seen.body
+    with by_way_of(items, gateway):
+        done = items.reindex()
+    assert (done.failed, done.documents, done.swapped) == (1, 19, True)
+    assert list(items.letters()) == ["7"]
+    gateway.dislikes = lambda seen: "/_mget" in seen.path
+    with by_way_of(items, gateway), pytest.raises(IdxctlError):
+        items.reindex()  # of none can it be told: there is no swap
+    assert items.differences() == []
 
 
 @pytest.mark.parametrize("mode", ANSWERS)
