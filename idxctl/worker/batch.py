@@ -280,7 +280,8 @@ class _Trip:
     body: Body
     limits: Limits
     written: Written
-    took: float = 0.0  # seconds, the last attempt
+    began: float = 0.0  # the last attempt
+    took: float = 0.0  # seconds
 
     @property
     def ids(self) -> list[str]:
@@ -293,7 +294,7 @@ class _Trip:
     def attempt(self) -> Verdict | None:
         """Send it; returns why the whole of it failed, None when each document was answered for."""
         written, limits = self.written, self.limits
-        began = time.monotonic()
+        self.began = began = time.monotonic()
         written.sent_bytes += self.size
         try:
             answers = bulk.send(
@@ -347,6 +348,8 @@ def _search(trip: _Trip, verdict: Verdict) -> None:
     written, limits = trip.written, trip.limits
     untried = verdict.cause is Cause.CUT and limits.load.untried(trip.size)
     if not trip.is_way_open(trip.controls(verdict)):
+        if verdict.cause is Cause.SLOW and not limits.load.is_large(trip.size):  # it is slow for anything at all
+            limits.load.overloaded(trip.size, began=trip.began, partly=False)
         trip.note(_elsewhere(trip, verdict))
         return
     if written.search.is_over(limits):

@@ -33,7 +33,8 @@ def is_bulk(seen: Seen) -> bool:
 
 @contextmanager
 def by_way_of(items: Rig, gateway: Gateway):
-    with items.by_way_of(opensearch=gateway.url, request_timeout=1.0):
+    """The patience of a request is short where somebody keeps silent."""
+    with items.by_way_of(opensearch=gateway.url, request_timeout=2.0 if gateway.mode == "silence" else 20.0):
         yield
 
 
@@ -138,6 +139,7 @@ def test_the_search_takes_a_few_requests_for_each_halving(items: Rig, gateway: G
     """A body, its halves and a control for each halving, and a trial of twelve; whatever the others, they pass at once."""
     documents = 512
     items.sql("INSERT INTO items (id, name) SELECT i, 'new' FROM generate_series(1001, 1512) i")
+    items.sql("DELETE FROM opensearch_indexing_queue")
     gateway.dislikes = is_poisoned
     for place in (1001, 1256, 1512):
         poison(items, place)
@@ -147,7 +149,8 @@ def test_the_search_takes_a_few_requests_for_each_halving(items: Rig, gateway: G
             gateway.seen.clear()
             hand.step()
             requests = sum(seen.is_bulk for seen in gateway.seen)
-            assert requests <= 1 + 3 * math.ceil(math.log2(documents)) + 1 + 2 * way.TURNS
+            bodies = 2  # of a claim whose documents are of unknown size
+            assert requests <= bodies + 3 * math.ceil(math.log2(documents)) + 1 + 2 * way.TURNS
             assert hand.worker.counters.indexed == documents - 1
             assert not hand.worker.breaker.open
             (attempts, group) = items.sql("SELECT attempts, split_group FROM opensearch_indexing_queue")[0]
@@ -211,10 +214,10 @@ def test_a_letter_tried_again_without_workers_is_a_letter_again(items: Rig, gate
         items.drain()
     idxctl.use(database=items.database, opensearch=gateway.url, config=items.config)
     done = idxctl("dlq", "retry", "--limit", "100", "--wait", "-o", "json", timeout=120)
-    assert '"failed": 1' in done.stdout
+    assert '"failed":1' in done.stdout
     assert list(items.letters()) == ["7"]
     gateway.dislikes = lambda _: False
-    assert '"succeeded": 1' in idxctl("dlq", "retry", "--limit", "100", "--wait", "-o", "json", timeout=120).stdout
+    assert '"succeeded":1' in idxctl("dlq", "retry", "--limit", "100", "--wait", "-o", "json", timeout=120).stdout
     assert items.differences() == []
 
 
@@ -237,5 +240,5 @@ def test_batches_that_are_put_back_again_and_again_are_told_of(items: Rig, gatew
             hand.step()
         hand.worker._say_how_it_goes()
     assert hand.worker.counters.shown()["put_back"] == {items.index: 10}
-    assert "10 batches in a row were put back: unreachable" in caplog.text
+    assert "10 batches in a row were put back: http_502" in caplog.text
     assert f"{items.index}: 10 batches in a row put back" in caplog.text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import socket
 import threading
@@ -68,8 +69,9 @@ class Gateway:
         upstream.request(seen.method, seen.path, body=seen.body or None, headers=headers)
         answer = upstream.getresponse()
         text = answer.read()
-        reply(handler, answer.status, text, answer.getheader("content-type") or "application/json")
         upstream.close()
+        with contextlib.suppress(OSError):  # whoever asked waits no more
+            reply(handler, answer.status, text, answer.getheader("content-type") or "application/json")
 
     def __enter__(self) -> Gateway:  # noqa: PYI034 - Self is 3.11's
         return self
@@ -94,7 +96,8 @@ def reply(handler: BaseHTTPRequestHandler, status: int, text: bytes, kind: str =
 
 def cut(handler: BaseHTTPRequestHandler) -> None:
     handler.close_connection = True
-    handler.connection.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 def _page(status: int, **headers: str) -> Any:
