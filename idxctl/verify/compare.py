@@ -19,6 +19,7 @@ from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Lines, Sizes
 from idxctl.opensearch import scan
 from idxctl.opensearch.client import Client
+from idxctl.opensearch.scan import Sources
 from idxctl.postgres.connect import Connection
 from idxctl.worker import outcomes, way
 from idxctl.worker.outcomes import Verdict
@@ -139,14 +140,14 @@ def _halves(page: Lines) -> Iterator[Lines]:
         yield Lines(page.ids[part], text, list(page.routings or ())[part])
 
 
-def _asked(client: Client, generation: Generation, page: Lines) -> bytes:
+def _asked(client: Client, generation: Generation, page: Lines) -> Sources:
     """Return what the index holds of the documents of a page, as it was answered."""
     wanted = [orjson.dumps(one) for one in page.ids]
     routed = dict(zip(wanted, page.routings or (), strict=False))
     return scan.sources_text(client, generation.name, wanted, routings=routed)
 
 
-def _compare_answer(generation: Generation, page: Lines, answer: bytes) -> Compared:
+def _compare_answer(generation: Generation, page: Lines, answer: Sources) -> Compared:
     compared = Compared(checked=len(page.ids))
     rows = page.text.split(b"\n")
     wanted = [orjson.dumps(one) for one in page.ids]

@@ -377,5 +377,6 @@ def test_a_server_too_slow_to_answer_is_sent_less(items: Rig):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with connect(replace(items.settings.opensearch, urls=(url,), request_timeout_seconds=0.2)) as client:
-            steps.send(client, batch, items.generation(), Body(["1"], b"{}\n"), Limits(load=load), Written())
+            body = Body(["1"], b'{"index":{"_id":"1"}}\n{}\n')
+            steps.send(client, batch, items.generation(), body, Limits(load=load), Written())
     assert load.batches == 2
