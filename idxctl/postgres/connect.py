@@ -29,6 +29,7 @@ from psycopg.types.json import set_json_dumps
 from idxctl.core import redaction, texts
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
+from idxctl.postgres import odd_times
 from idxctl.postgres.named import Statement
 from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
@@ -232,6 +233,7 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
         }
         raw = PatientConnection.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
         set_json_dumps(_json, raw)
+        odd_times.shown_by(raw)
     except psycopg.OperationalError as error:
         raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
     except psycopg.ProgrammingError:

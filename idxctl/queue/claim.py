@@ -89,7 +89,7 @@ def heads(conn: Connection, *, indexes: Sequence[str] | None = None, floors: Flo
         indexes=None if indexes is None else list(indexes),
         floor_indexes=[index for index, _ in below],
         floor_priorities=[priority for _, priority in below],
-        floors=list(below.values()),
+        floors=[floor.isoformat() for floor in below.values()],
     )
     return [Head(*row) for row in rows]
 

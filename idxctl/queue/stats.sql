@@ -11,13 +11,14 @@ WITH known AS MATERIALIZED (
            count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
            count(*) FILTER (WHERE available_at > clock_timestamp() AND attempts = 0 AND last_error IS NULL) AS later,
            count(*) FILTER (WHERE kind <> 'document') AS fan_outs,
-           min(enqueued_at) FILTER (WHERE available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL) AS oldest
+           min(enqueued_at) FILTER (WHERE isfinite(enqueued_at)
+               AND (available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL)) AS oldest
     FROM opensearch_indexing_queue
     WHERE %(index)s::text IS NULL OR index_name = %(index)s
     GROUP BY index_name
 ), f AS MATERIALIZED (
     SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest
-    FROM opensearch_indexing_inflight b, LATERAL (SELECT min(e) AS oldest FROM unnest(b.enqueued_at) e) o
+    FROM opensearch_indexing_inflight b, LATERAL (SELECT min(e) AS oldest FROM unnest(b.enqueued_at) e WHERE isfinite(e)) o
     GROUP BY b.index_name
 ), d AS MATERIALIZED (
     SELECT index_name, count(*) AS dead FROM opensearch_indexing_dlq GROUP BY index_name
