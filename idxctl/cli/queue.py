@@ -70,6 +70,13 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     stuck = [one for one in found.by_index if one.queued and one.pauses]
     if stuck:
         return "bad", f"{count}{oldest}: {stuck[0].index} is paused: {stuck[0].pauses[0]['reason']}"
+    held = next((one for one in found.by_index if one.stuck), None)
+    if held is not None and (workers or held.trouble):
+        batches = f"{found.stuck:,} batch{'' if found.stuck == 1 else 'es'} in flight"
+        why = (
+            f"cannot be taken back: {held.trouble}" if held.trouble else "long past the lease, taken back by no worker"
+        )
+        return "bad", f"{count}{oldest}: {batches} {why}"
     unindexable = [one for one in found.by_index if one.queued and not one.indexable]
     if unindexable and not any(one.queued and one.indexable for one in found.by_index):
         return "warn", f"{count}{oldest}: {unindexable[0].index} has no generation yet; idxctl reindex makes one"

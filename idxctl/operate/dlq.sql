@@ -7,7 +7,7 @@ WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
 -- Letters that failed alike, the most first. The names of the last columns are those teams have always queried.
 SELECT fingerprint, min(error_type), count(*), min(created_at) AS first_seen, max(last_attempt_at) AS last_seen,
        (array_agg(last_error ORDER BY last_attempt_at DESC))[1] AS example,
-       (array_agg(document_id ORDER BY last_attempt_at DESC))[1] AS document_id,
+       (array_agg(coalesce(whole_id, document_id) ORDER BY last_attempt_at DESC))[1] AS document_id,
        array_agg(DISTINCT index_name) AS indexes, bool_or(retryable) AS retryable
 FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
@@ -16,7 +16,7 @@ ORDER BY count(*) DESC, max(last_attempt_at) DESC
 
 -- name: list
 -- Letters, the newest failure first, chosen by what operators have at hand; a page goes on after the last of the one before.
-SELECT id, index_name, document_id, action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint, retries
+SELECT id, index_name, coalesce(whole_id, document_id), action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint, retries
 FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
@@ -28,7 +28,7 @@ LIMIT %(limit)s
 
 -- name: show
 -- One letter by its number, otherwise the newest of a group, with all that is known of it.
-SELECT id, index_name, document_id, action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint,
+SELECT id, index_name, coalesce(whole_id, document_id), action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint,
        retries, not_before, origin, token, history, data
 FROM opensearch_indexing_dlq
 WHERE id = %(id)s OR fingerprint = %(error)s
@@ -67,7 +67,7 @@ GROUP BY d.index_name
 -- spent. The task carries what the letter needs to be itself again if it fails.
 WITH moved AS (
     DELETE FROM opensearch_indexing_dlq WHERE id = ANY(%(ids)s)
-    RETURNING id, index_name, document_id, action, created_at, retries, history, data, last_error
+    RETURNING id, index_name, coalesce(whole_id, document_id) AS document_id, action, created_at, retries, history, data, last_error
 )
 INSERT INTO opensearch_indexing_queue (index_name, document_id, action, priority, enqueued_at, origin, last_error, payload)
 SELECT index_name, document_id, action, 0, clock_timestamp(), 'dlq', NULL,

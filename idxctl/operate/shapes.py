@@ -45,6 +45,8 @@ def state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
         return f"blocked, next try in {max(float(held['next_probe_seconds'] or 0), 0.0):.0f} s"
     if not one.indexable:
         return "no generation yet"
+    if one.stuck:
+        return f"{one.stuck:,} batch{'' if one.stuck == 1 else 'es'} stuck"
     broken = breaker(workers)
     if broken is None:
         return "flowing" if workers else ""

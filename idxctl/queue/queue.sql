@@ -153,17 +153,17 @@ FROM unnest(%(document_ids)s::text[], %(actions)s::text[], %(priorities)s::small
 -- name: bury
 -- Dead letters; one an index, document and action. T5: the greater token stays. The past of both is kept, its last entries.
 INSERT INTO opensearch_indexing_dlq AS d (
-    id, index_name, document_id, action, attempts, last_error, error_type, fingerprint, token, retryable, retries,
+    id, index_name, document_id, whole_id, action, attempts, last_error, error_type, fingerprint, token, retryable, retries,
     not_before, origin, history, data, created_at, last_attempt_at)
 SELECT coalesce((t.payload->'letter'->>'id')::bigint, nextval('opensearch_indexing_dlq_id_seq')),
-       %(index)s, t.document_id, t.action, t.attempts, t.last_error, t.error_type, t.fingerprint, %(token)s, t.retryable,
+       %(index)s, t.document_id, t.whole_id, t.action, t.attempts, t.last_error, t.error_type, t.fingerprint, %(token)s, t.retryable,
        coalesce((t.payload->'letter'->>'retries')::int, 0),
        clock_timestamp() + t.wait * interval '1 second', t.origin,
        coalesce(t.payload->'letter'->'history', '[]'), t.payload->'letter'->'data',
        coalesce((t.payload->'letter'->>'created_at')::timestamptz, clock_timestamp()), clock_timestamp()
-FROM unnest(%(document_ids)s::text[], %(actions)s::text[], %(attempts)s::int[], %(last_errors)s::text[], %(error_types)s::text[],
+FROM unnest(%(document_ids)s::text[], %(whole_ids)s::text[], %(actions)s::text[], %(attempts)s::int[], %(last_errors)s::text[], %(error_types)s::text[],
             %(fingerprints)s::text[], %(retryable)s::boolean[], %(waits)s::float8[], %(origins)s::text[], %(payloads)s::jsonb[])
-     AS t (document_id, action, attempts, last_error, error_type, fingerprint, retryable, wait, origin, payload)
+     AS t (document_id, whole_id, action, attempts, last_error, error_type, fingerprint, retryable, wait, origin, payload)
 ORDER BY t.document_id, t.action
 ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
     attempts = excluded.attempts, last_error = excluded.last_error, error_type = excluded.error_type,
@@ -178,10 +178,10 @@ WHERE d.token <= excluded.token
 
 -- name: blame
 -- Documents that a generation refused while it was not live.
-INSERT INTO opensearch_indexing_generation_failures AS f (generation, document_id, action, token, error_type, fingerprint, last_error)
-SELECT t.generation, t.document_id, t.action, %(token)s, t.error_type, t.fingerprint, t.last_error
-FROM unnest(%(generations)s::bigint[], %(document_ids)s::text[], %(actions)s::text[], %(error_types)s::text[], %(fingerprints)s::text[], %(last_errors)s::text[])
-     AS t (generation, document_id, action, error_type, fingerprint, last_error)
+INSERT INTO opensearch_indexing_generation_failures AS f (generation, document_id, whole_id, action, token, error_type, fingerprint, last_error)
+SELECT t.generation, t.document_id, t.whole_id, t.action, %(token)s, t.error_type, t.fingerprint, t.last_error
+FROM unnest(%(generations)s::bigint[], %(document_ids)s::text[], %(whole_ids)s::text[], %(actions)s::text[], %(error_types)s::text[], %(fingerprints)s::text[], %(last_errors)s::text[])
+     AS t (generation, document_id, whole_id, action, error_type, fingerprint, last_error)
 ORDER BY t.generation, t.document_id
 ON CONFLICT (generation, document_id) DO UPDATE SET
     action = excluded.action, token = excluded.token, error_type = excluded.error_type, fingerprint = excluded.fingerprint,
@@ -212,7 +212,7 @@ RETURNING index_name, kind, worker, claimed_at, clock_timestamp(), document_ids,
 
 -- name: hold_lapsed
 -- A batch that cannot be taken back is tried again later, and keeps nobody from the others.
-UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second'
+UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second', trouble = %(why)s
 WHERE token = %(token)s
 
 -- name: take_unheld

@@ -102,8 +102,9 @@ def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
             refused = error
     assert token is not None
     assert refused is not None
-    conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS)
-    return Rescued(token, "", "", 0, None, gone=False, stuck=f"{refused.detail} [{refused.sqlstate}]")
+    why = conn.storable(f"{refused.detail} [{refused.sqlstate}]")
+    conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS, why=why)
+    return Rescued(token, "", "", 0, None, gone=False, stuck=why)
 
 
 def _take_back(conn: Connection, token: int, a_round: _Rescue, *, apart: bool) -> Rescued:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from psycopg.types.json import Jsonb
 
-from idxctl.core import backoff, fingerprints, redaction, texts
+from idxctl.core import backoff, fingerprints, keys, redaction, texts
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations
@@ -43,6 +43,7 @@ log = logging.getLogger("idxctl.queue")
 
 _REMEMBERED = 30  # entries of a letter's history
 _TYPE = 200  # characters of an error's type
+_SHORT_NAME = 600  # bytes
 _SHOWN = 100  # characters of an id in a log
 PUT_OFF_SECONDS = 3600.0  # until a task is tried again of which PostgreSQL takes neither a letter nor a note
 _LETTER_TRIES = 5
@@ -81,7 +82,7 @@ def settle(conn: Connection, batch: Batch, outcomes: Outcomes, *, max_attempts: 
 
     Where PostgreSQL refuses something of one task, the others are settled all the same (`in_parts`).
     """
-    ids = [task.document_id for task in outcomes.done]
+    ids = [kept_name(task.document_id) for task in outcomes.done]
     reach("settle.before")
     try:
         if not (outcomes.again or outcomes.failed or outcomes.blamed or outcomes.missed):
@@ -162,7 +163,7 @@ def _take(conn: Connection, batch: Batch, steps: Sequence[_Step]) -> int:
     requeue(conn, batch.index, [task for task, _ in waiting], split_groups=groups)
     bury(conn, batch.index, batch.token, [one.dead for one in steps if one.dead is not None])
     reach("settle.moved")
-    names = [one.done.document_id for one in steps if one.done is not None]
+    names = [kept_name(one.done.document_id) for one in steps if one.done is not None]
     blamed = [one.blamed for one in steps if one.blamed is not None]
     if names:
         conn.run(SQL["absolve"], generations=list(batch.generations), ids=names, token=batch.token)
@@ -272,9 +273,28 @@ def _first_that_works(conn: Connection, error: PostgresRefused, ways: Sequence[C
 
 
 def short_name(document_id: str) -> str:
-    """Return a name for an id that cannot be kept as it is: the same for the same id, and no other's."""
+    """
+    Return a name for an id that cannot be kept as it is: the same for the same id, and no other's.
+
+    Longer than any id that is kept as it is, so that none of these can be taken for it. Migration 000004 makes the same.
+    """
     digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).hexdigest()
-    return f"{_ascii(document_id)[:100]}... (sha256 {digest})"
+    return f"sha256 {digest} ".ljust(_SHORT_NAME, ".")
+
+
+def kept_name(document_id: str) -> str:
+    """Return what the tables of letters and of notes have in document_id for an id: itself, unless an index cannot hold it."""
+    return short_name(document_id) if keys.too_long(document_id) else document_id
+
+
+def _name_and_whole(document_id: str) -> tuple[str, str | None]:
+    """Return the name of a document in these tables, and its whole id where that is another."""
+    if (
+        document_id.startswith("sha256 ") and len(document_id) == _SHORT_NAME
+    ):  # the last resort's: all that is kept of it
+        return document_id, document_id
+    name = kept_name(document_id)
+    return name, None if name == document_id else document_id
 
 
 def shown(task: Task) -> str:
@@ -395,12 +415,14 @@ def bury(
         return
     dead = list({(one.task.document_id, one.task.action): one for one in dead}.values())
     payloads = [_letter(one, at, **more) for one in dead]
+    named = {one.task.document_id: _name_and_whole(one.task.document_id) for one in dead}
     write_letters(
         conn,
         SQL["bury"],
         index=index,
         token=token,
-        document_ids=[one.task.document_id for one in dead],
+        document_ids=[named[one.task.document_id][0] for one in dead],
+        whole_ids=[named[one.task.document_id][1] for one in dead],
         actions=[one.task.action for one in dead],
         attempts=[one.task.attempts for one in dead],
         last_errors=[conn.reason(one.reason) for one in dead],
@@ -494,11 +516,13 @@ def blame(conn: Connection, token: int, blamed: Sequence[Blamed]) -> None:
     """Note what generations have refused; they become letters at the swap."""
     if not blamed:
         return
+    named = [_name_and_whole(one.document_id) for one in blamed]
     conn.run(
         SQL["blame"],
         token=token,
         generations=[one.generation for one in blamed],
-        document_ids=[one.document_id for one in blamed],
+        document_ids=[name for name, _ in named],
+        whole_ids=[whole for _, whole in named],
         actions=[one.action for one in blamed],
         error_types=[conn.storable(one.error_type) for one in blamed],
         fingerprints=[one.fingerprint for one in blamed],

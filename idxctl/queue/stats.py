@@ -29,6 +29,8 @@ class IndexStats:
     dead: int
     indexable: bool  # it has an active generation
     pauses: list[Mapping[str, Any]] = field(default_factory=list)
+    stuck: int = 0  # batches long past their lease, or that could not be taken back
+    trouble: str | None = None  # why not
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class QueueStats:
     dead: int
     by_index: list[IndexStats]
     other: OtherNames | None = None
+    stuck: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,19 +101,20 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
         dead=sum(one.dead for one in counted),
         by_index=rows,
         other=other,
+        stuck=sum(row.stuck for row in rows),
     )
 
 
 def _index(row: Row) -> IndexStats:
-    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses, _, _ = row
+    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses, _, _, stuck, trouble = row
     return IndexStats(
         name, int(queued), int(due), int(size), int(later), int(fan_outs), int(in_flight), oldest, int(dead), indexable,
-        pauses or [],
+        pauses or [], int(stuck), trouble,
     )  # fmt: skip
 
 
 def _other(row: Row) -> OtherNames:
-    _, queued, _, size, _, _, in_flight, oldest, dead, _, _, names, examples = row
+    _, queued, _, size, _, _, in_flight, oldest, dead, _, _, names, examples, *_ = row
     return OtherNames(names, int(queued), int(size), int(in_flight), oldest, int(dead), examples)
 
 

@@ -17,7 +17,9 @@ WITH known AS MATERIALIZED (
     WHERE %(index)s::text IS NULL OR index_name = %(index)s
     GROUP BY index_name
 ), f AS MATERIALIZED (
-    SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest
+    SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest,
+           count(*) FILTER (WHERE b.trouble IS NOT NULL OR b.lease_until < clock_timestamp() - interval '1 minute') AS stuck,
+           min(b.trouble) AS trouble
     FROM opensearch_indexing_inflight b, LATERAL (SELECT min(e) AS oldest FROM unnest(b.enqueued_at) e WHERE isfinite(e)) o
     GROUP BY b.index_name
 ), d AS MATERIALIZED (
@@ -42,7 +44,7 @@ SELECT names.index_name,
        (SELECT jsonb_agg(jsonb_build_object('cause', s.cause, 'reason', s.reason, 'since', s.paused_at,
                          'next_probe_seconds', extract(epoch FROM s.probe_at - clock_timestamp())) ORDER BY s.cause DESC)
         FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name),
-       1, NULL::text[]
+       1, NULL::text[], coalesce(f.stuck, 0), f.trouble
 FROM names
 LEFT JOIN q ON q.index_name = names.index_name
 LEFT JOIN f ON f.index_name = names.index_name
@@ -54,7 +56,7 @@ SELECT NULL,
        coalesce(sum(q.fan_outs), 0), coalesce(sum(f.in_flight), 0),
        extract(epoch FROM clock_timestamp() - least(min(q.oldest), min(f.oldest)))::float8,
        coalesce(sum(d.dead), 0), false, NULL, count(*),
-       (array_agg(names.index_name ORDER BY q.queued DESC NULLS LAST, names.index_name))[1:5]
+       (array_agg(names.index_name ORDER BY q.queued DESC NULLS LAST, names.index_name))[1:5], 0, NULL
 FROM names
 LEFT JOIN q ON q.index_name = names.index_name
 LEFT JOIN f ON f.index_name = names.index_name

@@ -79,14 +79,14 @@ SELECT after_key, upto_key FROM opensearch_indexing_reindex_chunks WHERE run = %
 
 -- name: generation_failures
 -- Documents that a generation has refused and not taken since; a write it missed is no refusal.
-SELECT document_id, error_type, last_error, fingerprint FROM opensearch_indexing_generation_failures
+SELECT coalesce(whole_id, document_id), error_type, last_error, fingerprint FROM opensearch_indexing_generation_failures
 WHERE generation = %(generation)s AND error_type <> 'missed_write'
 
 -- name: failures_to_letters
 -- What the new live generation has refused becomes dead letters; the greater token stays (T5).
 INSERT INTO opensearch_indexing_dlq AS d (
-    index_name, document_id, action, attempts, last_error, error_type, fingerprint, token, retryable, origin, created_at, last_attempt_at)
-SELECT %(index)s, f.document_id, f.action, 1, f.last_error, f.error_type, f.fingerprint, f.token, false, 'reindex', f.failed_at, f.failed_at
+    index_name, document_id, whole_id, action, attempts, last_error, error_type, fingerprint, token, retryable, origin, created_at, last_attempt_at)
+SELECT %(index)s, f.document_id, f.whole_id, f.action, 1, f.last_error, f.error_type, f.fingerprint, f.token, false, 'reindex', f.failed_at, f.failed_at
 FROM opensearch_indexing_generation_failures f
 WHERE f.generation = %(generation)s AND f.error_type <> 'missed_write'
 ORDER BY f.document_id, f.action
@@ -98,7 +98,7 @@ WHERE d.token < excluded.token
 -- name: missed_to_tasks
 -- What the new live generation missed while it was not live is written again (P1).
 INSERT INTO opensearch_indexing_queue (index_name, document_id, action, last_error, origin)
-SELECT %(index)s, f.document_id, f.action, f.last_error, 'reindex'
+SELECT %(index)s, coalesce(f.whole_id, f.document_id), f.action, f.last_error, 'reindex'
 FROM opensearch_indexing_generation_failures f
 WHERE f.generation = %(generation)s AND f.error_type = 'missed_write'
 

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from idxctl.queue import claim, rescue, settle
+from idxctl.operate import dlq
+from idxctl.queue import claim, rescue, settle, stats
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Failure, Outcomes
 from support.rig import Rig, until
@@ -73,6 +74,35 @@ def test_a_key_of_thousands_of_bytes_is_a_letter_alone(utf8: Rig):
     utf8.drain()
     assert [kind for kind, _ in utf8.letters().values()] == ["id_too_long"]
     assert utf8.differences(but=[LONG]) == []
+    (letter,) = dlq.letters(utf8.conn, dlq.Selection(), limit=10)
+    assert letter.document_id == LONG
+    assert dlq.show(utf8.conn, str(letter.id)).document_id == LONG
+    assert dlq.stats(utf8.conn).by_error[0].document_id == LONG
+
+
+def test_a_letter_of_a_long_key_is_retried_as_itself(utf8: Rig):
+    utf8.sql("INSERT INTO pages VALUES (%s, '{}')", LONG)
+    utf8.drain()
+    (before,) = dlq.letters(utf8.conn, dlq.Selection(), limit=10)
+    _, ids = dlq.requeue(utf8.conn, dlq.Selection(), limit=10)
+    assert utf8.one("SELECT document_id FROM opensearch_indexing_queue") == LONG
+    utf8.drain()
+    (after,) = dlq.letters(utf8.conn, dlq.Selection(), limit=10)
+    assert (after.id, after.document_id, ids) == (before.id, LONG, [before.id])
+
+
+def test_programs_of_before_write_letters_of_long_keys_too(encoded: Rig):
+    """As workers of the release before do, by the columns and the index that they know."""
+    long = "\xe9" * 3000 if encoded.conn.encoding != "EUC_JP" else LONG
+    for attempts in (1, 2):
+        encoded.sql(
+            "INSERT INTO opensearch_indexing_dlq (index_name, document_id, action, attempts) VALUES (%s, %s, 'index', %s) "
+            "ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET attempts = excluded.attempts",
+            encoded.index, long, attempts,
+        )  # fmt: skip
+    assert encoded.sql("SELECT whole_id = %s, document_id, attempts FROM opensearch_indexing_dlq", long) == [
+        (True, settle.short_name(long), 2)
+    ]
 
 
 def test_a_long_key_whose_row_is_gone_leaves_nothing(utf8: Rig):
@@ -182,12 +212,12 @@ def test_a_letter_that_is_refused_keeps_no_other_task_of_its_batch(items: Rig):
     items.sql("UPDATE items SET name = name || '!'")
     items.drain()
     assert "4" in items.letters()
-    assert [name for name in items.letters() if name.startswith("3... (sha256")] != []  # under a name of its own
+    assert [name for name in items.letters() if name.startswith("sha256 ")] != []  # under a name of its own
     assert items.differences(but=[3, 4]) == []
 
 
 def test_a_task_that_cannot_be_a_letter_at_all_is_put_off_and_seen(items: Rig):
-    refuse(items, "opensearch_indexing_dlq", "NEW.document_id LIKE '3%'")
+    refuse(items, "opensearch_indexing_dlq", "NEW.document_id LIKE '3%' OR NEW.document_id LIKE 'sha256%'")
     items.sql("UPDATE items SET price = 'poison' WHERE id IN (3, 4)")
     items.sql("UPDATE items SET name = name || '!'")
     with items.working():
@@ -229,6 +259,9 @@ def test_a_batch_that_cannot_be_put_back_keeps_nobody_from_the_others(items: Rig
     found = rescue_all(items)
     assert [one.stuck is not None for one in found] == [False, True, False]
     assert items.queued() == 4
+    found = stats.stats(items.conn)
+    assert found.stuck == 1
+    assert "violates check constraint" in found.by_index[0].trouble
     assert items.sql("SELECT document_ids, lease_until > clock_timestamp() FROM opensearch_indexing_inflight") == [
         (["3"], True)
     ]
@@ -259,3 +292,54 @@ def test_a_drain_puts_back_what_it_can(items: Rig):
     assert rescue.give_back(items.conn, "test:1:a", held=(), why="it ended") == 3
     assert items.queued() == 2
     assert list(items.letters()) == ["3"]
+
+
+def test_queue_stats_says_that_a_batch_is_stuck(items: Rig, idxctl):
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    lose(items, [3])
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR origin = 'api' AND attempts = 0)")
+    items.sql("ALTER TABLE opensearch_indexing_dlq ADD CHECK (document_id NOT LIKE '3%')")
+    with items.working():
+        until(lambda: stats.stats(items.conn).by_index[0].trouble, "nobody tried to take it back")
+        told = idxctl("queue", "stats").stdout
+        data = idxctl("queue", "stats", "-o", "json").json
+    assert "1 batch in flight cannot be taken back" in told.splitlines()[0]
+    assert "flowing" not in told
+    assert (data["stuck"], data["by_index"][0]["stuck"]) == (1, 1)
+
+
+# What enqueue refuses -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sqlstate"),
+    [
+        ("%(index)s, repeat('x', 513)", "22001"),
+        ("%(index)s, repeat('x', 1000000)", "22001"),
+        ("repeat('i', 256), '1'", "22001"),
+        ("%(index)s, '1', available_at => 'infinity'", "22023"),
+        ("%(index)s, '1', available_at => '20000-01-01'", "22023"),
+        ("%(index)s, '1', available_at => now() + interval '400 days'", "22023"),
+    ],
+)
+def test_enqueue_refuses_what_would_never_be_indexed(items: Rig, arguments: str, sqlstate: str):
+    with pytest.raises(psycopg.Error) as refused:
+        items.application.execute(f"SELECT opensearch_indexing_enqueue({arguments})", {"index": items.index})
+    assert refused.value.sqlstate == sqlstate
+    assert "opensearch_indexing_enqueue: " in str(refused.value)
+    assert items.queued() == 0
+
+
+@pytest.mark.parametrize("when", ["'-infinity'", "'0044-03-15 BC'", "NULL", "now() - interval '1 year'"])
+def test_enqueue_takes_a_moment_that_has_passed_as_now(items: Rig, when: str):
+    items.sql(f"SELECT opensearch_indexing_enqueue(%s, '1', available_at => {when})", items.index)
+    assert items.one("SELECT available_at BETWEEN now() - interval '1 minute' AND now() FROM opensearch_indexing_queue")
+
+
+def test_enqueue_takes_an_id_of_512_bytes_and_any_priority(items: Rig):
+    items.sql("SELECT opensearch_indexing_enqueue(%s, repeat('x', 512), priority => 2147483647)", items.index)
+    items.sql("SELECT opensearch_indexing_enqueue(%s, '1', 'delete', -7, now() + interval '1 day')", items.index)
+    assert items.sql("SELECT priority, available_at > now() FROM opensearch_indexing_queue ORDER BY id") == [
+        (1, False),
+        (-1, True),
+    ]
