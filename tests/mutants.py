@@ -217,24 +217,29 @@ MUTANTS = (
         "G2: the set of generations is remembered from an earlier claim",
         ("tests/integration/test_generations.py::test_a_generation_registered_between_two_claims_is_written_by_the_second", HISTORIES),
         (
-            _edit(_CLAIM, "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n",
-                  "    token, kind, generations, *arrays, reached, rows, claimed_at = row\n    generations = _SEEN.setdefault((take.worker, take.index), generations)\n"),
+            _edit(_CLAIM, "    token, kind, active, *arrays, reached, rows, claimed_at = row\n",
+                  "    token, kind, active, *arrays, reached, rows, claimed_at = row\n    generations = _SEEN.setdefault((take.worker, take.index), generations)\n"),
             _edit(_CLAIM, "Floors = Mapping", "_SEEN: dict = {}\nFloors = Mapping"),
         ),
     ),
     Mutant(
         "G2: a change of the set does not wait for open claims",
         ("tests/integration/test_generations.py::test_a_change_of_the_set_waits_for_an_open_claim", HISTORIES),
-        (_edit(_INDEXES, "pg_advisory_xact_lock(", "pg_try_advisory_xact_lock("),),
+        (
+            _edit(_INDEXES, "IN EXCLUSIVE MODE", "IN ROW SHARE MODE"),
+            _edit(_INDEXES, "SELECT pg_advisory_xact_lock(", "SELECT pg_try_advisory_xact_lock("),
+        ),
     ),
     Mutant(
-        "G2: the lock is taken by the claim's own statement",
+        "G2: a claim takes no lock before its statement",
         ("tests/integration/test_generations.py::test_a_claim_that_waited_for_a_change_of_the_set_sees_it",),
         (
-            _edit(_CLAIM, "SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))", "SELECT {schema}"),
-            _edit(_QUEUE, "WITH due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group,\n           coalesce(octet_length(q.document_id), 0) + coalesce(pg_column_size(q.payload), 0)\n           + coalesce(octet_length(q.last_error), 0) AS bytes\n    FROM opensearch_indexing_queue q\n",
-                  "WITH locked AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || current_schema(), 0))),\n"
-                  "due AS MATERIALIZED (\n    SELECT q.ctid AS place, q.id, q.available_at, q.kind <> 'document' AS fan_out, q.split_group,\n           coalesce(octet_length(q.document_id), 0) + coalesce(pg_column_size(q.payload), 0)\n           + coalesce(octet_length(q.last_error), 0) AS bytes\n    FROM locked, opensearch_indexing_queue q\n"),
+            _edit(
+                _CLAIM,
+                "LOCK TABLE {home}.opensearch_indexing_barrier IN ROW SHARE MODE;\n"
+                "SELECT pg_try_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))",
+                "SELECT true",
+            ),
         ),
     ),
     Mutant(
@@ -364,7 +369,7 @@ MUTANTS = (
     Mutant(
         "PgBouncer: locks of the session",
         (_BOUNCER,),
-        (_edit(_CLAIM, "pg_advisory_xact_lock_shared", "pg_advisory_lock_shared"),),
+        (_edit(_CLAIM, "pg_try_advisory_xact_lock_shared", "pg_try_advisory_lock_shared"),),
     ),
     Mutant(
         "C1: lookups are expanded in the writer's transaction",

@@ -70,6 +70,8 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     stuck = [one for one in found.by_index if one.queued and one.pauses]
     if stuck:
         return "bad", f"{count}{oldest}: {stuck[0].index} is paused: {stuck[0].pauses[0]['reason']}"
+    if found.held_by:
+        return "bad", f"{count}{oldest}: claims wait for a lock held by {'; '.join(map(str, found.held_by))}"
     held = next((one for one in found.by_index if one.stuck), None)
     if held is not None and (workers or held.trouble):
         batches = f"{found.stuck:,} batch{'' if found.stuck == 1 else 'es'} in flight"

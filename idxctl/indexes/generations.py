@@ -5,7 +5,7 @@ Generations: the numbered physical indexes behind an alias, and the barrier arou
         └──────────────────────────↗
 
 Workers write to every generation that is not retired. A claim reads the set in its own statement while it holds the shared
-lock taken by an earlier one; whoever changes the set holds the exclusive lock, so no open claim is overlooked.
+lock taken by an earlier one; who changes the set holds the exclusive lock, so no open claim is overlooked.
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from datetime import datetime, timedelta
 
 from psycopg.types.json import Jsonb
 
+from idxctl.core.errors import PostgresRefused
 from idxctl.indexes.definitions import SQL, Definition
 from idxctl.postgres.connect import Connection, Row
 
+_OLDER_WAIT = "1s"
 ACTIVE = ("building", "live", "standby")
 
 
@@ -81,7 +83,7 @@ def register(conn: Connection, index: str, number: int, definition: Definition) 
 
     Call it in a transaction of its own: the exclusive lock is held to its end.
     """
-    conn.run(SQL["lock_exclusive"], schema=conn.schema)
+    lock_set(conn, exclusive=True)
     row = conn.run(
         SQL["register"],
         index=index,
@@ -106,8 +108,45 @@ def states(conn: Connection, ids: list[int]) -> dict[int, str]:
 
 
 def lock_set(conn: Connection, *, exclusive: bool = False) -> None:
-    """Hold the set of generations still until the transaction ends."""
-    conn.run(SQL["lock_exclusive" if exclusive else "lock_shared"], schema=conn.schema)
+    """
+    Hold the set of generations still until the transaction ends.
+
+    The lock is of a table, and takes a right on it. Programs of the release before know an advisory lock only, which anybody
+    may take: it is taken as well, and waited for only where a session that may work on our tables has it.
+    """
+    if exclusive:
+        conn.run(SQL["lock_exclusive"])
+        _older_lock_alone(conn)
+        return
+    conn.run(SQL["lock_shared"])
+    row = conn.run(SQL["try_older_shared"], schema=conn.schema).fetchone()
+    if row is None or not row[0]:
+        share_older_lock(conn)
+
+
+def share_older_lock(conn: Connection) -> None:
+    """Wait for the older lock, which was not to be had at once, if a program of the release before may have it."""
+    if _older_programs(conn):
+        conn.run(SQL["older_shared"], schema=conn.schema)
+
+
+def _older_lock_alone(conn: Connection) -> None:
+    while True:
+        try:
+            with conn.savepoint(local={"lock_timeout": _OLDER_WAIT}):
+                conn.run(SQL["older_exclusive"], schema=conn.schema)
+        except PostgresRefused as error:
+            if error.sqlstate != "55P03":
+                raise
+            if not _older_programs(conn):  # somebody who has no business here holds it
+                return
+        else:
+            return
+
+
+def _older_programs(conn: Connection) -> bool:
+    row = conn.run(SQL["older_programs"], schema=conn.schema).fetchone()
+    return row is not None and bool(row[0])
 
 
 def set_state(

@@ -14,11 +14,32 @@ ORDER BY wanted.place
 
 -- name: lock_shared
 -- G2: claims and settles hold this while they rely on the set of generations.
-SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+LOCK TABLE opensearch_indexing_barrier IN ROW SHARE MODE
 
 -- name: lock_exclusive
 -- G2: a change of the set waits for every open claim.
+LOCK TABLE opensearch_indexing_barrier IN EXCLUSIVE MODE
+
+-- name: try_older_shared
+-- The lock of programs of the release before, which anybody may take; without waiting.
+SELECT pg_try_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+
+-- name: older_shared
+-- The same, waiting.
+SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+
+-- name: older_exclusive
+-- The same alone.
 SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing generations ' || %(schema)s, 0))
+
+-- name: older_programs
+-- Whether the older lock is held by a session that may change the set, or claim: only that can be a program of ours.
+SELECT EXISTS (
+    SELECT FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid
+    WHERE l.locktype = 'advisory' AND l.granted AND l.pid <> pg_backend_pid() AND l.objsubid = 1
+      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('opensearch_indexing generations ' || %(schema)s, 0)
+      AND has_table_privilege(a.usesysid, 'opensearch_indexing_inflight', 'INSERT, UPDATE, DELETE'))
 
 -- name: generations
 -- All generations of an index, newest first; of all indexes when none is named.

@@ -8,16 +8,21 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
+from idxctl.indexes import generations
 from idxctl.postgres.connect import PIN, Connection, translated
-from idxctl.queue import SQL, tokens
+from idxctl.queue import SQL, holders, tokens
 
 # One round trip. A weaker synchronous_commit would let a token be drawn twice after a crash of the server (T2).
 _BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {pin}{let_go};
+SET LOCAL lock_timeout = {wait};
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local');
-SELECT pg_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))"""
+LOCK TABLE {home}.opensearch_indexing_barrier IN ROW SHARE MODE;
+SELECT pg_try_advisory_xact_lock_shared(hashtextextended('opensearch_indexing generations ' || {schema}, 0))"""
 
 
+_LOCKED = "55P03"
 MOST_BYTES = 4 * 1024 * 1024  # of ids, payloads and errors in a batch; a thousand ordinary tasks have a fiftieth of it
 
 
@@ -136,11 +141,22 @@ class _Take:
 
 
 def _taken(conn: Connection, take: _Take) -> Claimed | None:
-    begin = _BEGIN.format(pin=PIN, schema="'" + conn.schema.replace("'", "''") + "'", let_go=conn.let_go)
+    begin = _BEGIN.format(
+        home='"' + conn.schema.replace('"', '""') + '"',
+        schema="'" + conn.schema.replace("'", "''") + "'",
+        pin=PIN,
+        let_go=conn.let_go,
+        wait=int(holders.WAIT_SECONDS * 1000),
+    )
     born = time.monotonic()  # before the token is drawn: bytes may seem older than they are, never younger (T3)
-    with translated("claim"):
-        conn.raw.execute(begin.encode())
     try:
+        with translated("claim"):
+            locks = conn.raw.execute(begin.encode())
+            while locks.nextset():
+                pass
+            shared = locks.fetchone()
+        if shared is None or not shared[0]:
+            generations.share_older_lock(conn)
         reach("claim.locked")
         row = conn.run(
             SQL["claim"],
@@ -155,6 +171,12 @@ def _taken(conn: Connection, take: _Take) -> Claimed | None:
             lease=f"{take.lease_seconds} seconds",
         ).fetchone()
         reach("claim.taken")
+    except PostgresRefused as error:
+        conn.rollback()
+        if error.sqlstate != _LOCKED:
+            raise
+        why = f"claims of {take.index} wait for a lock: {holders.named(holders.holders(conn))}"
+        raise PostgresRefused(why, sqlstate=_LOCKED, detail=why, hint="end its transaction") from error
     except BaseException:
         conn.rollback()
         raise
@@ -163,9 +185,9 @@ def _taken(conn: Connection, take: _Take) -> Claimed | None:
     reach("claim.committed")
     if row is None:
         return None
-    token, kind, generations, *arrays, reached, rows, claimed_at = row
+    token, kind, active, *arrays, reached, rows, claimed_at = row
     tasks = tuple(Task(*task) for task in zip(*arrays, strict=True))
-    return Claimed(Batch(token, take.index, kind, tuple(generations), tasks, claimed_at, born), reached, rows)
+    return Claimed(Batch(token, take.index, kind, tuple(active), tasks, claimed_at, born), reached, rows)
 
 
 def renew(conn: Connection, held: Sequence[int], *, lease_seconds: float) -> set[int]:

@@ -107,6 +107,18 @@ RETURNING token, kind, generations, document_ids, actions, priorities, attempts,
                    (SELECT max(available_at) FROM merged)),
           CASE WHEN EXISTS (SELECT FROM fitting WHERE NOT fits) THEN %(limit)s ELSE (SELECT count(*) FROM due) END, clock_timestamp()
 
+-- name: holders
+-- Sessions that hold a lock on what claims need, which keeps them waiting; a change of the set of generations does, shortly.
+SELECT DISTINCT l.pid, coalesce(a.usename::text, '?'), coalesce(a.application_name, ''), a.xact_start
+FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+WHERE l.granted AND l.locktype = 'relation' AND l.pid <> pg_backend_pid()
+  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+  AND l.relation = ANY(ARRAY['opensearch_indexing_barrier'::regclass, 'opensearch_indexing_queue'::regclass,
+                             'opensearch_indexing_inflight'::regclass, 'opensearch_indexing_generations'::regclass]::oid[])
+  AND l.mode IN ('ShareLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+  AND coalesce(a.xact_start, '-infinity') <= clock_timestamp() - %(seconds)s * interval '1 second'
+ORDER BY 1
+
 -- name: renew
 -- A lease still held is held for longer; returns those that are. A batch that is just being settled or taken back is passed
 -- over: the others' leases must not wait for it.

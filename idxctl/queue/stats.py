@@ -10,8 +10,10 @@ from typing import Any
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Row
 from idxctl.postgres.named import load
+from idxctl.queue.holders import Holder, holders
 
 SQL = load("idxctl.queue", "stats.sql")
+_HELD_SECONDS = 2.0  # a change of the set of generations is over by then
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class QueueStats:
     by_index: list[IndexStats]
     other: OtherNames | None = None
     stuck: int = 0
+    held_by: list[Holder] = field(default_factory=list)  # sessions whose locks keep claims waiting
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,7 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
 
     *known*: names that are configured, beside those that the database knows. An index that is asked for is known.
     """
+    held_by = holders(conn, for_seconds=_HELD_SECONDS)
     names = [*known, index] if index is not None else list(known)
     found = conn.run(SQL["by_index"], index=index, known=names).fetchall()
     rows = [_index(row) for row in found if row[0] is not None]
@@ -102,6 +106,7 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
         by_index=rows,
         other=other,
         stuck=sum(row.stuck for row in rows),
+        held_by=held_by,
     )
 
 

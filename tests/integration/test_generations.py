@@ -15,7 +15,7 @@ def rename(rig, item, name):
 
 def waits_for_the_barrier(rig):
     return rig.one(
-        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'relation' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
 
 
