@@ -588,7 +588,7 @@ def test_the_migration_run_again_leaves_the_constraint_as_it_is(adopted):
 
 def test_a_script_for_a_dba_names_the_index_later_too(conn):
     run(conn, OLDER)
-    migrate.up(conn)
+    migrate.up(conn, to=2)
     run(conn, migrate.offline_sql(from_=2, default_index="products"))
     upsert(conn, 1, "theirs")
     upsert(conn, 1, "theirs")
