@@ -375,7 +375,7 @@ MUTANTS = (
         "C1: lookups are expanded in the writer's transaction",
         ("tests/integration/test_expand.py::test_a_listing_that_moves_into_a_category_while_it_is_renamed_gets_the_new_name", HISTORIES),
         (
-            _edit(_TRIGGERS, "for watch in watches if watch.definition.user_code for name", "for watch in watches if watch.definition.keys or watch.definition.user_code for name"),
+            _edit(_TRIGGERS, "for each in watches if each.definition.user_code and not each.definition.keys", "for each in watches if each.definition.keys"),
             _edit(_TRIGGERS, "        return (  # C1: the changed rows' columns, old and new; the query over them runs after the commit\n",
                   '        one = watch.definition\n'
                   '        values = ", ".join(f"{literal(name)}, d.value OPERATOR(pg_catalog.->) {place}" for place, name in enumerate(one.columns))\n'

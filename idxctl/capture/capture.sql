@@ -39,7 +39,8 @@ WHERE c.oid = %(oid)s
 
 -- name: columns
 -- Its columns, in order: name, type, the type below a domain, enum or not, made outside pg_catalog or not, refusing NULL or
--- not, and the expression of a virtual column.
+-- not, the expression of a virtual column; what names its type for good (a number for PostgreSQL's own), the type that a
+-- lookup reads its text as (that below a domain, whose checks are somebody's code), and whether its text is short whatever it holds.
 WITH RECURSIVE base AS (
     SELECT a.attnum, a.attname, a.atttypid, a.atttypid AS type, false AS refuses_null
     FROM pg_attribute a
@@ -54,7 +55,14 @@ SELECT b.attname, format_type(b.atttypid, NULL), format_type(t.oid, NULL), t.typ
        (SELECT pg_get_expr(d.adbin, d.adrelid)
         FROM pg_attribute a
         JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
-        WHERE a.attrelid = %(oid)s AND a.attnum = b.attnum AND a.attgenerated = 'v')
+        WHERE a.attrelid = %(oid)s AND a.attnum = b.attnum AND a.attgenerated = 'v'),
+       (SELECT CASE WHEN d.oid < 10000 THEN d.oid::text ELSE quote_ident(n.nspname) || '.' || quote_ident(d.typname) END
+        FROM pg_type d JOIN pg_namespace n ON n.oid = d.typnamespace WHERE d.oid = b.atttypid),
+       (SELECT quote_ident(n.nspname) || '.' || quote_ident(s.typname)
+        FROM pg_type s JOIN pg_namespace n ON n.oid = s.typnamespace
+        WHERE s.oid = coalesce((SELECT below.typarray FROM pg_type e JOIN pg_type below ON below.oid = e.typbasetype
+                                WHERE e.oid = t.typelem AND e.typtype = 'd' AND t.typlen = -1), t.oid)),
+       t.typlen > 0 OR t.typtype = 'e' OR t.oid = 'pg_catalog.numeric'::regtype
 FROM base b
 JOIN pg_type t ON t.oid = b.type AND t.typtype <> 'd'
 ORDER BY b.attnum
@@ -118,10 +126,11 @@ JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'f', 'm') AND c.relpersistence <> 't'
 
 -- name: view_functions
--- Whether a view calls functions or operators that somebody made; built-in ones leave no dependency.
+-- Whether a view uses functions, operators or types that somebody made; built-in ones leave no dependency.
 SELECT EXISTS (SELECT FROM pg_rewrite r
                JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid
-               WHERE r.ev_class = %(query)s AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass))
+               WHERE r.ev_class = %(query)s
+                 AND d.refclassid IN ('pg_proc'::regclass, 'pg_operator'::regclass, 'pg_type'::regclass, 'pg_cast'::regclass))
 
 -- name: watches
 -- Watches in force, in their order.
@@ -160,7 +169,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing capture ' || 
 -- name: functions
 -- Our trigger functions as they are.
 SELECT p.oid::bigint, p.proname, p.prosrc, coalesce(obj_description(p.oid, 'pg_proc'), ''), p.prosecdef,
-       p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE')
+       p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE'), has_function_privilege('public', p.oid, 'EXECUTE')
 FROM pg_proc p
 WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
   AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype
@@ -233,3 +242,7 @@ SELECT nextval(pg_get_serial_sequence(%(watches)s, 'id'))
 SELECT a.attname, format_type(a.atttypid, NULL)
 FROM pg_attribute a
 WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY(%(columns)s)
+
+-- name: may_make
+-- Whether this role may make a temporary view, or one in our schema.
+SELECT has_database_privilege(current_database(), 'TEMPORARY'), has_schema_privilege(%(schema)s, 'CREATE')

@@ -43,6 +43,14 @@ class Column:
     foreign: bool = False  # a base type made by an extension or by hand
     refuses_null: bool = False  # a domain that does
     generated: str | None = None  # the expression of a virtual column: a trigger sees no value of it
+    tag: str = ""  # names its type for good: a number for PostgreSQL's own, otherwise schema and name
+    read_as: str = ""  # the type that its text is read back as: below a domain, without a length
+    short: bool = False  # its text is, whatever it holds: a number, a uuid, a time
+
+    @property
+    def own(self) -> bool:
+        """Whether its very type is PostgreSQL's own: nothing of anybody else's is called for it."""
+        return self.tag.isdigit()
 
     @property
     def refusal(self) -> str | None:

@@ -115,6 +115,7 @@ class StoredFunction:
     definer: bool
     owner: str
     owned: bool
+    public: bool  # everybody may execute it
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,7 @@ class TriggerChanges:
     extra: tuple[Found, ...]  # triggers that nothing asks for any more
     orphans: tuple[StoredFunction, ...]
     strangers: tuple[StoredFunction, ...]  # functions to be replaced that belong to somebody else
+    kept: int = 0  # functions that are asked for
 
     @property
     def any(self) -> bool:
@@ -147,7 +149,9 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         mine = serving(watches, planned.key)
         if not mine:
             continue
-        function = triggers.function(conn.schema, planned.key, mine, partitioned=planned.table.kind == "p")
+        function = triggers.function(
+            conn.schema, planned.key, mine, partitioned=planned.table.kind == "p", executors=_executors(planned)
+        )
         wanted_functions.add(function.name)
         stored = there.get(function.name)
         if stored is None or not _same(stored, function):
@@ -167,11 +171,17 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         extra=extra,
         orphans=tuple(each for name, each in there.items() if name not in wanted_functions),
         strangers=tuple(there[each.name] for each in functions if each.name in there and not there[each.name].owned),
+        kept=len(wanted_functions),
     )
 
 
+def _executors(planned: PlannedTable) -> tuple[str, ...]:
+    """Return the roles that may add partitions."""
+    return tuple(sorted({member.owner for member in planned.members if member.kind == "p"}))
+
+
 def _same(stored: StoredFunction, wanted: Function) -> bool:
-    return stored.definer and stored.body == wanted.body and stored.comment == wanted.comment
+    return stored.definer and not stored.public and stored.body == wanted.body and stored.comment == wanted.comment
 
 
 def _wrong(found: Found | None, wanted: Trigger, function: Function) -> str | None:

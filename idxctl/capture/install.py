@@ -242,7 +242,8 @@ def statements(todo: TriggerChanges, *, always: bool = False) -> list[str]:
 
     *always* writes it for the owner of all tables, whoever this role is.
     """
-    made = [statement for function in todo.functions for statement in function.create()]
+    made = [gap(each.schema) for each in todo.functions[:1]]
+    made += [statement for function in todo.functions for statement in function.create()]
     for each in todo.missing:
         made.append(each.trigger.create(each.member.qualified, each.function.qualified))
         if always or each.member.owned:
@@ -251,11 +252,22 @@ def statements(todo: TriggerChanges, *, always: bool = False) -> list[str]:
     return made
 
 
+def gap(schema: str) -> str:
+    """
+    Return the statement that makes the sequence in which triggers mark a gap (C6).
+
+    A sequence: tools that drop tables they do not know leave it, and moving it makes no writer wait.
+    """
+    return f"CREATE SEQUENCE IF NOT EXISTS {quoted(schema)}.opensearch_indexing_gap AS bigint"
+
+
 def _apply(conn: Connection, todo: TriggerChanges, locks: _Locks) -> None:
     _require_rights(todo)
     locks.take(todo)
     for statement in statements(todo):
         locks.execute(statement)
+    if todo.orphans and not todo.functions and todo.kept == 0:
+        conn.execute(f"DROP SEQUENCE IF EXISTS {quoted(conn.schema)}.opensearch_indexing_gap".encode())
     for orphan in todo.orphans:
         if orphan.owned:
             conn.execute(f"DROP FUNCTION {quoted(conn.schema)}.{quoted(orphan.name)}()".encode())

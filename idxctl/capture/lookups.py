@@ -15,12 +15,17 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
-from idxctl.capture.catalog import literal, quoted
+from idxctl.capture.catalog import SQL, columns, literal, quoted
 from idxctl.capture.watches import Definition
 from idxctl.core import keys
 from idxctl.core.queries import bare
+from idxctl.postgres.connect import Connection
 
 _PAIRS = 40  # of names and values in one jsonb_build_object; a function takes 100 arguments
+
+
+# Under which the text of a value is written by the triggers, and so has to be read.
+_TEXTS = {"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "lc_monetary": "C"}
 
 
 def local_settings(definition: Mapping[str, Any]) -> dict[str, str]:
@@ -30,42 +35,107 @@ def local_settings(definition: Mapping[str, Any]) -> dict[str, str]:
     ``row_security = off``: a policy that hides rows is an error, not an answer without them (C5).
     """
     path = ["pg_catalog", *(name for name in definition.get("search_path", ()) if name != "pg_catalog"), "pg_temp"]
-    return {"search_path": ", ".join(quoted(name) for name in path), "row_security": "off"}
+    settings = {"search_path": ", ".join(quoted(name) for name in path), "row_security": "off"}
+    if definition.get("read_as"):
+        settings |= _TEXTS
+    if definition.get("key_sql"):  # as PostgreSQL wrote it out
+        settings["standard_conforming_strings"] = "on"
+    return settings
+
+
+def stored_rows(payload: Mapping[str, Any]) -> list[Any]:
+    """Return the changed rows that a task holds; of texts that an older idxctl would take for values, by another name."""
+    rows: list[Any] = payload["values"] if "values" in payload else payload["rows"]
+    return rows
+
+
+def casts(conn: Connection, definition: Mapping[str, Any], *, by_stored_types: bool = False) -> tuple[str, ...]:
+    """
+    Return what the texts of a task's rows are cast to: the types that the table's columns have now, else the stored ones.
+
+    So a retyped column does no harm. Below a domain, since its checks would be somebody's code in the worker's hands.
+    """
+    one = Definition.from_json(definition)
+    now: dict[str, str] = {}
+    if not by_stored_types:
+        oid = conn.run(SQL["resolve"], name=f"{quoted(one.table_schema)}.{quoted(one.table_name)}").fetchone()
+        now = {column.name: column.read_as for column in columns(conn, oid[0])} if oid and oid[0] else {}
+    return tuple(now.get(name, of) for name, of in zip(one.columns, one.read_as, strict=True))
 
 
 def expansion(
-    definition: Mapping[str, Any], rows: Sequence[Sequence[Any]], *, by_stored_types: bool = False
+    definition: Mapping[str, Any],
+    rows: Sequence[Sequence[Any]],
+    types: Sequence[str] = (),
+    *,
+    by_stored_types: bool = False,
 ) -> sql.Composed:
     """
     Return the query for the ids that a task's *rows* lead to: one column of text, distinct, without NULLs.
 
-    Values take the types that the table's columns have now, so that a retyped column does no harm; the stored ones where
-    the table is gone or renamed since (*by_stored_types*).
+    *types* are those of `casts`. A watch stored by an older idxctl has none: its values take the types of the table's
+    columns, the stored ones where it is gone or renamed since (*by_stored_types*).
     """
     one = Definition.from_json(definition)
     assert one.keys is not None
     outputs = [f'k."k{place}"' for place in range(len(one.key_types))]
     id_ = keys.document_id_sql(outputs, one.key_types)
-    values = [f"{literal(name)}, e.v OPERATOR(pg_catalog.->) {place}" for place, name in enumerate(one.columns)]
-    objects = " OPERATOR(pg_catalog.||) ".join(
-        f"pg_catalog.jsonb_build_object({', '.join(values[place : place + _PAIRS])})"
-        for place in range(0, len(values), _PAIRS)
-    )
-    if by_stored_types or one.by_stored_types:
-        typed = ", ".join(f"{quoted(name)} {of}" for name, of in zip(one.columns, one.types, strict=True))
-        record = f"pg_catalog.jsonb_to_record({objects}) AS r ({typed})"
+    if one.read_as:
+        changed, record = _typed(one, types or one.read_as)
     else:
-        record = f"pg_catalog.jsonb_populate_record(NULL::{quoted(one.table_schema)}.{quoted(one.table_name)}, {objects}) AS r"
+        changed = ", ".join(f"r.{quoted(name)}" for name in one.columns)
+        record = f" CROSS JOIN LATERAL {_record(one, by_stored_types=by_stored_types)}"
     return sql.SQL(
-        "WITH changed AS (SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS e (v) CROSS JOIN LATERAL {record})\n"
+        "WITH changed AS (SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS e (v){record})\n"
         "SELECT DISTINCT {id} FROM (\n{query}\n) AS k ({outputs}) WHERE ({id}) IS NOT NULL"
     ).format(
-        columns=_raw(", ".join(f"r.{quoted(name)}" for name in one.columns)),
+        columns=_raw(changed),
         rows=sql.Literal(Jsonb(rows)),
         record=_raw(record),
         id=_raw(id_),
         query=_raw(bare(one.keys)),
         outputs=_raw(", ".join(f'"k{place}"' for place in range(len(one.key_types)))),
+    )
+
+
+def _typed(one: Definition, types: Sequence[str]) -> tuple[str, str]:
+    """
+    Return the columns of `changed` by their *types*, and what else they are read from.
+
+    PostgreSQL's own by a cast. Others by their input function, which JSON's functions call: somebody may have made a cast.
+    """
+    named = list(enumerate(zip(one.columns, types, strict=True)))
+    theirs = {place: of for place, (_, of) in named if not of.startswith("pg_catalog.")}
+    columns_ = ", ".join(
+        f"r.c{place} AS {quoted(name)}"
+        if place in theirs
+        else f"(e.v OPERATOR(pg_catalog.->>) {place})::{of} AS {quoted(name)}"
+        for place, (name, of) in named
+    )
+    if not theirs:
+        return columns_, ""
+    objects = _object([f"'c{place}', e.v OPERATOR(pg_catalog.->) {place}" for place in theirs])
+    shape = ", ".join(f"c{place} {of}" for place, of in theirs.items())
+    return columns_, f" CROSS JOIN LATERAL pg_catalog.jsonb_to_record({objects}) AS r ({shape})"
+
+
+def _object(values: Sequence[str]) -> str:
+    return " OPERATOR(pg_catalog.||) ".join(
+        f"pg_catalog.jsonb_build_object({', '.join(values[place : place + _PAIRS])})"
+        for place in range(0, len(values), _PAIRS)
+    )
+
+
+def _record(one: Definition, *, by_stored_types: bool) -> str:
+    """Return a row of an older idxctl's task as a record."""
+    objects = _object(
+        [f"{literal(name)}, e.v OPERATOR(pg_catalog.->) {place}" for place, name in enumerate(one.columns)]
+    )
+    if by_stored_types or one.by_stored_types:
+        typed = ", ".join(f"{quoted(name)} {of}" for name, of in zip(one.columns, one.types, strict=True))
+        return f"pg_catalog.jsonb_to_record({objects}) AS r ({typed})"
+    return (
+        f"pg_catalog.jsonb_populate_record(NULL::{quoted(one.table_schema)}.{quoted(one.table_name)}, {objects}) AS r"
     )
 
 

@@ -13,13 +13,16 @@ from pathlib import Path
 
 from idxctl.capture import catalog, probe
 from idxctl.capture.catalog import SQL, Column, Member, Table, label, quoted
-from idxctl.capture.watches import PRIORITIES, Definition
+from idxctl.capture.watches import PRIORITIES, Definition, installed_watches
+from idxctl.core import keys
 from idxctl.core.errors import DocumentError, PostgresRefused
 from idxctl.core.nearest import nearest
 from idxctl.core.settings import IndexSettings, WatchSettings
 from idxctl.postgres.connect import Connection
 
 _NAMES_SEARCHED = 10_000
+# Types that a JSON value holds as they are; everything else stands in a task as its text.
+_IN_JSON = keys.PLAIN_TYPES | {"numeric", "timestamp with time zone", "timestamp without time zone"}
 _TIMES = ("date", "timestamp without time zone", "timestamp with time zone")
 _KINDS = {
     "v": "a view",
@@ -199,6 +202,7 @@ class _Look:
         self.members: tuple[Member, ...] = ()
         self.problems: list[Problem] = []
         self.warnings: list[str] = []
+        self.installed: Definition | None = None  # what stands for it where it could not be looked at
 
     def definition(self) -> Definition | None:
         """Return the definition; None when there are problems."""
@@ -211,12 +215,13 @@ class _Look:
             priority=self.watch.priority,
             deferred=self.watch.deferred,
             at=self.watch.at,
+            strict=self.watch.capture == "strict",
         )
         self._check_settings(self.table)
         made = self._with_key(self.table, made)
         made = self._with_ignore(self.table, made)
-        made = _with_virtual(self.table, made)
-        return None if self.problems else made
+        made = _with_shape(self.table, _with_virtual(self.table, made))
+        return None if self.problems else self.installed or made
 
     def _wrong(self, what: str, setting: str = "table", hint: str = "") -> None:
         self.problems.append(Problem(self.index.name, self.watch, what, setting, hint))
@@ -362,6 +367,8 @@ class _Look:
             return made
         try:
             looked = probe.expression(self.conn, table, self.watch.key_sql, self.names_see)
+        except probe.CannotLook as error:
+            return self._as_installed(made, "key_sql", error)
         except PostgresRefused as error:
             self._wrong(
                 f"PostgreSQL refuses key_sql over table {table.label}: {error.detail}", "key_sql", error.hint or ""
@@ -376,20 +383,47 @@ class _Look:
             )
         self._check_ignored(looked.columns, "key_sql")
         self._check_type(looked.type, "key_sql", "cast it to bigint, uuid or text, if that is exact")
-        return replace(
+        made = replace(
             made,
             key_sql=self.watch.key_sql,
             row=looked.columns,
             key_types=(looked.type.base_type,),
             key_expression=looked.text,
-            user_code=looked.user_code,
-            search_path=self.path if looked.user_code else (),
+            guarded=True,
         )
+        used = [column for column in table.columns if column.name in looked.columns]
+        if not looked.user_code and all(column.own for column in used):
+            return made
+        # C6: what is not PostgreSQL's own is somebody's to replace. A worker evaluates it, not the owner of the triggers.
+        query = f"SELECT (\n{looked.text}\n) FROM changed AS {quoted(table.name)}"
+        return self._stored(table, replace(made, keys=query, user_code=True), used or list(table.columns[:1]))
+
+    def _as_installed(self, made: Definition, setting: str, error: probe.CannotLook) -> Definition:
+        """Take the installed watch of these settings for what looking at them would have shown; a new one is refused."""
+        mine = self.watch
+        for one in (watch.definition for watch in installed_watches(self.conn) if watch.index == self.index.name):
+            text = one.key_sql if setting == "key_sql" else one.keys
+            same = (one.table, text, one.ignore, one.priority, one.deferred, one.at, one.strict)
+            if same == (
+                made.table,
+                getattr(mine, setting),
+                mine.ignore,
+                mine.priority,
+                mine.deferred,
+                mine.at,
+                made.strict,
+            ):
+                self.installed = one
+                return one
+        self._wrong(f"{setting} cannot be looked at: {error.message}", setting, error.hint or "")
+        return made
 
     def _by_query(self, table: Table, made: Definition) -> Definition:
         assert self.watch.keys is not None
         try:
             looked = probe.keys_query(self.conn, table, self.watch.keys, self.names_see)
+        except probe.CannotLook as error:
+            return self._as_installed(made, "keys", error)
         except PostgresRefused as error:
             self._wrong(
                 f"PostgreSQL refuses the keys query over table {table.label}: {error.detail}", "keys", error.hint or ""
@@ -412,17 +446,26 @@ class _Look:
             self._check_type(column, "keys", "cast it to bigint, uuid or text, if that is exact")
         self._check_ignored(looked.columns, "keys")
         used = [column for column in table.columns if column.name in looked.columns]
-        return replace(
+        made = replace(
             made,
             keys=self.watch.keys,
-            search_path=self.path,
             key_types=tuple(column.base_type for column in looked.outputs),
+            reads=looked.reads,
+        )
+        return self._stored(table, made, used)
+
+    def _stored(self, table: Table, made: Definition, used: Sequence[Column]) -> Definition:
+        """Return a lookup whose tasks hold the columns *used*."""
+        return replace(
+            made,
+            search_path=self.path,
             columns=tuple(column.name for column in used),
             row=tuple(column.name for column in used),
             types=tuple(column.type_name for column in used),
-            as_text=tuple(column.foreign for column in used),
+            as_text=tuple(not column.own or column.type_name not in _IN_JSON for column in used),
+            read_as=tuple(column.read_as for column in used),
+            guarded=not all(column.short for column in used),
             by_stored_types=any(column.refuses_null for column in table.columns),
-            reads=looked.reads,
         )
 
     def _check_type(self, column: Column | None, setting: str, hint: str) -> None:
@@ -475,12 +518,23 @@ def _with_virtual(table: Table, made: Definition) -> Definition:
     return replace(made, virtual=tuple((name, how) for name, how in virtual if how is not None))
 
 
+def _with_shape(table: Table, made: Definition) -> Definition:
+    """
+    Add what capture rests on: the columns that it looks at, and their types (C6).
+
+    A virtual column's expression may fail, and may read any other column.
+    """
+    used = {*made.row, *made.primary_key, *(column.name for column in table.columns if made.virtual)}
+    shape = tuple((column.name, column.tag) for column in table.columns if column.name in used)
+    return replace(made, shape=shape, guarded=made.guarded or bool(made.virtual))
+
+
 _NAME_HINT = 'write it as in SQL: listings, shop.listings, shop."Place Notes"'
 
 
 def _matched_by(column: Column) -> str:
     """Say how old and new values of a primary key column are matched; a collation may call different texts equal."""
-    if column.foreign:
+    if not column.own:  # its equality may be somebody's
         return "image"
     return "bytes" if column.base_type in {"text", "character varying", "character"} else "value"
 

@@ -74,6 +74,7 @@ def _require_row_by_row(conn: Connection, table: Table, text: str, path: str) ->
 def keys_query(conn: Connection, table: Table, query: str, path: str) -> KeysQuery:
     """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
+        path = ", ".join(each for each in (_place(conn), path) if each)
         changed = _view(conn, path, "changed", f"SELECT * FROM {table.qualified}")
         with conn.under(path):
             require_one_query(conn, bare(query))
@@ -94,11 +95,43 @@ def keys_query(conn: Connection, table: Table, query: str, path: str) -> KeysQue
         )
 
 
+class CannotLook(PostgresRefused):
+    """A role that may make no view, not even one that is thrown away."""
+
+    def __init__(self, conn: Connection, detail: str) -> None:
+        database, role = conn.execute(
+            b"SELECT pg_catalog.quote_ident(pg_catalog.current_database()), pg_catalog.quote_ident(current_user)"
+        ).fetchone() or ("?", "?")
+        super().__init__(
+            f"looking at it needs a view that is thrown away again: {detail}",
+            sqlstate="42501",
+            hint=f"GRANT TEMPORARY ON DATABASE {database} TO {role}, or CREATE on schema {conn.schema}",
+        )
+
+
+def _place(conn: Connection) -> str:
+    """Return our own schema, quoted, where this role may make nothing temporary; "" where it may."""
+    temporary, ours = conn.run(SQL["may_make"], schema=conn.schema).fetchone() or (False, False)
+    if not temporary and not ours:
+        raise CannotLook(conn, "neither TEMPORARY nor CREATE is granted")
+    return "" if temporary else quoted(conn.schema)
+
+
 def _view(conn: Connection, path: str, name: str, query: str) -> int:
-    """Make a temporary view of SQL that sees *path*; one of this name shadows every table of that name."""
-    with conn.under(path):
-        conn.execute(f"CREATE TEMPORARY VIEW {name} AS {query}".encode())
-    row = conn.execute("SELECT pg_catalog.to_regclass(%s)::oid", (f"pg_temp.{name}",)).fetchone()
+    """
+    Make a view of SQL that sees *path*, to be thrown away; one of this name shadows every table of that name.
+
+    It stands where `_place` says.
+    """
+    schema = _place(conn) or "pg_temp"
+    try:
+        with conn.savepoint(), conn.under(path):
+            conn.execute(f"CREATE VIEW {schema}.{name} AS {query}".encode())
+    except PostgresRefused as error:
+        if error.sqlstate == "42P07":
+            raise CannotLook(conn, error.detail) from error
+        raise
+    row = conn.execute("SELECT pg_catalog.to_regclass(%s)::oid", (f"{schema}.{name}",)).fetchone()
     assert row is not None
     return int(row[0])
 

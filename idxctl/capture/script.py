@@ -94,4 +94,7 @@ def _owners(conn: Connection, todo: TriggerChanges) -> list[str]:
     """C5: the functions run with the rights of whoever owns the queue, not with those of the DBA who made them."""
     row = conn.run(SQL["queue_owner"], queue=f"{quoted(conn.schema)}.opensearch_indexing_queue").fetchone()
     assert row is not None
-    return [f"ALTER FUNCTION {function.qualified}() OWNER TO {row[0]}" for function in todo.functions]
+    gap = f"ALTER SEQUENCE {quoted(conn.schema)}.opensearch_indexing_gap OWNER TO {row[0]}"
+    return [gap for _ in todo.functions[:1]] + [
+        f"ALTER FUNCTION {function.qualified}() OWNER TO {row[0]}" for function in todo.functions
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from idxctl.capture import triggers
 from idxctl.capture.catalog import label, require_tables
 from idxctl.capture.changes import TriggerChanges, row_changes, tables_of, trigger_changes
-from idxctl.capture.plan import PlannedWatch, Problem, Survey, survey
+from idxctl.capture.plan import PlannedTable, PlannedWatch, Problem, Survey, survey
 from idxctl.capture.watches import Definition, Watch, installed_watches
 from idxctl.core.settings import IndexSettings
 from idxctl.postgres.connect import Connection
@@ -20,10 +21,26 @@ DISABLED = "disabled"
 NEW_PARTITION = "new partition"
 TABLE_GONE = "table dropped"
 INVALID = "invalid"
+COARSE = "coarse"
+FAILING = "writes fail"
 NOT_CONFIGURED = "not configured"
 
+Reasons = tuple[tuple[str, str], ...]  # a state, and why
+
 # The worst first: changes are being lost, then changes are captured by an older rule.
-_WORST = (TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, DISABLED, NEW_PARTITION, OUTDATED, NOT_CONFIGURED, OK)
+_WORST = (
+    TABLE_GONE,
+    INVALID,
+    NOT_INSTALLED,
+    MISSING,
+    DISABLED,
+    NEW_PARTITION,
+    FAILING,
+    COARSE,
+    OUTDATED,
+    NOT_CONFIGURED,
+    OK,
+)
 LOSING = frozenset({TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, DISABLED, NEW_PARTITION})
 
 
@@ -59,8 +76,9 @@ def status(conn: Connection, indexes: Mapping[str, IndexSettings]) -> list[Watch
     there = {table.key for table in tables}
     replaced = {(watch.index, watch.position) for watch in rows.ended}
     new = [addition.watch for addition in rows.added]
-    shown = [_configured(each, todo, new, replaced) for each in found.watches]
-    shown += [_broken(problem, rows.ended) for problem in _first_each(found)]
+    unfit = {(watch.index, watch.position): _unfit(watch, tables) for watch in stored}
+    shown = [_configured(each, todo, new, replaced, unfit) for each in found.watches]
+    shown += [_broken(problem, rows.ended, unfit, there) for problem in _first_each(found)]
     shown += [_left_over(watch, watch.definition.table in there) for watch in stored if watch.index not in indexes]
     places = {(index.name, watch.position) for index in indexes.values() for watch in index.watches}
     gone = [watch for watch in rows.ended if (watch.index, watch.position) not in places]
@@ -69,10 +87,14 @@ def status(conn: Connection, indexes: Mapping[str, IndexSettings]) -> list[Watch
 
 
 def _configured(
-    each: PlannedWatch, todo: TriggerChanges, new: Sequence[PlannedWatch], replaced: set[tuple[str, int]]
+    each: PlannedWatch,
+    todo: TriggerChanges,
+    new: Sequence[PlannedWatch],
+    replaced: set[tuple[str, int]],
+    unfit: Mapping[tuple[str, int], Reasons],
 ) -> WatchStatus:
     table = each.definition.table
-    reasons: list[tuple[str, str]] = []
+    reasons: list[tuple[str, str]] = list(unfit.get((each.index, each.position), ()))
     if each in new:
         changed = (each.index, each.position) in replaced
         reasons.append((OUTDATED, "the configuration or the table changed since") if changed else (NOT_INSTALLED, ""))
@@ -113,12 +135,49 @@ def _first_each(found: Survey) -> list[Problem]:
     return [problem for place, problem in first.items() if place not in taken]
 
 
-def _broken(problem: Problem, ended: Sequence[Watch]) -> WatchStatus:
-    was_there = any(w.index == problem.index and w.position == problem.watch.position for w in ended)
-    state = TABLE_GONE if was_there and problem.setting == "table" else INVALID
+def _broken(
+    problem: Problem,
+    ended: Sequence[Watch],
+    unfit: Mapping[tuple[str, int], Reasons],
+    there: Collection[tuple[str, str]],
+) -> WatchStatus:
+    """Say what becomes of a watch that cannot be installed as configured: the one that is installed may go on."""
+    place = (problem.index, problem.watch.position)
+    before = next((watch for watch in ended if (watch.index, watch.position) == place), None)
     watch = problem.watch
     how = ", ".join(watch.key) or (f"({watch.key_sql})" if watch.key_sql else "lookup")
-    return WatchStatus(problem.index, watch.position + 1, watch.table, how, state, (problem.what,))
+    detail = [problem.what]
+    if before is None:
+        state = INVALID
+    elif before.definition.table not in there:
+        state = TABLE_GONE
+    elif unfit.get(place):
+        state = unfit[place][0][0]
+        detail += [text for _, text in unfit[place]]
+    else:
+        state = OUTDATED
+        detail.append("the watch that is installed goes on")
+    return WatchStatus(problem.index, watch.position + 1, watch.table, how, state, tuple(detail))
+
+
+def _unfit(watch: Watch, tables: Sequence[PlannedTable]) -> Reasons:
+    """C6: say which of the columns that capture rests on are not what they were, and what every change leaves therefore."""
+    table = next((each.table for each in tables if each.key == watch.definition.table), None)
+    if table is None:
+        return ()
+    state, what = (
+        (FAILING, "every change fails")
+        if watch.definition.strict
+        else (COARSE, "every change leaves a coarse task, all of the index is looked at again,")
+    )
+    reasons = []
+    for name, tag in watch.definition.shape:
+        column = table.column(name)
+        if column is not None and triggers.alike(watch.definition, column.tag, tag):
+            continue
+        now = f"column {name} of {table.label} is " + ("gone" if column is None else f"{column.type_name} now")
+        reasons.append((state, f"{now}: {what} until idxctl watch install"))
+    return tuple(reasons)
 
 
 def _left_over(watch: Watch, table_there: bool) -> WatchStatus:

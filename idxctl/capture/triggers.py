@@ -7,6 +7,12 @@ not run is never planned, so it may name a transition table that its event has n
 
 Everything of ours is written with its schema, and everything of PostgreSQL's that a same-named object could displace with
 pg_catalog: objects of these names in somebody's search path change nothing (C5).
+
+Capture never fails the writer (C6), and calls nothing of others' with the owner's rights. A function first asks PostgreSQL
+itself what a name in its statements would mean now: `pg_typeof` over no row, in a block that writes nothing and so costs no
+transaction id. Columns are as they were: the statements run, over PostgreSQL's own types alone; a value of any other type
+goes through its output function, which only a superuser can make, and never through a cast. They are not, or a guarded
+expression fails: one coarse task a transaction and watch. The queue itself is gone: a gap is marked in a sequence.
 """
 
 from __future__ import annotations
@@ -25,14 +31,23 @@ ROWS_A_TASK = 1000  # C1: changed rows in one fan-out task, at most
 # many costs each later single row 17 ms; a hash table sized for many, 1 ms. Sorting suits both.
 _PLANS = ("SET jit = off", "SET enable_hashagg = off")
 # What a lookup's columns become in a task is text for types that JSON has not, and a worker reads it under settings of its own.
-_SAME_TEXT = ("SET DateStyle = 'ISO, YMD'", "SET IntervalStyle = postgres", "SET extra_float_digits = 1")
-_IN_JSON = keys.PLAIN_TYPES | {
-    "numeric", "json", "jsonb", "character", "timestamp with time zone", "timestamp without time zone",
-}  # fmt: skip
+_SAME_TEXT = (
+    "SET DateStyle = 'ISO, YMD'", "SET IntervalStyle = postgres", "SET extra_float_digits = 1", "SET lc_monetary = 'C'",
+)  # fmt: skip
+_IN_JSON = keys.PLAIN_TYPES | {"numeric", "timestamp with time zone", "timestamp without time zone"}
+_ONCE_IN_JSON = frozenset({"json", "jsonb"})  # an older idxctl stored them as they are
+BYTES_A_TASK = 4 * 1024 * 1024  # C6: of rows in one fan-out task, about; one row may be more
+# A retyped column is still the same to a key or a lookup within one of these.
+_ALIKE = (frozenset({"20", "21", "23"}), frozenset({"25", "1043"}))
+_RECORD = 2249
+_LONGEST = 1_000_000  # characters of one part of a composite id: more than fits one value would fail the writer
 _WORK_MEM = "SET work_mem = '64MB'"  # old and new rows are joined: in memory for some 50,000 wide ones
 _ARGUMENTS = 50  # a function takes 100
 _OLD, _NEW = "opensearch_indexing_old", "opensearch_indexing_new"
 # How many UPDATEs of partitioned tables are under way in this transaction; a transaction's end and a savepoint's reset it.
+_FIT, _IDS, _PIECE, _CURSOR, _TEXT = (
+    f"opensearch_indexing_{name}" for name in ("fit", "ids", "piece", "cursor", "error")
+)
 _MOVING = "coalesce(nullif(pg_catalog.current_setting('opensearch_indexing.moving', true), ''), '0')"
 PARTITIONED = "partitioned"  # the argument of an UPDATE trigger that counts down what its BEFORE trigger counted up
 
@@ -47,11 +62,12 @@ class Function:
     body: str
     settings: str  # the text of its SET clauses
     table: tuple[str, str] = ("", "")  # whose it is
+    executors: tuple[str, ...] = ()  # roles, quoted, that PostgreSQL makes copies of a row trigger for
 
     @property
     def fingerprint(self) -> str:
         """The same for functions that do the same."""
-        return fingerprints.of_content([self.body, self.settings])
+        return fingerprints.of_content([self.body, self.settings, *self.executors])
 
     @property
     def comment(self) -> str:
@@ -67,13 +83,16 @@ class Function:
         """
         Return the statements that make or replace it.
 
-        Everybody may execute it: whoever adds a partition needs that for the copy of the row trigger.
+        Nobody may execute it who need not: a trigger on a table of their own would run it with its owner's rights. The
+        owner of a partitioned table adds partitions, to which PostgreSQL copies the row trigger in that role's name.
         """
         mark = _dollar(self.body)
         how = f"LANGUAGE plpgsql SECURITY DEFINER {self.settings}"
         return [
             f"CREATE OR REPLACE FUNCTION {self.qualified}() RETURNS trigger\n{how} AS {mark}{self.body}{mark}",
             f"COMMENT ON FUNCTION {self.qualified}() IS {literal(self.comment)}",
+            f"REVOKE ALL ON FUNCTION {self.qualified}() FROM PUBLIC",
+            *(f"GRANT EXECUTE ON FUNCTION {self.qualified}() TO {role}" for role in self.executors),
         ]
 
 
@@ -86,21 +105,29 @@ def function_name(table: tuple[str, str]) -> str:
     return f"{PREFIX}{digest}_{readable}"[:63].rstrip("_")
 
 
-def function(schema: str, table: tuple[str, str], watches: Sequence[Watch], *, partitioned: bool) -> Function:
+def function(
+    schema: str, table: tuple[str, str], watches: Sequence[Watch], *, partitioned: bool, executors: Sequence[str] = ()
+) -> Function:
     """Return the function of *table*, whose triggers append to the queue in *schema* what *watches* ask for."""
-    writer = _Writer(schema, table[1], watches)
-    body = writer.body(partitioned=partitioned)
-    # User functions in a key_sql may need the path they were written for; ours and PostgreSQL's own come first (C5).
-    extra = [name for watch in watches if watch.definition.user_code for name in watch.definition.search_path]
+    body = _Writer(schema, table, watches, partitioned).body()
+    # Watches of an older idxctl evaluate functions of users here, which may need the path they were written for.
+    extra = [
+        name for each in watches if each.definition.user_code and not each.definition.keys
+        for name in each.definition.search_path
+    ]  # fmt: skip
     path = ["pg_catalog", *dict.fromkeys(name for name in extra if name != "pg_catalog"), "pg_temp"]
     settings = [f"SET search_path = {', '.join(quoted(name) for name in path)}", *_PLANS]
     if any(watch.definition.ignore for watch in watches):
         settings.append(_WORK_MEM)
-    if not _IN_JSON.issuperset(of for watch in watches for of in watch.definition.types):
+    if any(_writes_text(watch.definition) for watch in watches):
         settings += _SAME_TEXT
     if "\\" in body:  # a key_sql that PostgreSQL wrote out: a writer may read strings the old way
         settings.append("SET standard_conforming_strings = on")
-    return Function(schema, function_name(table), body, " ".join(settings), table)
+    return Function(schema, function_name(table), body, " ".join(settings), table, tuple(executors))
+
+
+def _writes_text(one: Definition) -> bool:
+    return not _IN_JSON.issuperset(one.types) or any(one.as_text) or any(not tag.isdigit() for _, tag in one.shape)
 
 
 @dataclass(frozen=True)
@@ -108,18 +135,29 @@ class _Writer:
     """Writes one function's body."""
 
     schema: str
-    table: str
+    of: tuple[str, str]  # its table: schema and name
     watches: Sequence[Watch]
+    partitioned: bool
 
-    def body(self, *, partitioned: bool) -> str:
+    @property
+    def table(self) -> str:
+        """The table's bare name, under which expressions know its rows."""
+        return self.of[1]
+
+    def body(self) -> str:
         branches = [
-            ("INSERT", self._each(self._inserted)),
-            ("UPDATE", self._each(self._updated) + (self._count(-1) if partitioned else [])),
-            ("DELETE", self._each(self._deleted)),
-            ("TRUNCATE", self._swept()),
+            ("INSERT", [self._look(_NEW), *self._each(self._inserted)]),
+            ("UPDATE", [self._look(_NEW), *self._each(self._updated), *(self._count(-1) if self.partitioned else [])]),
+            ("DELETE", [self._look(_OLD), *self._each(self._deleted)]),
+            ("TRUNCATE", [self._require_queue(), *self._swept()]),
         ]
-        lines = ["", "#variable_conflict use_column", "BEGIN"]
-        if partitioned:
+        declared = (
+            f"{_FIT} pg_catalog.bool[]", f"{_IDS} pg_catalog.text[]", f"{_PIECE} pg_catalog.jsonb",
+            f"{_CURSOR} pg_catalog.refcursor", f"{_TEXT} pg_catalog.text",
+        )  # fmt: skip
+        lines = ["", "#variable_conflict use_column", "DECLARE", *(f"    {each};" for each in declared), "BEGIN"]
+        lines.append(_indented(self._refuse_strangers(), 4))
+        if self.partitioned:
             lines += self._moved_rows()
         for place, (event, statements) in enumerate(branches):
             lines.append(f"    {'ELSIF' if place else 'IF'} TG_OP = '{event}' THEN")
@@ -127,7 +165,142 @@ class _Writer:
         return "\n".join([*lines, "    END IF;", "    RETURN NULL;", "END ", ""])
 
     def _each(self, write: Callable[[Watch], str]) -> list[str]:
-        return [f"-- watch {watch.id}, index {' '.join(watch.index.split())}\n{write(watch)}" for watch in self.watches]
+        """Write what each watch asks for where the columns it looks at are as they were, else the coarse task (C6)."""
+        return [
+            f"-- watch {watch.id}, index {' '.join(watch.index.split())}\n"
+            f"IF {_FIT}[{self._place(watch)}] THEN\n{_indented(write(watch), 4)}\n"
+            f"ELSE\n{_indented(self._coarse(watch, literal('columns')), 4)}\nEND IF;"
+            for watch in self.watches
+        ]
+
+    # What is looked at before anything is taken from a row ------------------------------------------------------------
+    def _place(self, watch: Watch) -> int:
+        return self.watches.index(watch) + 1
+
+    def _same_place(self, watch: Watch) -> int:
+        """C4: where it stands whether a table's columns are exactly those of the installation."""
+        ignoring = [each for each in self.watches if each.definition.ignore]
+        return len(self.watches) + ignoring.index(watch) + 1
+
+    def _checks(self, source: str) -> list[tuple[str, str]]:
+        """Return, in the order of their places, conditions and what each is over; over no row, so that nothing is called."""
+        fits = [(_fits(watch.definition), f"LEFT JOIN {source} AS t ON false") for watch in self.watches]
+        same: list[tuple[str, str]] = []
+        for watch in self.watches:
+            if watch.definition.ignore:
+                names = watch.definition.table_columns
+                # One more column than there were, or one fewer, moves the mark.
+                aliases = ", ".join(f"c{number}" for number in range(len(names)))
+                number = len(fits) + len(same)
+                mark = f"pg_catalog.pg_typeof(x{number}.mark)::pg_catalog.oid = {_RECORD}"
+                row = f"ROW({', '.join(f't.{quoted(name)}' for name in names)})"
+                over = f"LEFT JOIN (SELECT y.*, ROW() FROM {source} AS y) AS x{number} ({aliases}, mark) ON false"
+                same.append((f"{mark} AND pg_catalog.pg_typeof({row})::pg_catalog.oid = {_RECORD}", over))
+        return [*fits, *same]
+
+    def _look(self, source: str) -> str:
+        """All at once as long as all is well, one by one otherwise."""
+        checks = self._checks(source)
+        joins = [f"LEFT JOIN {source} AS t ON false", *(over for _, over in checks[len(self.watches) :]), self._probe()]
+        conditions = ",\n        ".join(condition for condition, _ in checks)
+        lines = [
+            "BEGIN",
+            f"    SELECT ARRAY[\n        {conditions}]",
+            f"    INTO {_FIT} FROM (SELECT) AS one",
+            *(f"    {join}" for join in joins),
+            f"    WHERE {_QUEUE_COLUMNS} > 0;",
+            "EXCEPTION WHEN OTHERS THEN",
+            f"    {_FIT} := NULL;",
+            "END;",
+            f"IF {_FIT} IS NULL THEN",
+            _indented(self._require_queue(), 4),
+            f"    {_FIT} := pg_catalog.array_fill(false, ARRAY[{len(checks)}]);",
+        ]
+        for number, (condition, over) in enumerate(checks, 1):
+            rows = f"LEFT JOIN {source} AS t ON false"
+            lines += [
+                "    BEGIN",
+                f"        {_FIT}[{number}] := (SELECT {condition}",
+                f"            FROM (SELECT) AS one {rows if over == rows else f'{rows} {over}'});",
+                "    EXCEPTION WHEN OTHERS THEN NULL;",
+                "    END;",
+            ]
+        return "\n".join([*lines, "END IF;"])
+
+    def _probe(self) -> str:
+        return f"LEFT JOIN {self._queue} AS q ON false"
+
+    def _require_queue(self) -> str:
+        """Mark a gap where the queue takes nothing; it is held, so that nobody drops it before the task is in it."""
+        strict = any(watch.definition.strict for watch in self.watches)
+        mark = (
+            "RAISE EXCEPTION 'idxctl cannot capture this change: its queue is not there'\n"
+            "            USING ERRCODE = 'undefined_table', HINT = 'idxctl migrate status';"
+            if strict
+            else "BEGIN\n"
+            f"            PERFORM pg_catalog.nextval({literal(f'{quoted(self.schema)}.opensearch_indexing_gap')}::pg_catalog.regclass);\n"
+            "        EXCEPTION WHEN OTHERS THEN NULL;\n"
+            "        END;\n"
+            "        RAISE LOG 'idxctl: a change of %.% is not captured: its queue is not there; idxctl migrate status',\n"
+            "            TG_TABLE_SCHEMA, TG_TABLE_NAME;\n"
+            "        RETURN NULL;"
+        )
+        return (
+            "BEGIN\n"
+            f"    PERFORM FROM (SELECT) AS one {self._probe()} WHERE {_QUEUE_COLUMNS} > 0;\n"
+            "EXCEPTION\n    WHEN OTHERS THEN\n"
+            f"        {mark}\n"
+            "END;"
+        )
+
+    def _refuse_strangers(self) -> str:
+        """
+        Refuse a table of a role that has no business here: EXECUTE is all it takes to put a trigger on one.
+
+        A renamed table, a detached partition: they are captured as before, and belong to whom they belonged.
+        """
+        schema, name = self.of
+        ours = f"pg_catalog.to_regclass({literal(f'{quoted(schema)}.{quoted(name)}')})"
+        return (
+            f"IF TG_TABLE_SCHEMA <> {literal(schema)} OR TG_TABLE_NAME <> {literal(name)} THEN\n"
+            f"    IF pg_catalog.pg_partition_root(TG_RELID)::pg_catalog.oid IS DISTINCT FROM {ours}::pg_catalog.oid AND EXISTS (\n"
+            "        SELECT FROM pg_catalog.pg_class c\n"
+            "        WHERE c.oid = TG_RELID AND (c.relpersistence = 't' OR c.relowner <> (\n"
+            f"            SELECT r.relowner FROM pg_catalog.pg_class r WHERE r.oid = {ours}))\n"
+            "    ) AND NOT EXISTS (\n"
+            "        WITH RECURSIVE above AS (\n"
+            "            SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = TG_RELID\n"
+            "            UNION SELECT i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.inhparent\n"
+            f"        ) SELECT FROM above a WHERE a.inhparent = {ours}\n"
+            "    ) THEN\n"
+            f"        RAISE EXCEPTION 'this function captures changes of table %, not of %', {literal(f'{schema}.{name}')}, TG_TABLE_NAME\n"
+            "            USING ERRCODE = 'insufficient_privilege';\n"
+            "    END IF;\n"
+            "END IF;"
+        )
+
+    def _coarse(self, watch: Watch, why: str) -> str:
+        """
+        C6: "everything of this watch, from this transaction on". One a transaction; the flag dies with it, or its savepoint.
+
+        Never one a row or a statement, and never one for all: writers would wait for each other.
+        """
+        if watch.definition.strict:
+            return (
+                f"RAISE EXCEPTION 'idxctl cannot capture this change of % ({watch.id}: %)', TG_TABLE_NAME, {why}\n"
+                "    USING HINT = 'idxctl watch status says why; capture = \"strict\" asks for this error';"
+            )
+        flags = "coalesce(pg_catalog.current_setting('opensearch_indexing.coarse', true), '')"
+        return (
+            f"IF pg_catalog.strpos({flags}, ' {watch.id} ') = 0 THEN\n"
+            f"    PERFORM pg_catalog.set_config('opensearch_indexing.coarse', {flags} || ' {watch.id} ', true);\n"
+            f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
+            f"    VALUES ({literal(watch.index)}, 'keys', -1, 'trigger',\n"
+            f"        pg_catalog.jsonb_build_object('watch', {watch.id}, 'coarse', {why}));\n"
+            f"    RAISE LOG 'idxctl: changes of % cannot be told apart (%), all of index % is looked at again; idxctl watch status',\n"
+            f"        TG_TABLE_NAME, {why}, {literal(watch.index)};\n"
+            "END IF;"
+        )
 
     # What each event leaves in the queue ------------------------------------------------------------------------------
     def _inserted(self, watch: Watch) -> str:
@@ -143,11 +316,8 @@ class _Writer:
             return everything
         # C4. The columns were those at installation: one added since would be taken for ignored and its changes lost, one
         # dropped would fail the writer. If they differ, every updated row counts.
-        names = ", ".join(literal(name) for name in watch.definition.table_columns)
         return (
-            "IF ARRAY(SELECT a.attname FROM pg_catalog.pg_attribute a\n"
-            "         WHERE a.attrelid = TG_RELID AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum)\n"
-            f"   OPERATOR(pg_catalog.=) ARRAY[{names}]::pg_catalog.name[] THEN\n"
+            f"IF {_FIT}[{self._same_place(watch)}] THEN\n"
             f"{_indented(self._append(watch, self._really_changed(watch), unique=watch.definition.by_primary_key), 4)}\n"
             f"ELSE\n{_indented(everything, 4)}\nEND IF;"
         )
@@ -169,8 +339,8 @@ class _Writer:
     # Partitioned tables -----------------------------------------------------------------------------------------------
     def _moved_rows(self) -> list[str]:
         """C2: a MERGE that moves a row to another partition shows it to row triggers alone; they fire while one may run."""
-        inserted = self._each(lambda watch: self._append(watch, self._row(watch, "NEW")))
-        deleted = self._each(lambda watch: self._append(watch, self._row(watch, "OLD")))
+        inserted = [self._look("(SELECT NEW.*)"), *self._each(lambda watch: self._moved(watch, "NEW"))]
+        deleted = [self._look("(SELECT OLD.*)"), *self._each(lambda watch: self._moved(watch, "OLD"))]
         return [
             "    IF TG_WHEN = 'BEFORE' THEN",
             *(_indented(statement, 8) for statement in self._count(+1)),
@@ -191,8 +361,10 @@ class _Writer:
         perform = f"PERFORM pg_catalog.set_config('opensearch_indexing.moving', {number}, true);"
         return [perform] if step > 0 else [f"IF TG_NARGS > 0 THEN\n    {perform}\nEND IF;"]
 
-    def _row(self, watch: Watch, row: str) -> str:
-        return self._rows(watch, f"(SELECT {row}.*)")
+    def _moved(self, watch: Watch, row: str) -> str:
+        """A plan over a row's fields is not made again when the table is changed, but fails: always guarded."""
+        rows = self._rows(watch, f"(SELECT {row}.*)")
+        return self._append_guarded(watch, f"(SELECT DISTINCT s.value FROM (\n{_indented(rows, 6)}) s) d")
 
     # Rows and the values taken from them ------------------------------------------------------------------------------
     @property
@@ -203,23 +375,72 @@ class _Writer:
         """Append what *rows* name, each once; *unique* rows are so already."""
         inner = _indented(rows, 6)
         distinct = f"(\n{inner}) d" if unique else f"(SELECT DISTINCT s.value FROM (\n{inner}) s) d"
+        if watch.definition.guarded:
+            return self._append_guarded(watch, distinct)
         if watch.definition.keys is None:
-            id_ = (
-                keys.document_id_sql(["d.value"], watch.definition.key_types) if _exact(watch.definition) else "d.value"
-            )
             return (
                 f"INSERT INTO {self._queue} (index_name, document_id, priority, origin)\n"
-                f"SELECT {literal(watch.index)}, {id_}, {PRIORITIES[watch.definition.priority]}, 'trigger'\n"
+                f"SELECT {literal(watch.index)}, {self._id(watch)}, {PRIORITIES[watch.definition.priority]}, 'trigger'\n"
                 f"FROM {distinct}\n"
                 "WHERE d.value IS NOT NULL;"
             )
         return (  # C1: the changed rows' columns, old and new; the query over them runs after the commit
             f"INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
-            f"SELECT {literal(watch.index)}, 'keys', {PRIORITIES[watch.definition.priority]}, 'trigger',\n"
-            f"       pg_catalog.jsonb_build_object('watch', {watch.id}, 'rows', pg_catalog.jsonb_agg(n.value))\n"
-            f"FROM (SELECT d.value, (pg_catalog.row_number() OVER () - 1) / {ROWS_A_TASK} AS task\n"
-            f"      FROM {distinct}) n\n"
-            "GROUP BY n.task;"
+            f"SELECT {literal(watch.index)}, 'keys', {PRIORITIES[watch.definition.priority]}, 'trigger', p.payload\n"
+            f"FROM (\n{_indented(self._payloads(watch, distinct), 4)}) p;"
+        )
+
+    def _append_guarded(self, watch: Watch, distinct: str) -> str:
+        """
+        The same where taking values from rows may fail: in blocks that write nothing, each value before its task.
+
+        Tasks of a lookup come one by one, so that a statement over gigabytes needs the memory of one.
+        """
+        one = watch.definition
+        failed = f"GET STACKED DIAGNOSTICS {_TEXT} = RETURNED_SQLSTATE;"
+        coarse = self._coarse(watch, _TEXT)
+        if one.keys is None:
+            return (
+                f"{_TEXT} := NULL;\n"
+                "BEGIN\n"
+                f"    {_IDS} := ARRAY(SELECT {self._id(watch)} FROM {_indented(distinct, 4)} WHERE d.value IS NOT NULL);\n"
+                f"EXCEPTION WHEN OTHERS THEN\n    {failed}\nEND;\n"
+                f"IF {_TEXT} IS NULL THEN\n"
+                f"    INSERT INTO {self._queue} (index_name, document_id, priority, origin)\n"
+                f"    SELECT {literal(watch.index)}, d.id, {PRIORITIES[one.priority]}, 'trigger' FROM pg_catalog.unnest({_IDS}) AS d (id);\n"
+                f"ELSE\n{_indented(coarse, 4)}\nEND IF;"
+            )
+        return (
+            f"{_TEXT} := NULL;\n"
+            f"{_CURSOR} := NULL;\n"
+            f"OPEN {_CURSOR} NO SCROLL FOR\n{_indented(self._payloads(watch, distinct), 4)};\n"
+            "LOOP\n"
+            "    BEGIN\n"
+            f"        FETCH {_CURSOR} INTO {_PIECE};\n"
+            f"    EXCEPTION WHEN OTHERS THEN\n        {failed}\n    END;\n"
+            f"    EXIT WHEN {_TEXT} IS NOT NULL OR {_PIECE} IS NULL;\n"
+            f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
+            f"    VALUES ({literal(watch.index)}, 'keys', {PRIORITIES[one.priority]}, 'trigger', {_PIECE});\n"
+            "END LOOP;\n"
+            f"CLOSE {_CURSOR};\n"
+            f"IF {_TEXT} IS NOT NULL THEN\n{_indented(coarse, 4)}\nEND IF;"
+        )
+
+    def _id(self, watch: Watch) -> str:
+        return keys.document_id_sql(["d.value"], watch.definition.key_types) if _exact(watch.definition) else "d.value"
+
+    def _payloads(self, watch: Watch, distinct: str) -> str:
+        """C1: the changed rows' columns, old and new; the query over them runs after the commit."""
+        size, part = "", ""
+        if watch.definition.guarded:
+            size = f", pg_catalog.sum(pg_catalog.pg_column_size(d.value)) OVER w / {BYTES_A_TASK} AS part"
+            part = ", n.part"
+        member = "values" if _new_texts(watch.definition) else "rows"
+        return (
+            f"SELECT pg_catalog.jsonb_build_object('watch', {watch.id}, '{member}', pg_catalog.jsonb_agg(n.value)) AS payload\n"
+            f"FROM (SELECT d.value, (pg_catalog.row_number() OVER w - 1) / {ROWS_A_TASK} AS task{size}\n"
+            f"      FROM {distinct} WINDOW w AS (ROWS UNBOUNDED PRECEDING)) n\n"
+            f"GROUP BY n.task{part}"
         )
 
     def _rows(self, watch: Watch, source: str) -> str:
@@ -271,19 +492,83 @@ class _Writer:
         """Return what a row leaves: for a lookup its columns, else the key, as an id unless DISTINCT may see the value."""
         if one.keys is not None:
             return _payload_row(one, alias)
-        parts = [one.key_expression] if one.key_expression else [f"{alias}.{quoted(name)}" for name in one.key]
-        return parts[0] if _exact(one) else keys.document_id_sql(parts, one.key_types)
+        if one.key_expression:
+            return one.key_expression if _exact(one) else keys.document_id_sql([one.key_expression], one.key_types)
+        parts = [f"{alias}.{quoted(name)}" for name in one.key]
+        tags = dict(one.shape)
+        foreign = [not tags.get(name, "0").isdigit() for name in one.key]
+        if not any(foreign):
+            if _exact(one):
+                return parts[0]
+            if len(parts) == 1:
+                return keys.document_id_sql(parts, one.key_types)
+        texts = [
+            _key_text(part, of) if theirs
+            else f'pg_catalog."left"({part}::pg_catalog.text, {_LONGEST})' if of in _LONG
+            else part
+            for part, of, theirs in zip(parts, one.key_types, foreign, strict=True)
+        ]  # fmt: skip
+        of = ["text" if theirs or each in _LONG else each for each, theirs in zip(one.key_types, foreign, strict=True)]
+        return keys.document_id_sql(texts, of)
+
+
+_QUEUE_COLUMNS = (
+    "pg_catalog.num_nulls(q.index_name, q.document_id, q.kind, q.priority, q.origin, q.payload)"  # 6 over no row
+)
+_LONG = ("text", "character varying")
+
+
+def _fits(one: Definition) -> str:
+    """Return the condition under which the columns that capture looks at have the types that they had."""
+    return " AND ".join(_has_type(f"t.{quoted(name)}", tag, one) for name, tag in one.shape) or "true"
+
+
+def _same_to(one: Definition, tag: str) -> frozenset[str]:
+    """Return the types that are as good as one; to an expression none is but itself, since it may mean something else."""
+    mine = frozenset({tag})
+    if one.virtual or (one.key_expression and not one.keys):
+        return mine
+    return next((each for each in _ALIKE if tag in each), mine)
+
+
+def alike(one: Definition, now: str, before: str) -> bool:
+    """Whether a column of the type *now* is to capture what one of the type *before* was."""
+    return now in _same_to(one, before)
+
+
+def _has_type(column: str, tag: str, one: Definition) -> str:
+    if not tag.isdigit():
+        return f"pg_catalog.pg_typeof({column})::pg_catalog.oid = pg_catalog.to_regtype({literal(tag)})::pg_catalog.oid"
+    taken = ", ".join(sorted(_same_to(one, tag)))
+    return f"pg_catalog.pg_typeof({column})::pg_catalog.oid IN ({taken})"
+
+
+def _key_text(expression: str, type_name: str) -> str:
+    """Return a value's text by its output function, as a cast to text would have it; NULL stays NULL."""
+    text = f"CASE pg_catalog.num_nulls({expression}) WHEN 0 THEN pg_catalog.concat({expression}) END"
+    if type_name == "boolean":
+        return f"(CASE {text} WHEN 't' THEN 'true' WHEN 'f' THEN 'false' END)"
+    return f"({text})"
 
 
 def _exact(one: Definition) -> bool:
-    return len(one.key_types) == 1 and one.key_types[0] in keys.EXACT_TYPES
+    own = all(tag.isdigit() for _, tag in one.shape)
+    return own and len(one.key_types) == 1 and one.key_types[0] in keys.EXACT_TYPES
+
+
+def _new_texts(one: Definition) -> bool:
+    """Whether a task holds texts that a worker of an older idxctl would take for the values: it shall fail, and not be wrong."""
+    return bool(one.read_as) and any(
+        text and of in _ONCE_IN_JSON for text, of in zip(one.as_text, one.types, strict=True)
+    )
 
 
 def _payload_row(one: Definition, alias: str) -> str:
     """Return a row of a fan-out task's payload: the columns that the query reads, as a JSON array."""
+    columns = [f"{alias}.{quoted(name)}" for name in one.columns]
     values = [
-        f"{alias}.{quoted(name)}" + ("::pg_catalog.text" if as_text else "")
-        for name, as_text in zip(one.columns, one.as_text, strict=True)
+        f"CASE pg_catalog.num_nulls({column}) WHEN 0 THEN pg_catalog.concat({column}) END" if as_text else column
+        for column, as_text in zip(columns, one.as_text, strict=True)
     ]
     parts = [values[place : place + _ARGUMENTS] for place in range(0, len(values), _ARGUMENTS)]
     return " || ".join(f"pg_catalog.jsonb_build_array({', '.join(part)})" for part in parts)

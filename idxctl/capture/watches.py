@@ -27,7 +27,9 @@ class Definition:
     keys: str | None = None  # a query over `changed`, run after commit (C1)
     columns: tuple[str, ...] = ()  # those of `changed` that it reads, as they stand in a task's payload
     types: tuple[str, ...] = ()
-    as_text: tuple[bool, ...] = ()  # columns of types that JSON would spoil
+    as_text: tuple[bool, ...] = ()  # columns that stand there as their text: JSON would spoil or refuse the value
+    read_as: tuple[str, ...] = ()  # what a worker casts each to; empty in watches stored by an older idxctl
+    guarded: bool = False  # what is taken from a row may not come to be: an expression that fails, a value too large
     reads: tuple[tuple[str, str], ...] = ()  # other tables that it reads, for the check of the join path
     row: tuple[str, ...] = ()  # columns that the key, or what a lookup stores, is taken from
     virtual: tuple[tuple[str, str], ...] = ()  # computed when read, so transition tables lack them: name, expression
@@ -43,7 +45,9 @@ class Definition:
     deferred: bool = False  # documents that a lookup finds are low, whatever the priority of the lookup itself
     at: str | None = None
     search_path: tuple[str, ...] = ()  # in force at installation; `keys` runs under it
-    user_code: bool = False  # key_sql calls functions that may need that search path themselves
+    user_code: bool = False  # key_sql uses what is not PostgreSQL's own: a worker evaluates it, as a lookup
+    shape: tuple[tuple[str, str], ...] = ()  # C6: the columns that capture looks at, and what names their types
+    strict: bool = False  # capture that cannot be as it should fails the writer
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Definition:

@@ -357,6 +357,7 @@ _WATCH_KEYS: Mapping[str, Callable[[Any], Any]] = {
     "deferred": _flag,
     "priority": _one_of(*PRIORITIES),
     "at": _text,
+    "capture": _one_of("coarse", "strict"),
 }
 
 

@@ -2,7 +2,8 @@
 Fan-outs: one task becomes many, after the commit of the change that made it.
 
 `keys` runs a watch's lookup query over the changed rows (C1), `sweep` enqueues every id that an index holds (C3), and
-`due` enqueues the documents that change with time alone. Each of them ends in tasks for documents.
+`due` enqueues the documents that change with time alone. A `keys` task that is *coarse* names no rows: capture could not
+tell them, so every row and every document is looked at (C6). Each of them ends in tasks for documents.
 """
 
 from __future__ import annotations
@@ -17,10 +18,13 @@ from idxctl.capture import lookups
 from idxctl.core.errors import OpenSearchRefused, PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations as generations_
+from idxctl.indexes import render
+from idxctl.indexes.definitions import rows_of
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import is_of_values
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
+from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.user_sql import carry_over
 from idxctl.queue import SQL
@@ -30,6 +34,8 @@ from idxctl.queue.settle import end_lease, requeue_fan_outs
 
 _SWEEP_WAIT_SECONDS = 0.25
 _RETRY_WAIT_SECONDS = 5.0
+_ROUND_WAIT_SECONDS = 2.0  # until the documents of the last coarse task are through
+GAP = "opensearch_indexing_gap"  # the sequence that a trigger moves where it cannot even leave a coarse task
 _MOST_FAILED_ROWS = 64  # of one task; a query that fails for more is not looked at row by row
 _PATIENCE_SECONDS = 600.0  # a query may find millions of keys before it says a word
 
@@ -67,23 +73,113 @@ def expand(
                 waiting.append(replace(task, payload={**task.payload, "before": waited_for}))
             else:
                 swept += _sweep(conn, client, batch, task, generations)
-    found, broken, failed = 0, None, []
+    coarse = _coarse(conn, client, batch, generations, bytes_gone_after_seconds)
+    found, broken, failed = coarse.enqueued, coarse.broken, list(coarse.failed)
     with conn.transaction():
         # First of all: a lease that was lost means that others have the tasks, and nothing is to be written.
         if not end_lease(conn, batch):
             return Expanded(held=False)
         for task in batch.tasks:
-            if task.document_id == "keys":
+            if task.document_id == "keys" and not _is_coarse(task):
                 count, rows, problem = _keys(conn, batch, task)
                 found += count
                 if rows:
                     broken = problem
-                    left = {**task.payload, "rows": rows}
+                    left = {**task.payload, ("values" if "values" in task.payload else "rows"): rows}
                     failed.append(replace(task, attempts=task.attempts + 1, payload=left))
         requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why="waits for batches in flight")
+        requeue_fan_outs(conn, batch.index, coarse.waiting, wait=_ROUND_WAIT_SECONDS, why=coarse.why)
         requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or "")
         reach("expand.moved")
-    return Expanded(True, swept + found, len(waiting), broken)
+    return Expanded(True, swept + found, len(waiting) + len(coarse.waiting), broken)
+
+
+@dataclass(frozen=True)
+class _Coarse:
+    """What became of a batch's coarse tasks; those that are put back are one."""
+
+    enqueued: int = 0
+    waiting: tuple[Task, ...] = ()
+    why: str = ""
+    failed: tuple[Task, ...] = ()
+    broken: str | None = None
+
+
+def _is_coarse(task: Task) -> bool:
+    return "coarse" in task.payload
+
+
+def _coarse(
+    conn: Connection, client: Client, batch: Batch, generations: Sequence[Generation], gone_after: float
+) -> _Coarse:
+    """
+    C6: enqueue every row's document, and every document that the index holds, once for all coarse tasks there are.
+
+    Each statement that capture could not follow leaves one, by the thousand while a column is gone: whatever is committed
+    by now is taken along, and the next round waits until the documents of this one are through.
+    """
+    tasks = [task for task in batch.tasks if _is_coarse(task)]
+    if not tasks:
+        return _Coarse()
+    before = max(_before(batch, task) for task in tasks)
+    after = max((int(task.payload["after"]) for task in tasks if "after" in task.payload), default=None)
+    payload = {**tasks[0].payload, "before": before} | ({} if after is None else {"after": after})
+    one = replace(min(tasks, key=lambda task: task.enqueued_at), payload=payload)
+    if _others(conn, batch, before, gone_after):
+        return _Coarse(waiting=(one,), why="waits for batches in flight")
+    open_, over = conn.run(SQL["coarse_round"], index=batch.index, after=after or 0).fetchone() or (False, True)
+    if open_ or not over:
+        why = "waits for the documents of the last one" if open_ else "waits for transactions that began before it"
+        return _Coarse(waiting=(one,), why=why)
+    # Under the lease: a worker that has lost it must not take away what whoever has it now did not see.
+    conn.run(SQL["absorb_coarse"], index=batch.index, token=batch.token)
+    try:
+        count = _every_row(conn, batch, one, generations)
+    except PostgresRefused as error:
+        why = f"the document query of {batch.index} does not run: {error.detail} [{error.sqlstate}]"
+        return _Coarse(failed=(replace(one, attempts=one.attempts + 1),), broken=why)
+    return _Coarse(count + _sweep(conn, client, batch, one, generations))
+
+
+def _every_row(conn: Connection, batch: Batch, task: Task, generations: Sequence[Generation]) -> int:
+    states = generations_.states(conn, [one.id for one in generations])
+    live = [one for one in generations if states.get(one.id) == "live"] or list(generations[-1:])
+    count = 0
+    for generation in live:
+        definition = generation.definition
+        tasks = sql.SQL("SELECT {index}, {ident}, {priority}, {enqueued_at}, 'coarse' FROM {rows}").format(
+            index=sql.Literal(batch.index),
+            ident=render.id_text(definition),
+            priority=sql.Literal(PRIORITIES["low"]),
+            enqueued_at=sql.Literal(task.enqueued_at),
+            rows=rows_of(definition),
+        )
+        into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
+        with conn.patient(_PATIENCE_SECONDS), conn.transaction():
+            count += carry_over(conn, tasks, into, local=definition.local)
+    return count
+
+
+def gaps(conn: Connection) -> int:
+    """
+    Return how many statements left nothing at all since `repair_gaps` last ran: the queue had been dropped under its triggers.
+
+    A change that was rolled back counts as well.
+    """
+    row = conn.run(SQL["gaps"], schema=conn.schema, gap=GAP).fetchone()
+    return max(int(row[0]), 0) if row else 0
+
+
+def repair_gaps(conn: Connection) -> int:
+    """Enqueue a coarse task for every index that is captured, where there is a gap; returns how many that were."""
+    if not gaps(conn):
+        return 0
+    with conn.transaction():
+        if conn.run(SQL["see_gaps"], schema=conn.schema, gap=GAP).fetchone() is None:
+            return 0  # another worker did, or nothing is captured yet
+        count = conn.run(SQL["enqueue_gap"]).rowcount
+        audit.record(conn, action="capture gap", subject="all", detail={"indexes": count})
+    return count
 
 
 def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], str]:
@@ -94,7 +190,7 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
     found by halving and holds up no other.
     """
     stored = conn.run(SQL["watch"], id=task.payload["watch"]).fetchone()
-    rows: list[Any] = task.payload["rows"]
+    rows = lookups.stored_rows(task.payload)
     if stored is None:
         return 0, rows, f"watch {task.payload['watch']} is not known any more"
     definition, schema, table = stored
@@ -148,13 +244,14 @@ def _look_up(
     """Enqueue the documents that *rows* lead to, in a savepoint."""
     refused: PostgresRefused | None = None
     for by_stored_types in (False, True):  # the watched table may be gone or renamed since
+        types = lookups.casts(conn, definition, by_stored_types=by_stored_types) if definition.get("read_as") else ()
         tasks = sql.SQL(
             "SELECT {index}, found.id, {priority}, {enqueued_at}, 'lookup' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
         ).format(
             index=sql.Literal(batch.index),
             priority=sql.Literal(-1 if definition.get("deferred") else task.priority),
             enqueued_at=sql.Literal(task.enqueued_at),
-            query=lookups.expansion(definition, rows, by_stored_types=by_stored_types),
+            query=lookups.expansion(definition, rows, types, by_stored_types=by_stored_types),
         )
         try:
             into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
@@ -162,7 +259,7 @@ def _look_up(
                 return carry_over(conn, tasks, into, local=lookups.local_settings(definition)), None
         except PostgresRefused as error:
             refused = error
-            if error.sqlstate not in {"42P01", "42704", "3F000"}:
+            if error.sqlstate not in {"42P01", "42704", "3F000"} and not definition.get("read_as"):
                 break
     return 0, refused
 

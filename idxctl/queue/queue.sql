@@ -357,3 +357,44 @@ FROM (
             AND (available_at <= statement_timestamp() OR attempts > 0 OR last_error IS NOT NULL)) AS q
     GROUP BY q.index_name, q.broken
 ) AS waiting
+
+-- name: coarse_round
+-- C6: whether documents of the last coarse task still wait, and whether all transactions up to one are over.
+SELECT EXISTS (SELECT FROM opensearch_indexing_queue q
+               WHERE q.index_name = %(index)s AND q.priority = -1::smallint AND q.kind = 'document' AND q.origin = 'coarse'),
+       pg_snapshot_xmin(pg_current_snapshot())::text::bigint > %(after)s::bigint
+
+-- name: absorb_coarse
+-- C6: coarse tasks committed by now are done with the one that is held; without its lease, nothing is taken.
+WITH held AS MATERIALIZED (
+    SELECT token FROM opensearch_indexing_inflight WHERE token = %(token)s FOR UPDATE
+)
+DELETE FROM opensearch_indexing_queue q
+WHERE EXISTS (SELECT FROM held) AND q.ctid = ANY(ARRAY(
+    SELECT w.ctid FROM opensearch_indexing_queue w
+    WHERE w.index_name = %(index)s AND w.priority = -1::smallint AND w.kind = 'keys'
+      AND w.payload ? 'coarse' AND NOT w.payload ? 'after'
+    FOR UPDATE SKIP LOCKED))
+
+-- name: gaps
+-- C6: changes that left no task, since this was last seen to. What a role may not read is not shown.
+SELECT coalesce((SELECT s.last_value FROM pg_sequences s WHERE s.schemaname = %(schema)s AND s.sequencename = %(gap)s), 0)
+       - coalesce((SELECT t.value::bigint FROM opensearch_indexing_settings t WHERE t.name = 'gap_seen'), 0)
+
+-- name: see_gaps
+-- Seen to, by one worker, once there is something to look at again.
+INSERT INTO opensearch_indexing_settings AS t (name, value)
+SELECT 'gap_seen', s.last_value::text FROM pg_sequences s
+WHERE s.schemaname = %(schema)s AND s.sequencename = %(gap)s
+  AND EXISTS (SELECT FROM opensearch_indexing_watches w WHERE w.removed_at IS NULL)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE t.value::bigint < excluded.value::bigint
+RETURNING value
+
+-- name: enqueue_gap
+-- Every index that is captured; after the transactions that may have marked the gap: they have numbers before this one's.
+INSERT INTO opensearch_indexing_queue (index_name, kind, priority, origin, payload)
+SELECT w.index_name, 'keys', -1, 'gap',
+       jsonb_build_object('watch', min(w.id), 'coarse', 'gap', 'after', pg_current_xact_id()::text)
+FROM opensearch_indexing_watches w
+WHERE w.removed_at IS NULL
+GROUP BY w.index_name

@@ -427,6 +427,8 @@ class Worker:
 
     def _enqueue_due(self, conn: Connection) -> None:
         """Enqueue what time has made due; a watch that cannot be looked at is told of once."""
+        if repaired := expand.repair_gaps(conn):
+            fact("gap", f"changes left no task while the queue was away: all of {repaired} indexes is looked at again")
         broken = set(expand.due(conn).broken)
         for index, why in sorted(broken - self._told):
             fact("broken", why, index=index)

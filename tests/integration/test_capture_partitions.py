@@ -143,7 +143,7 @@ def test_a_new_partition_without_triggers_is_noticed_and_mended(db):
     assert [one.state for one in db.status(WATCH)] == ["ok"]
 
 
-def test_a_role_without_rights_on_our_functions_adds_a_partition(db, unique_name):
+def test_the_owner_of_a_partitioned_table_adds_a_partition_and_nobody_else_may_execute_our_functions(db, unique_name):
     """PostgreSQL copies the row trigger in that role's name."""
     db.sql(
         f"CREATE ROLE {unique_name}",
@@ -151,6 +151,8 @@ def test_a_role_without_rights_on_our_functions_adds_a_partition(db, unique_name
         f"ALTER TABLE docs OWNER TO {unique_name}",
     )
     try:
+        assert [one.state for one in db.status(WATCH)] == ["outdated"]
+        db.watch(WATCH)
         db.sql(f"SET ROLE {unique_name}", "CREATE TABLE docs_d PARTITION OF docs FOR VALUES IN ('d')", "RESET ROLE")
     finally:
         db.sql("RESET ROLE", f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")

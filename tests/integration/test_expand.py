@@ -169,6 +169,69 @@ def test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time(it
     assert (index, "events" in why) == (items.index, True)
 
 
+def open_coarse(items):
+    return items.sql("SELECT payload ->> 'coarse' FROM opensearch_indexing_queue WHERE payload ? 'coarse'")
+
+
+def test_a_key_that_is_renamed_loses_nothing_and_fails_nobody(items):
+    """C6: what was written in between is brought in by coarse tasks, rows that went and rows that came too."""
+    items.sql("ALTER TABLE items RENAME COLUMN id TO number")
+    items.sql("INSERT INTO items (number, name) VALUES (501, 'came')")
+    items.sql("DELETE FROM items WHERE number = 3")
+    items.sql("UPDATE items SET name = 'changed' WHERE number = 5")
+    assert len(open_coarse(items)) >= 3
+    items.sql("ALTER TABLE items RENAME COLUMN number TO id")
+    items.drain()
+    assert items.differences() == []
+    assert items.document(501)["name"] == "came"
+
+
+def test_coarse_tasks_of_many_transactions_are_one_round(items):
+    items.sql("ALTER TABLE items RENAME COLUMN id TO number")
+    for _ in range(40):
+        items.sql("UPDATE items SET name = 'changed' WHERE number = 5")
+    items.sql("ALTER TABLE items RENAME COLUMN number TO id")
+    rows = items.one("SELECT count(*) FROM items")
+    hand = items.hand()
+    while open_coarse(items):
+        hand.step()
+    assert items.one("SELECT count(*) FROM opensearch_indexing_queue WHERE origin = 'coarse'") <= rows
+    items.drain()
+    assert items.differences() == []
+
+
+def test_a_second_round_waits_for_the_documents_of_the_first(items):
+    coarse = (
+        "INSERT INTO opensearch_indexing_queue (index_name, kind, priority, payload) "
+        f"VALUES ('{items.index}', 'keys', -1, '{{\"watch\": 1, \"coarse\": \"columns\"}}')"
+    )
+    items.sql("INSERT INTO opensearch_indexing_queue (index_name, document_id, priority, origin, available_at) "
+              f"VALUES ('{items.index}', '1', -1, 'coarse', now() + interval '1 hour')")  # fmt: skip
+    items.sql(coarse)
+    items.hand().step()
+    assert "documents of the last one" in items.one(
+        "SELECT last_error FROM opensearch_indexing_queue WHERE kind = 'keys'"
+    )
+    items.sql("UPDATE opensearch_indexing_queue SET available_at = now()")
+    items.drain()
+    assert open_coarse(items) == []
+
+
+def test_a_gap_is_seen_to_once_the_queue_is_back(items):
+    from idxctl.queue import expand
+
+    items.sql("ALTER TABLE opensearch_indexing_queue RENAME TO away")
+    items.sql("UPDATE items SET name = 'unseen' WHERE id = 5")
+    items.sql("DELETE FROM items WHERE id = 6")
+    items.sql("ALTER TABLE away RENAME TO opensearch_indexing_queue")
+    assert items.differences() != []
+    assert expand.gaps(items.conn) == 3  # the DELETE cascades
+    assert expand.repair_gaps(items.conn) == 1
+    assert (expand.gaps(items.conn), expand.repair_gaps(items.conn)) == (0, 0)
+    items.drain()
+    assert items.differences() == []
+
+
 CAST_LOOKUP = "SELECT i.id FROM items i JOIN changed c ON i.category_id = c.ref::bigint"
 
 

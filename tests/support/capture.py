@@ -81,7 +81,14 @@ class Captured:
         return found
 
     def payloads(self) -> list[Any]:
-        return [payload["rows"] for payload in self.tasks("payload", "keys")]
+        return [lookups.stored_rows(payload) for payload in self.tasks("payload", "keys") if "coarse" not in payload]
+
+    def coarse(self, *statements: str) -> Counter[tuple[int, str]]:
+        """Run statements and return the coarse tasks they left: by watch, with the reason; then empty the queue."""
+        self.sql(*statements)
+        found = Counter(self.tasks("(payload ->> 'watch')::int, payload ->> 'coarse'", "keys"))
+        self.sql("TRUNCATE opensearch_indexing_queue")
+        return found
 
     def expanded(self, *, by_stored_types: bool = False) -> list[str]:
         """Run the lookups of the waiting fan-outs as a worker does, and return the ids they lead to."""
@@ -91,7 +98,8 @@ class Captured:
             assert watch is not None
             stored = watch.definition.to_json()
             with self.conn.transaction(local=lookups.local_settings(stored)):
-                query = lookups.expansion(stored, payload["rows"], by_stored_types=by_stored_types)
+                types = lookups.casts(self.conn, stored, by_stored_types=by_stored_types)
+                query = lookups.expansion(stored, lookups.stored_rows(payload), types)
                 found |= {row[0] for row in self.conn.execute(query)}
         return sorted(found)
 

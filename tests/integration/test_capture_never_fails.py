@@ -1,0 +1,338 @@
+"""C6: whatever a row holds and whatever becomes of a table, the application's write goes through, and nothing is lost."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import psycopg
+import pytest
+from psycopg.conninfo import make_conninfo
+
+from idxctl.core.errors import PostgresRefused
+from idxctl.queue import expand
+from support.capture import Captured, index
+
+
+@pytest.fixture
+def db(migrated):
+    captured = Captured(migrated)
+    yield captured
+    captured.conn.close()
+
+
+def each_once(*ids):
+    return Counter(map(str, ids))
+
+
+# Values that a task's JSON would refuse ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("odd", [r'"x\u0000y"', r'"\ud800"', "1e400000", "null", r'"\"quoted\\"'])
+def test_a_json_column_that_jsonb_refuses_is_captured(db, odd):
+    db.sql("CREATE TABLE articles (id int)", "INSERT INTO articles VALUES (1), (2)")
+    db.sql("CREATE TABLE hooks (payload json, note text)")
+    db.watch({"table": "hooks", "keys": "SELECT a.id FROM articles a JOIN changed c ON c.payload::text LIKE '%: 1,%'"})
+    db.conn.execute("INSERT INTO hooks VALUES (%s)", (f'{{"article": 1, "body": {odd}}}',))
+    db.sql("UPDATE hooks SET note = 'n'", "DELETE FROM hooks")
+    assert all("coarse" not in payload for payload in db.tasks("payload", "keys"))
+    assert db.expanded() == ["1", "2"]
+
+
+def test_json_values_come_back_as_they_were(db):
+    db.sql("CREATE TABLE articles (id int)", "INSERT INTO articles VALUES (1), (2)")
+    db.sql("CREATE TABLE hooks (payload json, more jsonb)")
+    query = "SELECT a.id FROM articles a JOIN changed c ON a.id = (c.payload ->> 'article')::int AND c.more ? 'yes'"
+    db.watch({"table": "hooks", "keys": query})
+    db.sql("""INSERT INTO hooks VALUES ('{"article": 1}', '["yes"]'), ('{"article": 2}', '"no"'), (NULL, NULL)""")
+    assert db.expanded() == ["1"]
+
+
+def test_rows_of_hundreds_of_megabytes_in_all_make_several_tasks(db):
+    db.sql("CREATE TABLE articles (id int)", "INSERT INTO articles VALUES (7)")
+    db.sql("CREATE TABLE hooks (id int, body text)", "ALTER TABLE hooks ALTER body SET STORAGE EXTERNAL")
+    db.sql("INSERT INTO hooks SELECT i, repeat(md5(i::text), 9000) FROM generate_series(1, 100) i")
+    db.watch({"table": "hooks", "keys": "SELECT a.id FROM articles a JOIN changed c ON length(c.body) > a.id"})
+    db.sql("UPDATE hooks SET id = id")
+    sizes = [size for (size,) in db.conn.execute(b"SELECT octet_length(payload::text) FROM opensearch_indexing_queue")]
+    assert len(sizes) > 5
+    assert max(sizes) < 6_000_000
+    assert db.expanded() == ["7"]
+
+
+def test_a_value_too_large_for_any_task_leaves_a_coarse_one(db):
+    db.sql("CREATE TABLE hooks (body text)")
+    db.watch({"table": "hooks", "keys": "SELECT length(body) FROM changed"})
+    (found,) = db.coarse("INSERT INTO hooks VALUES (repeat('x', 300000000))")
+    assert found[1] == "54000"
+
+
+def test_an_expression_that_a_value_does_not_fit_leaves_a_coarse_task_and_takes_the_other_watches_along(db):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    db.watch({"table": "docs", "key_sql": "code::int"}, {"table": "docs", "key": ("id",)})
+    db.sql("INSERT INTO docs VALUES (1, '5'), (2, 'none')")
+    assert db.tasks("payload ->> 'coarse'", "keys") == ["22P02"]
+    assert db.ids() == each_once(1, 2)
+    db.sql("TRUNCATE opensearch_indexing_queue")
+    assert db.after("INSERT INTO docs VALUES (3, '6')") == each_once(3, 6)
+
+
+def test_a_transaction_leaves_one_coarse_task_however_many_statements_it_has(db):
+    db.sql("CREATE TABLE docs (id int, code text)").watch({"table": "docs", "key_sql": "code::int"})
+    with db.conn.transaction():
+        db.sql(*["INSERT INTO docs VALUES (1, 'none')"] * 20)
+    assert len(db.tasks("id", "keys")) == 1
+    db.sql("BEGIN", "SAVEPOINT s", "UPDATE docs SET id = 2", "ROLLBACK TO s", "UPDATE docs SET id = 3", "COMMIT")
+    assert len(db.tasks("id", "keys")) == 2
+
+
+# Columns, types and functions that change -------------------------------------------------------------------------------
+
+CHANGES = [
+    "ALTER TABLE docs RENAME COLUMN parent TO mother",
+    "ALTER TABLE docs DROP COLUMN parent",
+    "ALTER TABLE docs ALTER parent TYPE text",
+    "ALTER TABLE docs DROP COLUMN parent, ADD COLUMN parent json",
+    "ALTER TABLE docs ALTER parent TYPE float8",
+]
+WATCHES = [
+    {"table": "docs", "key": ("parent",)},
+    {"table": "docs", "key": ("parent",), "ignore": ("seen",)},
+    {"table": "docs", "key_sql": "parent + 1"},
+    {"table": "docs", "keys": "SELECT parent FROM changed"},
+    {"table": "docs", "keys": "SELECT (to_jsonb(c) ->> 'parent')::int FROM changed c"},
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("watch", WATCHES, ids=lambda watch: " ".join(map(str, watch)))
+def test_writes_go_through_and_leave_a_coarse_task_when_a_column_changes(db, change, watch):
+    db.sql("CREATE TABLE docs (id int PRIMARY KEY, parent int, seen int)", "INSERT INTO docs VALUES (0, 1, 1)")
+    db.watch({"table": "docs", "key": ("id",)}, watch)
+    db.sql("UPDATE docs SET seen = 2, parent = 2", "TRUNCATE opensearch_indexing_queue")
+    db.sql(change)
+    for write in ("INSERT INTO docs (id) VALUES (1)", "UPDATE docs SET id = 2 WHERE id = 1", "DELETE FROM docs"):
+        db.sql(write)
+        assert db.tasks("payload ->> 'coarse'", "keys") == ["columns"]
+        assert db.ids()  # the other watch goes on
+        db.sql("TRUNCATE opensearch_indexing_queue")
+
+
+def test_an_old_snapshot_does_not_hide_a_column_that_changed(db):
+    """REPEATABLE READ sees the catalog as it was; the table is as it is."""
+    db.sql("CREATE TABLE docs (id int PRIMARY KEY, parent int)", "INSERT INTO docs VALUES (1, 1)")
+    db.watch({"table": "docs", "key": ("parent",)})
+    with psycopg.connect(db.url) as old:
+        old.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+        old.execute("SELECT count(*) FROM pg_class")
+        db.sql("ALTER TABLE docs RENAME COLUMN parent TO mother")
+        old.execute("INSERT INTO docs VALUES (2, 2)")
+        old.commit()
+    assert db.tasks("payload ->> 'coarse'", "keys") == ["columns"]
+
+
+def test_a_partitioned_table_and_its_leaves_whose_columns_change(db):
+    db.sql("CREATE TABLE docs (id int, parent int, region text) PARTITION BY LIST (region)")
+    db.sql("CREATE TABLE docs_a PARTITION OF docs FOR VALUES IN ('a')", "CREATE TABLE docs_b PARTITION OF docs DEFAULT")
+    watch = {"table": "docs", "key": ("parent",)}
+    db.watch(watch)
+    db.sql("INSERT INTO docs VALUES (1, 1, 'a')")
+    moving = "MERGE INTO docs d USING (VALUES (1)) s (id) ON d.id = s.id WHEN MATCHED THEN UPDATE SET region = '{}'"
+    writes = ["UPDATE docs SET id = 1", "UPDATE docs_a SET id = 1", "UPDATE docs SET region = 'z'"]
+    if db.conn.raw.info.server_version >= 150000:
+        writes += [moving.format("a"), moving.format("y")]
+    db.sql(*writes, "ALTER TABLE docs RENAME parent TO mother", "TRUNCATE opensearch_indexing_queue")
+    for write in writes:
+        assert set(db.coarse(write)), write
+
+
+def test_a_lookup_of_a_function_that_was_dropped_waits_with_its_worker_and_not_in_the_writer(db):
+    db.sql("CREATE FUNCTION code(int) RETURNS int LANGUAGE sql AS 'SELECT $1 + 1'", "CREATE TABLE docs (id int)")
+    db.watch({"table": "docs", "key_sql": "code(id)"})
+    db.sql("INSERT INTO docs VALUES (1)")
+    assert db.expanded() == ["2"]
+    db.sql("DROP FUNCTION code(int)", "INSERT INTO docs VALUES (2)")
+    assert sorted(map(sorted, db.payloads())) == [[[1]], [[2]]]
+
+
+def test_strict_capture_fails_the_writer(db):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    db.watch({"table": "docs", "key_sql": "code::int", "capture": "strict"})
+    with pytest.raises(PostgresRefused, match="idxctl cannot capture this change of docs"):
+        db.sql("INSERT INTO docs VALUES (1, 'none')")
+    db.sql("ALTER TABLE docs RENAME code TO codes")
+    with pytest.raises(PostgresRefused, match="columns"):
+        db.sql("INSERT INTO docs VALUES (1, '1')")
+
+
+# Our own tables ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        "DROP TABLE opensearch_indexing_queue",
+        "ALTER TABLE opensearch_indexing_queue RENAME TO away",
+        "ALTER TABLE opensearch_indexing_queue DROP COLUMN origin",
+        "ALTER TABLE opensearch_indexing_queue RENAME COLUMN payload TO body",
+    ],
+)
+def test_without_the_queue_writes_go_through_and_a_gap_is_marked(db, loss):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    db.watch({"table": "docs", "key": ("id",)}, {"table": "docs", "keys": "SELECT code FROM changed"})
+    assert expand.gaps(db.conn) == 0
+    db.sql(loss)
+    db.sql("INSERT INTO docs VALUES (1, 'a')", "UPDATE docs SET id = 2", "DELETE FROM docs", "TRUNCATE docs")
+    assert expand.gaps(db.conn) == 4
+
+
+def test_without_any_table_of_ours_writes_go_through(db):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    names = db.conn.execute(
+        b"SELECT string_agg(format('DROP TABLE %I CASCADE', tablename), ';') FROM pg_tables WHERE tablename LIKE 'opensearch%%'"
+    ).fetchone()
+    db.sql(names[0], "DROP SEQUENCE opensearch_indexing_gap")
+    db.sql("INSERT INTO docs VALUES (1)", "UPDATE docs SET id = 2", "DELETE FROM docs", "TRUNCATE docs")
+
+
+# Strangers (trust/01, trust/12) -----------------------------------------------------------------------------------------
+
+SPRING = "BEGIN INSERT INTO loot VALUES (current_user); RETURN '2'; END"
+LURE = (
+    "CREATE TYPE {name} AS {kind}",
+    f"CREATE FUNCTION {{schema}}.spring({{name}}) RETURNS {{to}} LANGUAGE plpgsql AS $$ {SPRING} $$",
+    "CREATE CAST ({name} AS {to}) WITH FUNCTION {schema}.spring({name}) {implicit}",
+)
+
+
+@pytest.mark.parametrize("kind", ["(n int)", "ENUM ('2', '3')"])
+@pytest.mark.parametrize(
+    ("to", "implicit"), [("json", ""), ("text", "AS IMPLICIT"), ("jsonb", ""), ("bigint", "AS IMPLICIT")]
+)
+def test_a_retyped_column_runs_nobodys_code(db, unique_name, kind, to, implicit):
+    db.sql("CREATE TABLE loot (who text)", "GRANT INSERT ON loot TO PUBLIC", "CREATE SCHEMA shop")
+    db.sql("CREATE TABLE shop.img (id int PRIMARY KEY, item int, seen int)", f"CREATE ROLE {unique_name}")
+    db.sql(f"GRANT ALL ON SCHEMA shop TO {unique_name}", f"ALTER TABLE shop.img OWNER TO {unique_name}")
+    watches = [{**one, "table": "shop.img"} for one in (
+        {"key": ("item",), "ignore": ("seen",)}, {"keys": "SELECT item FROM changed"}, {"key_sql": "item + 1"},
+    )]  # fmt: skip
+    try:
+        db.watch(*watches)
+        db.sql(f"SET ROLE {unique_name}")
+        db.sql(*(each.format(name="shop.lure", schema="shop", kind=kind, to=to, implicit=implicit) for each in LURE))
+        db.sql("ALTER TABLE shop.img DROP COLUMN item, ADD COLUMN item shop.lure")
+        value = "ROW(2)::shop.lure" if kind == "(n int)" else "'2'"
+        db.sql(
+            f"INSERT INTO shop.img (id, item) VALUES (1, {value})", "UPDATE shop.img SET id = 2", "DELETE FROM shop.img"
+        )
+        db.sql("RESET ROLE")
+        assert db.conn.execute(b"SELECT * FROM loot").fetchall() == []
+        # And what is installed over such a column reads it without its casts.
+        db.install(index({"table": "shop.img", "keys": "SELECT count(item) FROM changed"}))
+        db.sql(f"INSERT INTO shop.img (id, item) VALUES (3, {value})")
+        db.sql("UPDATE shop.img SET id = 4")
+        assert db.tasks("payload ->> 'coarse'", "keys")[-1] is None
+        db.sql("DELETE FROM opensearch_indexing_queue WHERE payload ? 'coarse'")
+        assert db.expanded() == ["1"]
+        assert db.conn.execute(b"SELECT * FROM loot").fetchall() == []
+    finally:
+        db.sql("RESET ROLE", f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+def test_a_stranger_cannot_put_a_trigger_function_on_a_table_of_his_own(db, unique_name):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    (name,) = db.conn.execute(
+        b"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE '%%_capture_%%'"
+    ).fetchone()
+    db.sql(f"CREATE ROLE {unique_name} LOGIN")
+    trap = f"CREATE TRIGGER t AFTER INSERT ON bait REFERENCING NEW TABLE AS opensearch_indexing_new FOR EACH STATEMENT EXECUTE FUNCTION {name}"
+    try:
+        with psycopg.connect(make_conninfo(db.url, user=unique_name), autocommit=True) as stranger:
+            stranger.execute("CREATE TEMP TABLE bait (id int)")
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                stranger.execute(trap)
+            db.sql(f"GRANT EXECUTE ON FUNCTION {name} TO {unique_name}")
+            stranger.execute(trap)
+            with pytest.raises(psycopg.errors.InsufficientPrivilege, match=r"captures changes of table public\.docs"):
+                stranger.execute("INSERT INTO bait VALUES (1)")
+        assert db.ids() == {}
+    finally:
+        db.sql(f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+def test_a_function_that_everybody_may_execute_is_outdated(db):
+    watch = {"table": "docs", "key": ("id",)}
+    db.sql("CREATE TABLE docs (id int)").watch(watch)
+    (name,) = db.conn.execute(
+        b"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE '%%_capture_%%'"
+    ).fetchone()
+    db.sql(f"GRANT EXECUTE ON FUNCTION {name} TO PUBLIC")
+    assert db.states(db.status(watch)) == ["outdated"]
+    db.watch(watch)
+    assert db.states(db.status(watch)) == ["ok"]
+
+
+def test_a_renamed_table_and_a_detached_partition_are_captured_as_before(db):
+    db.sql(
+        "CREATE TABLE docs (id int) PARTITION BY LIST (id)", "CREATE TABLE docs_1 PARTITION OF docs FOR VALUES IN (1)"
+    )
+    db.watch({"table": "docs", "key": ("id",)})
+    db.sql("ALTER TABLE docs RENAME TO docs_old")
+    assert db.after("INSERT INTO docs_old VALUES (1)", "UPDATE docs_1 SET id = 1") == Counter({"1": 2})
+    db.sql("ALTER TABLE docs_old RENAME TO docs", "ALTER TABLE docs DETACH PARTITION docs_1")
+    assert db.after("INSERT INTO docs_1 VALUES (5)") == each_once(5)
+
+
+# What people are told ---------------------------------------------------------------------------------------------------
+
+
+def test_status_says_which_column_is_gone_and_that_nothing_is_lost(db):
+    watches = ({"table": "docs", "key": ("parent",)}, {"table": "docs", "keys": "SELECT seen FROM changed"})
+    db.sql("CREATE TABLE docs (id int, parent int, seen int)").watch(*watches)
+    db.sql("ALTER TABLE docs RENAME parent TO mother", "ALTER TABLE docs ALTER seen TYPE float8")
+    one, two = db.status(*watches)
+    assert (one.state, one.losing, two.state, two.losing) == ("coarse", False, "coarse", False)
+    assert "column parent of docs is gone: every change leaves a coarse task" in one.detail[-1]
+    assert "column seen of docs is double precision now" in two.detail[-1]
+    (one, _) = db.status({**watches[0], "key": ("mother",)}, watches[1])
+    assert one.state == "coarse"
+    db.watch({**watches[0], "key": ("mother",)})
+    assert db.states(db.status({**watches[0], "key": ("mother",)})) == ["ok"]
+    assert db.after("INSERT INTO docs VALUES (1, 2, 3)") == each_once(2)
+
+
+def test_a_watch_that_cannot_be_installed_any_more_goes_on_as_it_was(db):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    (found,) = db.status({"table": "docs", "key": ("idd",)})
+    assert (found.state, found.losing) == ("outdated", False)
+    assert "goes on" in found.detail[-1]
+
+
+def test_status_says_that_strict_writes_fail(db):
+    watch = {"table": "docs", "key": ("parent",), "capture": "strict"}
+    db.sql("CREATE TABLE docs (id int, parent int)").watch(watch)
+    db.sql("ALTER TABLE docs DROP parent")
+    assert db.states(db.status(watch)) == ["writes fail"]
+
+
+def test_without_temp_lookups_are_looked_at_in_our_own_schema_or_the_hint_names_the_right(db, unique_name):
+    watches = (
+        {"table": "shop.grps", "keys": "SELECT id FROM changed"},
+        {"table": "shop.grps", "key_sql": "lower(name)"},
+    )
+    new = {"table": "shop.grps", "keys": "SELECT id + 1 FROM changed"}
+    db.sql("CREATE SCHEMA shop", "CREATE TABLE shop.grps (id int, name text)", f"CREATE ROLE {unique_name}")
+    (database,) = db.conn.execute(b"SELECT current_database()").fetchone()
+    db.sql(f"REVOKE TEMP ON DATABASE {database} FROM PUBLIC", f"GRANT USAGE ON SCHEMA shop TO {unique_name}")
+    db.sql(f"GRANT SELECT, TRIGGER ON ALL TABLES IN SCHEMA shop, public TO {unique_name}")
+    db.watch(*watches)
+    tables = set(db.conn.execute(b"SELECT relname FROM pg_class WHERE relkind = 'v'").fetchall())
+    try:
+        db.sql(f"SET ROLE {unique_name}")
+        assert db.states(db.status(*watches)) == ["ok", "ok"]
+        found = db.status(*watches, new)[2]
+        assert (found.state, "TEMPORARY nor CREATE" in found.detail[0]) == ("invalid", True)
+        db.sql("RESET ROLE", f"GRANT CREATE ON SCHEMA public TO {unique_name}", f"SET ROLE {unique_name}")
+        assert db.status(*watches, new)[2].state == "not installed"
+        assert set(db.conn.execute(b"SELECT relname FROM pg_class WHERE relkind = 'v'").fetchall()) == tables
+    finally:
+        db.sql("RESET ROLE", f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
