@@ -78,8 +78,7 @@ def test_an_expression_that_a_value_does_not_fit_leaves_a_coarse_task_and_takes_
 
 def test_a_transaction_leaves_one_coarse_task_however_many_statements_it_has(db):
     db.sql("CREATE TABLE docs (id int, code text)").watch({"table": "docs", "key_sql": "code::int"})
-    with db.conn.transaction():
-        db.sql(*["INSERT INTO docs VALUES (1, 'none')"] * 20)
+    db.sql("BEGIN", *["INSERT INTO docs VALUES (1, 'none')"] * 20, "COMMIT")
     assert len(db.tasks("id", "keys")) == 1
     db.sql("BEGIN", "SAVEPOINT s", "UPDATE docs SET id = 2", "ROLLBACK TO s", "UPDATE docs SET id = 3", "COMMIT")
     assert len(db.tasks("id", "keys")) == 2
