@@ -31,9 +31,13 @@ class Setting:
 def show(output: OutputOption) -> None:
     """Print every setting in force with its source; secrets as ***."""
     from idxctl.core.config import listing
+    from idxctl.postgres.connect import describe
 
     settings = current().settings
     rows = [Setting(name, value, source) for name, value, source in listing(settings)]
+    rows.insert(
+        0, Setting("database", describe(settings.database), settings.sources.get("database.url", "PG*, defaults"))
+    )
     if output is Output.JSON:
         render.json(
             {"path": settings.path, "settings": {row.name: {"value": row.value, "source": row.source} for row in rows}}

@@ -137,6 +137,7 @@ class State:
         """
         if yes:
             return
+        question += self._at_which_database()
         if not self.interactive:
             if unattended:
                 return
@@ -150,6 +151,14 @@ class State:
             sys.stderr.write("\n")
         if answer.strip().lower() not in {"y", "yes"}:
             raise NothingChanged("nothing was changed")
+
+    def _at_which_database(self) -> str:
+        """Return what a question ends with: somebody with two terminals must see which database is meant."""
+        if "settings" not in self.__dict__:  # none is in question
+            return ""
+        from idxctl.postgres.connect import describe
+
+        return f" ({describe(self.settings.database)})"
 
 
 def _warn_of(remarks: Sequence[Remark]) -> None:

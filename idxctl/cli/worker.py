@@ -141,16 +141,21 @@ def _say_started(settings: Settings, client: Client, worker: Worker) -> None:
     )  # fmt: skip
 
 
+_DOUBLED_SECONDS = 1.0
+
+
 class _Signals:
     """
-    First signal: drain; before there is anything to drain, end. Second one, of either kind: leave at once.
+    First signal: drain; before there is anything to drain, end. Second one, of either kind: leave at once. But the same SIGTERM
+    again within a second is one that a supervisor and its process group both passed on.
 
     Installed first of all: the first process of a container is not ended by a signal that it does not handle.
     """
 
     def __init__(self) -> None:
         self._worker: Worker | None = None
-        self._asked = False
+        self._asked = 0  # the signal that did
+        self._asked_at = 0.0
         self._told: SimpleQueue[int] = SimpleQueue()  # its put may be called in a handler, whatever was interrupted
         for one in (signal.SIGINT, signal.SIGTERM):
             signal.signal(one, self._arrived)
@@ -162,8 +167,11 @@ class _Signals:
 
     def _arrived(self, number: int, _frame: FrameType | None) -> None:
         if self._asked:
+            if number == self._asked == signal.SIGTERM and time.monotonic() - self._asked_at < _DOUBLED_SECONDS:
+                return
             os._exit(128 + number)  # leases lapse, nothing is lost
-        self._asked = True
+        self._asked = number
+        self._asked_at = time.monotonic()
         if self._worker is None:
             raise SystemExit(0)
         self._told.put(number)

@@ -278,8 +278,12 @@ def describe(settings: DatabaseSettings) -> str:
         parts = conninfo_to_dict(settings.url.reveal() if settings.url else "")
     except psycopg.ProgrammingError:
         return "PostgreSQL"
-    where = f"{parts.get('host') or 'the default host'}:{parts.get('port') or 5432}"
-    name = parts.get("dbname")
+    defaults = {
+        one.keyword.decode(): one.val.decode() for one in psycopg.pq.Conninfo.get_defaults() if one.val
+    }  # PG* as libpq reads them
+    host = parts.get("host") or parts.get("hostaddr") or defaults.get("host") or "the default host"
+    where = f"{host}:{parts.get('port') or defaults.get('port') or 5432}"
+    name = parts.get("dbname") or defaults.get("dbname")
     return f"PostgreSQL at {where}" + (f", database {name}" if name else "")
 
 

@@ -18,6 +18,7 @@ from idxctl.cli import app as shell
 from idxctl.cli.state import NothingChanged, State
 from idxctl.core import errors
 from idxctl.core.errors import UsageError
+from idxctl.core.settings import DatabaseSettings, Secret, Settings
 
 ENGINES = (
     "psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "botocore", "starlette", "uvicorn", "prometheus_client",
@@ -306,3 +307,15 @@ def test_on_a_terminal_the_answer_decides(monkeypatch, answer, goes_on):
         sys.stdin.close()
         sys.stderr.close()
         os.close(parent)
+
+
+def test_a_question_and_config_show_name_the_database_and_no_password(run):
+    url = "postgresql://app:hunter2@db7:6543/shop"
+    state = State()
+    state.__dict__["settings"] = Settings(database=DatabaseSettings(url=Secret(url)))
+    with pytest.raises(UsageError) as caught:
+        state.confirm("Cancel 3 tasks?", yes=False)
+    assert "Cancel 3 tasks? (PostgreSQL at db7:6543, database shop)" in str(caught.value)
+    shown = run("config", "show", "-o", "json", env={"IDXCTL_DATABASE_URL": url})
+    assert "PostgreSQL at db7:6543, database shop" in shown.stdout
+    assert "hunter2" not in shown.stdout
