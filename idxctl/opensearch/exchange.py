@@ -82,6 +82,7 @@ class Connection(http.client.HTTPConnection):
         super().__init__(address.host, address.port)
         self._address = address
         self._deadline = 0.0
+        self._timed: _Timed | None = None
 
     @property
     def idle(self) -> bool:
@@ -109,7 +110,8 @@ class Connection(http.client.HTTPConnection):
                 raise
         except (OSError, ValueError) as error:  # a ValueError: of a name that cannot be one
             raise NothingSent(error) from error
-        self.sock = cast("Any", _Timed(raw, self))
+        self._timed = _Timed(raw, self)
+        self.sock = cast("Any", self._timed)
 
     def exchange(
         self, method: str, target: str, headers: Mapping[str, str], body: bytes | None, *, seconds: float, most: int
@@ -132,15 +134,20 @@ class Connection(http.client.HTTPConnection):
             if not 200 <= response.status < 600 or response.will_close:
                 self.close()
         except (NothingSent, NoResponse, Endless):
-            self.close()
+            self._end()
             raise
         except (OSError, http.client.HTTPException, ValueError) as error:
-            self.close()
+            self._end()
             raise NoResponse(error) from error
         except BaseException:
-            self.close()
+            self._end()
             raise
         return read
+
+    def _end(self) -> None:
+        self.close()
+        if self._timed is not None:
+            self._timed.end()
 
     def left(self) -> float:
         """Return the seconds until the deadline; raises `TimeoutError` once there are none."""
@@ -219,6 +226,8 @@ class _Timed:
     def __init__(self, raw: socket.socket, connection: Connection) -> None:
         self._raw = raw
         self._connection = connection
+        self._readers = 0
+        self._closed = False
 
     def sendall(self, data: bytes) -> None:
         view = memoryview(data).cast("B")
@@ -231,6 +240,7 @@ class _Timed:
         return self._raw.recv_into(buffer)
 
     def makefile(self, *_: object, **__: object) -> io.BufferedReader:
+        self._readers += 1
         return io.BufferedReader(_Incoming(self), 64 * 1024)
 
     def fileno(self) -> int:
@@ -240,6 +250,19 @@ class _Timed:
         return self._raw.pending() if isinstance(self._raw, ssl.SSLSocket) else 0
 
     def close(self) -> None:
+        """Close it, once what still reads of it is through: http.client closes a connection before its last body."""
+        self._closed = True
+        if not self._readers:
+            self._raw.close()
+
+    def let_go(self) -> None:
+        self._readers -= 1
+        if self._closed and not self._readers:
+            self._raw.close()
+
+    def end(self) -> None:
+        """Close it, whoever reads of it."""
+        self._closed = True
         self._raw.close()
 
 
@@ -252,3 +275,8 @@ class _Incoming(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         return self._timed.receive_into(buffer)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._timed.let_go()
+        super().close()

@@ -114,8 +114,16 @@ class Hosts:
             target = host.address.prefix + path
             given = headers(host.address, target)
             connection = host.connection()
+            stood = connection.sock is not None
             try:
-                response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
+                try:
+                    response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
+                except NoResponse as error:
+                    if not (stood and repeat and isinstance(error.cause, ConnectionError)):
+                        raise
+                    # It was closed while it was idle, and we did not know yet: that says nothing of the host.
+                    connection = Connection(host.address)
+                    response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
             except (NothingSent, NoResponse, Endless) as error:
                 host.note(answered=False)
                 failed = Failed(host.address, error)
