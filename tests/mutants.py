@@ -58,6 +58,7 @@ _LEASES, _RESTORE, _SHUTDOWN = (f"tests/faults/test_{name}.py" for name in ("lea
 _BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
 _POOL, _FLOORS = "idxctl/worker/pool.py", "idxctl/queue/floors.py"
 _CONNECT, _PATIENT = "idxctl/postgres/connect.py", "idxctl/postgres/patient.py"
+_LIFE = "tests/integration/test_lookalikes.py::test_no_statement_of_a_whole_life_calls_one"
 _BOUNCER = "tests/system/test_pgbouncer.py::test_the_main_path"
 _GENERATIONS, _INDEXES, _RETIRE = (
     "idxctl/indexes/generations.py",
@@ -365,6 +366,31 @@ MUTANTS = (
         "PgBouncer: settings of the session",
         (_BOUNCER,),
         (_edit(_CONNECT, '["pg_catalog.set_config(%s, %s, true)"]', '["pg_catalog.set_config(%s, %s, false)"]'),),
+    ),
+    Mutant(
+        "look-alikes: a claim is not pinned",
+        (_LIFE,),
+        (_edit(_CLAIM, "READ WRITE; {pin}{let_go}", "READ WRITE{let_go}"),),
+    ),
+    Mutant(
+        "look-alikes: a single statement is not pinned",
+        (_LIFE,),
+        (_edit(_CONNECT, 'f"{PIN};\\n"', '"SELECT 1;\\n"'),),
+    ),
+    Mutant(
+        "look-alikes: what stands around a document query does not name pg_catalog",
+        (_LIFE,),
+        (_edit(_RENDER, '"pg_catalog.to_json({})"', '"to_json({})"'),),
+    ),
+    Mutant(
+        "look-alikes: the append of the library does not name pg_catalog",
+        ("tests/integration/test_lookalikes.py::test_an_application_that_indexes_in_its_own_transaction_calls_none",),
+        (_edit("idxctl/library/library.sql", "FROM pg_catalog.unnest(CAST", "FROM unnest(CAST"),),
+    ),
+    Mutant(
+        "definers: letters are filled in on any table",
+        ("tests/integration/test_definers.py::test_what_fills_in_letters_looks_at_no_row_of_another_table",),
+        (_edit("migrations/000003_own_functions.up.sql", "IF TG_TABLE_SCHEMA <> @schema@ OR", "IF"),),
     ),
     Mutant(
         "PgBouncer: locks of the session",
