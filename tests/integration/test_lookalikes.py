@@ -9,13 +9,13 @@ import json
 
 import psycopg
 import pytest
-from support import lookalikes
 
 from idxctl import Indexer
 from idxctl.core.settings import DatabaseSettings, Secret
 from idxctl.postgres import connect as connect_module
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import connect
+from support import lookalikes
 
 SHOP = """
 CREATE TABLE public.shops (id bigint PRIMARY KEY, name text NOT NULL);

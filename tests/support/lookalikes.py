@@ -21,9 +21,29 @@ from idxctl.postgres import migrate
 # What the grammar calls by these names without showing them: LIKE, IN, BETWEEN, IS DISTINCT FROM, NULLIF, CASE ... WHEN.
 _OF_THE_GRAMMAR = {"=", "<>", "<", "<=", ">", ">=", "~~", "!~~"}
 # Types of values that are no column's.
-_OF_VALUES = (
-    '"char" name text varchar bool int2 int4 int8 numeric float8 oid regclass regtype timestamptz interval date uuid json jsonb xid8 inet'
-).split()
+_OF_VALUES = [
+    '"char"',
+    "name",
+    "text",
+    "varchar",
+    "bool",
+    "int2",
+    "int4",
+    "int8",
+    "numeric",
+    "float8",
+    "oid",
+    "regclass",
+    "regtype",
+    "timestamptz",
+    "interval",
+    "date",
+    "uuid",
+    "json",
+    "jsonb",
+    "xid8",
+    "inet",
+]
 _LONGEST = 6  # arguments
 _FUNCTION = re.compile(r"\b([a-z_][a-z_0-9]*)\s*\(")
 _OPERATOR = re.compile(r"[-+*/<>=~!@#%^&|?]+")
@@ -68,9 +88,7 @@ def fired(url: str) -> bool:
 class _Catalog:
     def __init__(self, conn: psycopg.Connection) -> None:
         self.conn = conn
-        self.names = {
-            oid: name for oid, name in conn.execute("SELECT t.oid, pg_catalog.format_type(t.oid, NULL) FROM pg_type t")
-        }
+        self.names = dict(conn.execute("SELECT t.oid, pg_catalog.format_type(t.oid, NULL) FROM pg_type t"))
         scalars = {
             row[0]
             for row in conn.execute(
@@ -175,7 +193,9 @@ class _Catalog:
             function = self._function(f"lookalike_{number} of {name}", (left, right), result)
             found += [
                 function,
-                f"CREATE OPERATOR public.{name} (LEFTARG = {self.names[left]}, RIGHTARG = {self.names[right]}, "
-                f'FUNCTION = public."lookalike_{number} of {name}")',
+                (
+                    f"CREATE OPERATOR public.{name} (LEFTARG = {self.names[left]}, RIGHTARG = {self.names[right]}, "
+                    f'FUNCTION = public."lookalike_{number} of {name}")'
+                ),
             ]
         return found
