@@ -79,6 +79,9 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
             f"cannot be taken back: {held.trouble}" if held.trouble else "long past the lease, taken back by no worker"
         )
         return "bad", f"{count}{oldest}: {batches} {why}"
+    uncaptured = _uncaptured(found)
+    if uncaptured is not None:
+        return uncaptured[0], f"{count}{oldest}: {uncaptured[1]}"
     unindexable = [one for one in found.by_index if one.queued and not one.indexable]
     if unindexable and not any(one.queued and one.indexable for one in found.by_index):
         return "warn", f"{count}{oldest}: {unindexable[0].index} has no generation yet; idxctl reindex makes one"
@@ -91,6 +94,20 @@ def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]
     rate = sum(float(one.counters.get("per_second") or 0) for one in workers)
     out = f", {rate:,.0f}/s out" if rate else ""
     return "ok", f"{count}{oldest}; {len(workers)} worker{'' if len(workers) == 1 else 's'}{out}"
+
+
+def _uncaptured(found: QueueStats) -> tuple[Mark, str] | None:
+    """Say what capture could not follow (C6)."""
+    if found.gaps:
+        writes = f"{found.gaps:,} statement{'' if found.gaps == 1 else 's'}"
+        return "bad", f"{writes} left no task, the queue was away; a worker looks at every index again"
+    coarse = [one.index for one in found.by_index if one.coarse]
+    if coarse:
+        return (
+            "warn",
+            f"changes of {coarse[0]} could not be told apart, all of it is looked at again; idxctl watch status",
+        )
+    return None
 
 
 def _breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:

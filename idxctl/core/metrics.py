@@ -140,6 +140,17 @@ PAUSED = Metric(
         "blocked": "OpenSearch refuses its writes; it is probed and resumes by itself",
     },
 )
+COARSE = Metric(
+    PREFIX + "coarse",
+    Kind.GAUGE,
+    "Tasks after which all of an index is looked at again, since capture could not tell what changed.",
+    ("index",),
+)
+GAPS = Metric(
+    PREFIX + "gaps",
+    Kind.GAUGE,
+    "Statements that left no task, since the queue was away; a worker that finds them looks at every index again.",
+)
 BREAKER_OPEN = Metric(
     PREFIX + "breaker_open", Kind.GAUGE, "Live workers that claim nothing because OpenSearch as a whole fails."
 )
@@ -165,7 +176,7 @@ HTTP_REFUSED = Metric(
 )
 
 ALL = (
-    QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED,
+    QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED, COARSE, GAPS,
     BREAKER_OPEN, WORKERS_ALIVE, BATCH_SIZE, BATCH_BYTES, REINDEX_RUNNING, REINDEX_DOCUMENTS, REINDEX_FAILED, POSTGRES_UP,
     HTTP_REFUSED,
 )  # fmt: skip

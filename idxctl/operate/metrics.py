@@ -39,6 +39,8 @@ def read(conn: Connection, *, capacity: int, indexes: Collection[str] = ()) -> G
             for name, one in rows.items()
             for cause in metrics.PAUSED.reasons
         },
+        metrics.COARSE.name: {(name,): one.coarse for name, one in rows.items()},
+        metrics.GAPS.name: {(): found.gaps},
         metrics.BREAKER_OPEN.name: {(): sum(one.breaker is not None for one in workers)},
         metrics.WORKERS_ALIVE.name: {(): len(workers)},
         metrics.REINDEX_RUNNING.name: {(name,): float(name in runs) for name in rows},

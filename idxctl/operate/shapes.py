@@ -48,6 +48,8 @@ def state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
     if one.stuck:
         return f"{one.stuck:,} batch{'' if one.stuck == 1 else 'es'} stuck"
     broken = breaker(workers)
+    if broken is None and one.coarse:
+        return "all of it is looked at again"
     if broken is None:
         return "flowing" if workers else ""
     probe = broken.get("next_probe_seconds")

@@ -24,7 +24,6 @@ from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import is_of_values
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
-from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.user_sql import carry_over
 from idxctl.queue import SQL
@@ -35,7 +34,6 @@ from idxctl.queue.settle import end_lease, requeue_fan_outs
 _SWEEP_WAIT_SECONDS = 0.25
 _RETRY_WAIT_SECONDS = 5.0
 _ROUND_WAIT_SECONDS = 2.0  # until the documents of the last coarse task are through
-GAP = "opensearch_indexing_gap"  # the sequence that a trigger moves where it cannot even leave a coarse task
 _MOST_FAILED_ROWS = 64  # of one task; a query that fails for more is not looked at row by row
 _PATIENCE_SECONDS = 600.0  # a query may find millions of keys before it says a word
 
@@ -142,44 +140,35 @@ def _coarse(
 
 
 def _every_row(conn: Connection, batch: Batch, task: Task, generations: Sequence[Generation]) -> int:
+    """
+    Enqueue every row by the live generation's query; by that of one being built where the live one's does not run.
+
+    That is how it is after a column was renamed: the reindex that brings the new query waits for this task.
+    """
     states = generations_.states(conn, [one.id for one in generations])
-    live = [one for one in generations if states.get(one.id) == "live"] or list(generations[-1:])
-    count = 0
-    for generation in live:
-        definition = generation.definition
-        tasks = sql.SQL("SELECT {index}, {ident}, {priority}, {enqueued_at}, 'coarse' FROM {rows}").format(
-            index=sql.Literal(batch.index),
-            ident=render.id_text(definition),
-            priority=sql.Literal(PRIORITIES["low"]),
-            enqueued_at=sql.Literal(task.enqueued_at),
-            rows=rows_of(definition),
-        )
-        into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
-        with conn.patient(_PATIENCE_SECONDS), conn.transaction():
-            count += carry_over(conn, tasks, into, local=definition.local)
-    return count
+    refused: PostgresRefused | None = None
+    for generation in sorted(generations, key=lambda one: (states.get(one.id) == "live", one.id), reverse=True):
+        try:
+            return _rows_of(conn, batch, task, generation)
+        except PostgresRefused as error:
+            refused = refused or error
+    if refused is not None:
+        raise refused
+    return 0
 
 
-def gaps(conn: Connection) -> int:
-    """
-    Return how many statements left nothing at all since `repair_gaps` last ran: the queue had been dropped under its triggers.
-
-    A change that was rolled back counts as well.
-    """
-    row = conn.run(SQL["gaps"], schema=conn.schema, gap=GAP).fetchone()
-    return max(int(row[0]), 0) if row else 0
-
-
-def repair_gaps(conn: Connection) -> int:
-    """Enqueue a coarse task for every index that is captured, where there is a gap; returns how many that were."""
-    if not gaps(conn):
-        return 0
-    with conn.transaction():
-        if conn.run(SQL["see_gaps"], schema=conn.schema, gap=GAP).fetchone() is None:
-            return 0  # another worker did, or nothing is captured yet
-        count = conn.run(SQL["enqueue_gap"]).rowcount
-        audit.record(conn, action="capture gap", subject="all", detail={"indexes": count})
-    return count
+def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation) -> int:
+    definition = generation.definition
+    tasks = sql.SQL("SELECT {index}, {ident}, {priority}, {enqueued_at}, 'coarse' FROM {rows}").format(
+        index=sql.Literal(batch.index),
+        ident=render.id_text(definition),
+        priority=sql.Literal(PRIORITIES["low"]),
+        enqueued_at=sql.Literal(task.enqueued_at),
+        rows=rows_of(definition),
+    )
+    into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
+    with conn.patient(_PATIENCE_SECONDS), conn.transaction():
+        return carry_over(conn, tasks, into, local=definition.local)
 
 
 def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], str]:

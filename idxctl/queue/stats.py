@@ -10,6 +10,7 @@ from typing import Any
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Row
 from idxctl.postgres.named import load
+from idxctl.queue import gaps
 from idxctl.queue.holders import Holder, holders
 
 SQL = load("idxctl.queue", "stats.sql")
@@ -33,6 +34,7 @@ class IndexStats:
     pauses: list[Mapping[str, Any]] = field(default_factory=list)
     stuck: int = 0  # batches long past their lease, or that could not be taken back
     trouble: str | None = None  # why not
+    coarse: int = 0  # tasks after which all of it is looked at again (C6)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class QueueStats:
     by_index: list[IndexStats]
     other: OtherNames | None = None
     stuck: int = 0
+    gaps: int = 0  # statements that left no task: their queue was away (C6)
     held_by: list[Holder] = field(default_factory=list)  # sessions whose locks keep claims waiting
 
 
@@ -106,15 +109,33 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
         by_index=rows,
         other=other,
         stuck=sum(row.stuck for row in rows),
+        gaps=gaps.unseen(conn),
         held_by=held_by,
     )
 
 
 def _index(row: Row) -> IndexStats:
-    name, queued, due, size, later, fan_outs, in_flight, oldest, dead, indexable, pauses, _, _, stuck, trouble = row
+    (
+        name,
+        queued,
+        due,
+        size,
+        later,
+        fan_outs,
+        in_flight,
+        oldest,
+        dead,
+        indexable,
+        pauses,
+        _,
+        _,
+        stuck,
+        trouble,
+        coarse,
+    ) = row
     return IndexStats(
         name, int(queued), int(due), int(size), int(later), int(fan_outs), int(in_flight), oldest, int(dead), indexable,
-        pauses or [], int(stuck), trouble,
+        pauses or [], int(stuck), trouble, int(coarse),
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ WITH known AS MATERIALIZED (
            count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
            count(*) FILTER (WHERE available_at > clock_timestamp() AND attempts = 0 AND last_error IS NULL) AS later,
            count(*) FILTER (WHERE kind <> 'document') AS fan_outs,
+           count(*) FILTER (WHERE CASE WHEN kind = 'keys' AND pg_column_size(payload) < 1000 THEN payload ? 'coarse' END) AS coarse,
            min(enqueued_at) FILTER (WHERE isfinite(enqueued_at)
                AND (available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL)) AS oldest
     FROM opensearch_indexing_queue
@@ -44,7 +45,7 @@ SELECT names.index_name,
        (SELECT jsonb_agg(jsonb_build_object('cause', s.cause, 'reason', s.reason, 'since', s.paused_at,
                          'next_probe_seconds', extract(epoch FROM s.probe_at - clock_timestamp())) ORDER BY s.cause DESC)
         FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name),
-       1, NULL::text[], coalesce(f.stuck, 0), f.trouble
+       1, NULL::text[], coalesce(f.stuck, 0), f.trouble, coalesce(q.coarse, 0)
 FROM names
 LEFT JOIN q ON q.index_name = names.index_name
 LEFT JOIN f ON f.index_name = names.index_name
@@ -56,7 +57,7 @@ SELECT NULL,
        coalesce(sum(q.fan_outs), 0), coalesce(sum(f.in_flight), 0),
        extract(epoch FROM clock_timestamp() - least(min(q.oldest), min(f.oldest)))::float8,
        coalesce(sum(d.dead), 0), false, NULL, count(*),
-       (array_agg(names.index_name ORDER BY q.queued DESC NULLS LAST, names.index_name))[1:5], 0, NULL
+       (array_agg(names.index_name ORDER BY q.queued DESC NULLS LAST, names.index_name))[1:5], 0, NULL, 0
 FROM names
 LEFT JOIN q ON q.index_name = names.index_name
 LEFT JOIN f ON f.index_name = names.index_name

@@ -27,7 +27,7 @@ from idxctl.core.tally import Tally
 from idxctl.indexes import generations, retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.queue import SQL, claim, expand, pause, rescue, tokens
+from idxctl.queue import SQL, claim, expand, gaps, pause, rescue, tokens
 from idxctl.queue.claim import Batch, Head
 from idxctl.queue.floors import Horizon
 from idxctl.worker import janitor, outcomes, tombstones
@@ -427,7 +427,7 @@ class Worker:
 
     def _enqueue_due(self, conn: Connection) -> None:
         """Enqueue what time has made due; a watch that cannot be looked at is told of once."""
-        if repaired := expand.repair_gaps(conn):
+        if repaired := gaps.repair(conn):
             fact("gap", f"changes left no task while the queue was away: all of {repaired} indexes is looked at again")
         broken = set(expand.due(conn).broken)
         for index, why in sorted(broken - self._told):

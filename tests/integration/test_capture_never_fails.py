@@ -9,7 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from idxctl.core.errors import PostgresRefused
-from idxctl.queue import expand
+from idxctl.queue import gaps
 from support.capture import Captured, index
 
 
@@ -178,10 +178,10 @@ def test_strict_capture_fails_the_writer(db):
 def test_without_the_queue_writes_go_through_and_a_gap_is_marked(db, loss):
     db.sql("CREATE TABLE docs (id int, code text)")
     db.watch({"table": "docs", "key": ("id",)}, {"table": "docs", "keys": "SELECT code FROM changed"})
-    assert expand.gaps(db.conn) == 0
+    assert gaps.unseen(db.conn) == 0
     db.sql(loss)
     db.sql("INSERT INTO docs VALUES (1, 'a')", "UPDATE docs SET id = 2", "DELETE FROM docs", "TRUNCATE docs")
-    assert expand.gaps(db.conn) == 4
+    assert gaps.unseen(db.conn) == 4
 
 
 def test_without_any_table_of_ours_writes_go_through(db):

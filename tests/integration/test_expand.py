@@ -218,16 +218,16 @@ def test_a_second_round_waits_for_the_documents_of_the_first(items):
 
 
 def test_a_gap_is_seen_to_once_the_queue_is_back(items):
-    from idxctl.queue import expand
+    from idxctl.queue import gaps
 
     items.sql("ALTER TABLE opensearch_indexing_queue RENAME TO away")
     items.sql("UPDATE items SET name = 'unseen' WHERE id = 5")
     items.sql("DELETE FROM items WHERE id = 6")
     items.sql("ALTER TABLE away RENAME TO opensearch_indexing_queue")
     assert items.differences() != []
-    assert expand.gaps(items.conn) == 3  # the DELETE cascades
-    assert expand.repair_gaps(items.conn) == 1
-    assert (expand.gaps(items.conn), expand.repair_gaps(items.conn)) == (0, 0)
+    assert gaps.unseen(items.conn) == 3  # the DELETE cascades
+    assert gaps.repair(items.conn) == 1
+    assert (gaps.unseen(items.conn), gaps.repair(items.conn)) == (0, 0)
     items.drain()
     assert items.differences() == []
 

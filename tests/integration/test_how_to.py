@@ -111,6 +111,13 @@ def test_rollback(reader, items):
     assert items.differences() == []
 
 
+def test_renaming_a_column(reader, items):
+    assert reader.read("rename-a-column.md") == 12
+    assert "written in between" in str(items.document(7)["parts"])
+    items.configure(document=(reader.directory / "document.sql").read_text())
+    assert items.differences() == []
+
+
 def test_what_to_do_about_alerts(reader, items):
     """The runbook's commands, with an index and a group of letters for its placeholders."""
     items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")

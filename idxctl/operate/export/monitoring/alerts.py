@@ -224,6 +224,25 @@ _WRITTEN = (
         ),
     ),
     Alert(
+        "OpenSearchIndexingCaptureCoarse",
+        f"{everywhere(m.COARSE)} > 0 or max by (INSTALLATION) ({m.GAPS.series[0]}) > 0",
+        "2m",
+        "warning",
+        "Changes of {{ $labels.index }} cannot be told apart",
+        "A column, a type or an expression that capture rests on is not what it was, or the queue was away. Nobody's write "
+        "fails and nothing is lost: all of the index is looked at again, which is slow, for as long as it lasts.",
+        (
+            "`idxctl watch status` names the column, or says that all is as it should be: then it is over with this round.",
+            "A column was renamed, dropped or retyped: bring the configuration in step, `idxctl watch install`.",
+            "Tables of idxctl are missing: `idxctl migrate status`.",
+        ),
+        (
+            Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "Changes of listings cannot be told apart", {"index": "listings"}),
+            Proof({m.GAPS.series[0]: "7x5"}, "3m", "Changes of  cannot be told apart"),
+            Proof({m.COARSE.series[0] + '{index="listings"}': "0x5", m.GAPS.series[0]: "0x5"}, "3m"),
+        ),
+    ),
+    Alert(
         "OpenSearchIndexingPostgresDown",
         f"max by (INSTALLATION) ({_UP}) == 0",
         "1m",
