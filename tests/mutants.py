@@ -56,6 +56,7 @@ _RENDER, _TRIGGERS, _BULK = "idxctl/indexes/render.py", "idxctl/capture/triggers
 _POOL, _JANITOR = "idxctl/worker/pool.py", "idxctl/worker/janitor.sql"
 _LEASES, _RESTORE, _SHUTDOWN = (f"tests/faults/test_{name}.py" for name in ("leases", "restore", "shutdown"))
 _BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
+_WAY, _THE_WAY = "idxctl/worker/way.py", "tests/faults/test_the_way.py"
 _POOL, _FLOORS = "idxctl/worker/pool.py", "idxctl/queue/floors.py"
 _CONNECT, _PATIENT = "idxctl/postgres/connect.py", "idxctl/postgres/patient.py"
 _LIFE = "tests/integration/test_lookalikes.py::test_no_statement_of_a_whole_life_calls_one"
@@ -577,6 +578,36 @@ MUTANTS = (
         "nobody looks whether an index is there before writing to it",
         ("tests/faults/test_index_deleted.py::test_a_deleted_index_is_not_made_again_by_writes",),
         (_edit(_BATCH, "strangers = limits.identity.strangers(client, generations)", "strangers: dict = {}"),),
+    ),
+    Mutant(
+        "the way: a control passes whatever becomes of it",
+        (f"{_THE_WAY}::test_a_way_that_fails_on_every_document_charges_none_and_goes_on_by_itself[502]",),
+        (_edit(_WAY, "except (OpenSearchRefused, OpenSearchUnreachable):\n            return False", "except (OpenSearchRefused, OpenSearchUnreachable):\n            return True"),),
+    ),
+    Mutant(
+        "the way: what it fails on is never charged",
+        (f"{_THE_WAY}::test_a_document_that_the_way_fails_on_is_a_letter_and_all_others_are_indexed[502]",),
+        (_edit(_BATCH, "    if written.search.is_over(limits):", "    if True:"),),
+    ),
+    Mutant(
+        "the way: document and control are sent in turn",
+        ("tests/unit/test_way.py::test_an_outage_that_comes_and_goes_by_itself_finds_nobody_guilty_but_by_a_chance_of_one_in_924",),
+        (_edit(_WAY, "[True] * TURNS + [False] * TURNS\n    shuffle(turns)\n", "[True, False] * TURNS\n"),),
+    ),
+    Mutant(
+        "the way: what was narrowed down is claimed with all others again",
+        (f"{_THE_WAY}::test_what_could_not_be_narrowed_down_in_time_is_claimed_apart",),
+        (_edit(_BATCH, "_groups(written))", "{})"),),
+    ),
+    Mutant(
+        "the way: of a pipeline that hangs a control is believed",
+        (f"{_THE_WAY}::test_a_pipeline_that_hangs_on_every_document_charges_none_although_controls_pass",),
+        (_edit(_WAY, "return self._passed.get(generation, first) > first", "return True"),),
+    ),
+    Mutant(
+        "the way: one that is closed to a building generation holds the live one up",
+        (f"{_THE_WAY}::test_a_way_that_is_closed_to_a_building_generation_holds_the_live_one_up_in_nothing",),
+        (_edit(_BATCH, "return replace(verdict, cause=Cause.ELSEWHERE)", "return verdict"),),
     ),
 )  # fmt: skip
 

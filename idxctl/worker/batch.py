@@ -51,6 +51,7 @@ class Limits:
     sizes: render.Sizes = field(default_factory=render.Sizes)
     load: Load = field(default_factory=Load)
     identity: Identity = field(default_factory=Identity)
+    witnesses: way.Witnesses = field(default_factory=way.Witnesses)
     search_seconds: float = 20.0  # within a claim, for what the way fails on; the rest is then put back apart
     waits: bool = True  # for a document that is slow to be answered, once more
 
@@ -65,6 +66,7 @@ class Search:
     """How far the search for what the way fails on has come, within one claim."""
 
     began: float | None = None
+    failed_at: float = 0.0  # when the first body that failed so was sent
     trials: int = 0
     down: set[int] = field(default_factory=set)  # generations to which no control passed any more
 
@@ -310,6 +312,8 @@ class _Trip:
         verdicts = [(one.document_id, outcomes.of_item(one.status, one.error_type, one.reason)) for one in answers]
         refused = sum(verdict.cause is Cause.OVERLOAD for _, verdict in verdicts)
         written.passed = written.passed or refused < len(self.ids)
+        if refused < len(self.ids) and not self.body.deleted.issuperset(self.ids):  # a delete passes no pipeline
+            limits.witnesses.passed(self.generation.id)
         if refused:
             limits.load.overloaded(self.size, began=began, partly=refused < len(self.ids))
         else:
@@ -347,6 +351,7 @@ def _search(trip: _Trip, verdict: Verdict) -> None:
     """The way has failed, or this body: while controls pass, cut it until what fails is alone (P3)."""
     written, limits = trip.written, trip.limits
     untried = verdict.cause is Cause.CUT and limits.load.untried(trip.size)
+    written.search.failed_at = written.search.failed_at or trip.began
     if not trip.is_way_open(trip.controls(verdict)):
         if verdict.cause is Cause.SLOW and not limits.load.is_large(trip.size):  # it is slow for anything at all
             limits.load.overloaded(trip.size, began=trip.began, partly=False)
@@ -379,6 +384,13 @@ def _try(trip: _Trip, verdict: Verdict) -> None:
         trip.note(outcomes.of_the_way(verdict))  # larger than what was seen to be refused: its way to say so
         return
     if search.trials >= _MOST_TRIALS or too_old(trip.batch, trip.limits) or (slow and not trip.limits.waits):
+        trip.put_apart(verdict)
+        return
+    if (
+        slow
+        and trip.generation.definition.pipeline
+        and not trip.limits.witnesses.speak_against(trip.ids[0], trip.generation.id, since=search.failed_at)
+    ):
         trip.put_apart(verdict)
         return
     search.trials += 1

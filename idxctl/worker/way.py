@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -32,6 +33,7 @@ from idxctl.worker.outcomes import Kind, Verdict
 TURNS = 6  # of the document and of the control each: one order of 924
 _MEANWHILE = 5  # controls while a document is waited for
 _CONTROL_SECONDS = 5.0
+_REMEMBERED = 10_000  # documents that failed
 _CONTROL_ID = "a control, never written"
 _NO_SEQUENCE_NUMBER = 2**62  # no document has it: the item is a conflict, and nothing is written, not even a tombstone
 
@@ -69,6 +71,33 @@ def _place(body: Body) -> dict[str, str]:
     """Return the id and the routing of a body's first document."""
     (head,) = orjson.loads(body.text[: body.text.index(b"\n")]).values()
     return {name: head[name] for name in ("_id", "routing") if name in head}
+
+
+class Witnesses:
+    """
+    Whether other documents have passed since the way was first seen to fail on one. Thread-safe; one for a process.
+
+    A control has no fields, so it passes a pipeline that hangs on whatever a document holds: there a control proves little.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._passed: dict[int, float] = {}
+        self._failed: dict[tuple[int, str], float] = {}
+        self._lock = threading.Lock()
+
+    def passed(self, generation: int) -> None:
+        """Take note of documents that a generation took."""
+        with self._lock:
+            self._passed[generation] = self._clock()
+
+    def speak_against(self, document_id: str, generation: int, *, since: float) -> bool:
+        """Tell whether others have passed since this one first failed, at *since* or before."""
+        with self._lock:
+            if len(self._failed) >= _REMEMBERED:
+                self._failed.clear()
+            first = self._failed.setdefault((generation, document_id), since)
+            return self._passed.get(generation, first) > first
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from idxctl import Indexer
 from idxctl.core.errors import IdxctlError
 from idxctl.worker import way
 from support.gateway import ANSWERS, Gateway, Seen
@@ -219,6 +220,65 @@ def test_a_letter_tried_again_without_workers_is_a_letter_again(items: Rig, gate
     gateway.dislikes = lambda _: False
     assert '"succeeded":1' in idxctl("dlq", "retry", "--limit", "100", "--wait", "-o", "json", timeout=120).stdout
     assert items.differences() == []
+
+
+@pytest.fixture
+def through_a_pipeline(items: Rig):
+    items.sql(
+        "UPDATE opensearch_indexing_generations SET definition = jsonb_set(definition, '{pipeline}', to_jsonb(%s::text))",
+        items.index,
+    )
+    items.ask("PUT", f"/_ingest/pipeline/{items.index}", {"processors": []})
+    yield items
+    items.ask("DELETE", f"/_ingest/pipeline/{items.index}")
+
+
+def test_a_pipeline_that_hangs_on_every_document_charges_none_although_controls_pass(
+    through_a_pipeline: Rig, gateway: Gateway
+):
+    items = through_a_pipeline
+    gateway.mode = "silence"
+    gateway.dislikes = lambda seen: seen.is_bulk and b'"name"' in seen.body
+    items.sql("UPDATE items SET name = name || '!' WHERE id <= 2")
+    with by_way_of(items, gateway):
+        hand = items.hand()
+        while hand.worker.counters.batches < 6:
+            items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+            hand.step()
+        assert items.one("SELECT max(attempts) FROM opensearch_indexing_queue") == 0
+        assert not hand.worker.breaker.open
+        gateway.dislikes = lambda _: False
+        gateway.released.set()
+        hand.rest()
+    items.nothing_was_charged()
+
+
+def test_a_document_that_a_pipeline_hangs_on_is_a_letter_once_others_have_passed(
+    through_a_pipeline: Rig, gateway: Gateway
+):
+    items = through_a_pipeline
+    gateway.mode, gateway.dislikes = "silence", is_poisoned
+    poison(items)
+    change_all(items)
+    with by_way_of(items, gateway):
+        items.drain()
+    only_the_culprit_is_a_letter(items)
+
+
+def test_a_request_that_indexes_for_itself_finds_the_culprit_and_leaves_the_rest_flowing(
+    untriggered: Rig, gateway: Gateway
+):
+    items = untriggered
+    gateway.dislikes = is_poisoned
+    poison(items)
+    items.sql("UPDATE items SET name = name || '!' WHERE id <> 7")
+    settings = replace(items.settings, opensearch=replace(items.settings.opensearch, urls=(gateway.url,)))
+    with Indexer(settings) as indexer:
+        for ident in range(1, 21):
+            indexer.index(items.index, str(ident))
+        assert items.one("SELECT attempts FROM opensearch_indexing_queue") == 1
+        assert items.queued() == 1
+        assert items.differences(but=[7]) == []
 
 
 def test_a_control_writes_nothing(items: Rig):
