@@ -119,7 +119,7 @@ def of_request(error: OpenSearchRefused | OpenSearchUnreachable) -> Verdict:
     if isinstance(error, OpenSearchUnreachable):
         cause = Cause.CUT if error.cut else Cause.SLOW if error.slow else None
         told = error.answered if isinstance(error, OpenSearchUnintelligible) else ""
-        answered = f"something answered: {told}" if told else error.message
+        answered = f'something answered: "{told}"' if told else error.message  # in quotes: it may hold values
         return Verdict(
             Kind.TRANSIENT, "unreachable", _storable(error.message), whole=True, cause=cause, suspect=True,
             answered=_storable(answered),
@@ -160,7 +160,7 @@ def _page(error: OpenSearchRefused) -> str:
     """Return what answered, for people: the status and the first words of its page."""
     page = error.body if isinstance(error.body, str) else error.reason
     words = " ".join(_MARKUP.sub(" ", page[:_PAGE_READ]).split())[:_PAGE_SHOWN]
-    return f"something answered with {error.status}" + (f": {words}" if words else " and no words")
+    return f"something answered with status {error.status}" + (f': "{words}"' if words else " and no words")
 
 
 _PRESSURE = re.compile(r"coordinating_operation_bytes=(\d+), max_coordinating_and_primary_bytes=(\d+)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from idxctl.core import redaction
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
 from idxctl.worker.outcomes import Cause, Kind, Verdict, alone, current_version, of_item, of_request, of_the_way
 
@@ -97,9 +98,12 @@ def test_a_document_that_the_way_fails_on_is_told_what_answered():
     page = "<html><style>" + "x" * 100 + "</style><b>Blocked</b>\ud800\0 by <i>us</i></html>" + "y" * 10_000
     verdict = of_the_way(of_request(OpenSearchRefused("no", status=403, body=page)))
     assert (verdict.kind, verdict.error_type) == (Kind.DOUBTFUL, "way_http_403")
-    assert "something answered with 403" in verdict.reason
+    assert "something answered with status 403" in verdict.reason
     assert "Blocked \\ud800\\u0000 by us" in verdict.reason
     assert len(verdict.reason) < 400
+    hidden = redaction.without_values(verdict.reason)
+    assert "something answered with status 403" in hidden
+    assert "Blocked" not in hidden
     slow = of_the_way(of_request(OpenSearchUnreachable("did not answer within 30 s", slow=True)))
     assert (slow.error_type, "within 30 s" in slow.reason) == ("way_slow", True)
 
