@@ -27,7 +27,6 @@ from idxctl.worker import batch as steps
 from idxctl.worker import counting, janitor, outcomes
 from idxctl.worker.batch import Limits, Sorted
 from idxctl.worker.load import Breaker
-from idxctl.worker.outcomes import Kind
 from idxctl.worker.pool import Counters
 
 log = logging.getLogger("idxctl.library")
@@ -135,7 +134,7 @@ class Inline:
         try:
             self._client.ping()
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
-            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+            if outcomes.of_request(error).is_silence:
                 self.breaker.failed(error.message)
                 return
         if self.breaker.worked():

@@ -67,11 +67,11 @@ def ours(client: Client, name: str, alias: str) -> bool | None:
 
     One that is neither was created by a write to that name, or by somebody else.
     """
-    params = {"filter_path": f"*.aliases,*.mappings._meta.{_MARK}"}
+    params = {"filter_path": f"*.aliases,*.mappings._meta.{_MARK},error.type"}
     try:
         found = client.ask("GET", f"/{name}", answers.indexes, params=params)
     except OpenSearchRefused as error:
-        if error.status == 404:
+        if error.status == 404 and error.error_type:  # without a type it is not OpenSearch that finds nothing there
             return None
         raise
     index = _speaks_of(found, name)

@@ -71,7 +71,14 @@ def reason_of_retry(why: str) -> str:
         return "outdated"
     if error_type in _OVERLOAD:
         return "overload"
-    if error_type in {"unreachable", "apart", "http_400", "http_404", "http_408"} or error_type.startswith("http_5"):
+    if error_type in {
+        "unreachable",
+        "unintelligible",
+        "apart",
+        "http_400",
+        "http_404",
+        "http_408",
+    } or error_type.startswith("http_5"):
         return "unreachable"
     # What is refused for good is put back only where the index as a whole refuses it.
     passing = sorting.of_item(400, error_type, "").kind is Kind.TRANSIENT

@@ -57,6 +57,12 @@ class Verdict:
     suspect: bool = False
     answered: str = ""
 
+    @property
+    def is_silence(self) -> bool:
+        """Whether nobody answered, or OpenSearch itself that it cannot now; what a gateway says may be about one request alone."""
+        gateway = self.suspect and self.error_type != "unreachable"
+        return self.kind is Kind.TRANSIENT and not gateway
+
 
 DONE = Verdict(Kind.DONE)
 
@@ -120,8 +126,9 @@ def of_request(error: OpenSearchRefused | OpenSearchUnreachable) -> Verdict:
         cause = Cause.CUT if error.cut else Cause.SLOW if error.slow else None
         told = error.answered if isinstance(error, OpenSearchUnintelligible) else ""
         answered = f'something answered: "{told}"' if told else error.message  # in quotes: it may hold values
+        name = "unintelligible" if told else "unreachable"
         return Verdict(
-            Kind.TRANSIENT, "unreachable", _storable(error.message), whole=True, cause=cause, suspect=True,
+            Kind.TRANSIENT, name, _storable(error.message), whole=True, cause=cause, suspect=True,
             answered=_storable(answered),
         )  # fmt: skip
     kind, cause = _request(error)

@@ -34,7 +34,6 @@ from idxctl.worker import janitor, outcomes, tombstones
 from idxctl.worker.carry import Carrier
 from idxctl.worker.load import Breaker
 from idxctl.worker.options import Counters, Options, fact
-from idxctl.worker.outcomes import Kind
 
 __all__ = ["Counters", "Options", "Worker"]
 
@@ -295,8 +294,9 @@ class Worker:
         try:
             self._client.ping(timeout_seconds=5)
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
-            # A no to this question (403 where the role may only write) is an answer too.
-            if outcomes.of_request(error).kind is Kind.TRANSIENT:
+            # A no to this question (403 where the role may only write) is an answer too, and so is a gateway's page: it may
+            # be about this question alone. The small batch that is claimed then tells.
+            if outcomes.of_request(error).is_silence:
                 self.breaker.failed(error.message)
                 return False
         return True

@@ -124,6 +124,22 @@ def test_a_way_that_fails_on_every_document_charges_none_and_goes_on_by_itself(i
     items.nothing_was_charged()
 
 
+@pytest.mark.parametrize("mode", ["502", "404", "200 in HTML", "403", "302"])
+def test_a_gateway_that_answers_questions_itself_and_passes_documents_on_holds_nothing_up(
+    items: Rig, gateway: Gateway, mode
+):
+    """A page at the root, or in place of what is asked about the index, says nothing of writes."""
+    gateway.mode = mode
+    gateway.dislikes = lambda seen: seen.method == "GET"
+    change_all(items)
+    with by_way_of(items, gateway):
+        hand = items.hand()
+        hand.worker.breaker.failed("it was away for a moment")
+        hand.rest()
+        assert not hand.worker.breaker.open
+    items.nothing_was_charged()
+
+
 @pytest.mark.parametrize("period", [1, 2, 3, 5])
 def test_a_server_that_is_down_every_other_moment_makes_no_letters(items: Rig, gateway: Gateway, period):
     turn = itertools.count()
