@@ -212,11 +212,8 @@ def test_a_bulk_in_flight_during_a_swap_reaches_the_index_it_was_meant_for(items
 
 def test_the_same_token_may_reach_a_document_twice(items):
     name, token = items.generation().name, sequence(items) + 1
-    for text in (
-        b'{"index":{"_id":"1","version":%d,"version_type":"external_gte"}}\n{"name":"x"}\n' % token,
-        bulk.deletes(["2"], token, {}).text,
-    ):
-        body = Body(["1"], text)
+    text = b'{"index":{"_id":"1","version":%d,"version_type":"external_gte"}}\n{"name":"x"}\n' % token
+    for body in (Body(["1"], text), bulk.deletes(["2"], token, {})):
         assert bulk.send(items.client, name, body) == []
         assert bulk.send(items.client, name, body) == []
 
@@ -228,11 +225,11 @@ def test_everything_a_worker_sends_may_be_sent_again_under_its_token(items, stop
     hand = items.hand()
     taken = hand.claim()
     twice = []
-    sent = items.client.bulk
+    bulk = items.client.bulk
 
-    def again(index, body, **options):
-        twice.append(sent(index, body, **options))
-        return sent(index, body, **options)
+    def again(index, body, sent, **options):
+        twice.append(bulk(index, body, sent, **options))
+        return bulk(index, body, sent, **options)
 
     items.client.bulk = again
     hand.carry(taken)

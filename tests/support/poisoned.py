@@ -12,12 +12,12 @@ from idxctl.opensearch.client import Client
 
 def main() -> None:
     mark = f'"_id":"{sys.argv[1]}"'.encode()
-    send = Client.bulk
+    original = Client.bulk
 
-    def bulk(self: Client, index: str, body: bytes, **options: object) -> object:
+    def bulk(self: Client, index: str, body: bytes, sent: object, **options: object) -> object:
         if mark in body:
             os.kill(os.getpid(), signal.SIGKILL)
-        return send(self, index, body, **options)
+        return original(self, index, body, sent, **options)
 
     Client.bulk = bulk
     run(sys.argv[2:])
