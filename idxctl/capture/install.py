@@ -66,7 +66,6 @@ def install(
     indexes: Sequence[str],
     *,
     dry_run: bool = False,
-    actor: str | None = None,
     wait_seconds: float = WAIT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -97,12 +96,11 @@ def install(
         _apply(conn, todo, _Locks(conn, wait_seconds, clock, pause))
         if done.changed:
             detail = {
-                "watches": done.watches,
                 "tables": list(done.tables),
                 "triggers": done.triggers,
                 "dropped": done.dropped,
             }
-            audit.record(conn, action="watch install", subject=", ".join(indexes), detail=detail, actor=actor)
+            audit.record(conn, action="watch install", what=", ".join(indexes), count=done.watches, detail=detail)
     return done
 
 
@@ -112,7 +110,6 @@ def remove(
     index: str | None = None,
     purge: bool = False,
     dry_run: bool = False,
-    actor: str | None = None,
     wait_seconds: float = WAIT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
@@ -138,8 +135,8 @@ def remove(
         if purge:
             conn.run(SQL["purge_tasks"], indexes=indexes)
         if ended or purge:
-            detail = {"watches": len(ended), "tables": list(done.tables), "purged": done.purged}
-            audit.record(conn, action="watch remove", subject=", ".join(indexes), detail=detail, actor=actor)
+            detail = {"tables": list(done.tables), "purged": done.purged}
+            audit.record(conn, action="watch remove", what=", ".join(indexes), count=len(ended), detail=detail)
     return done
 
 

@@ -52,6 +52,10 @@ NOUNS: dict[str, Noun] = {
     "pause": Noun("idxctl.cli.pause", "Stop claims from an index.", attribute="pause"),
     "resume": Noun("idxctl.cli.pause", "Let workers claim from an index again.", attribute="resume"),
     "dlq": Noun("idxctl.cli.dlq", "See, retry and purge dead letters."),
+    "grants": Noun(
+        "idxctl.cli.grants", "Print the rights that each role needs, as SQL.", attribute="grants", exits=(3,)
+    ),
+    "audit": Noun("idxctl.cli.audit", "See who changed what, when and why."),
     "cron": Noun("idxctl.cli.cron", "Retry dead letters from cron: install, show, remove."),
     "serve": Noun("idxctl.cli.serve", "Answer HTTP without working: status, dead letters, metrics.", attribute="serve"),
     "monitoring": Noun("idxctl.cli.monitoring", "Write alert rules, a dashboard and a scrape configuration."),

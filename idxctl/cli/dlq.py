@@ -10,7 +10,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
 from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
@@ -193,6 +193,7 @@ def retry(
         timedelta | None,
         typer.Option(parser=duration, metavar="DURATION", show_default=False, help="How long to wait [default: 5m]."),
     ] = None,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """
@@ -203,7 +204,7 @@ def retry(
     from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
-    state = current()
+    state = current().because(reason)
     chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
     pool = state.pool()
     try:
@@ -286,13 +287,14 @@ def purge(
         bool, typer.Option("--all", help="All of them; needs --yes where nobody can be asked.")
     ] = False,
     yes: YesOption = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Delete letters for good. Asks on a terminal; a script that names which letters goes on, and the audit keeps the count."""
     from idxctl.operate import dlq, requests
     from idxctl.postgres import migrate
 
-    state = current()
+    state = current().because(reason)
     chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
     with state.connect() as conn:
         migrate.require(conn)

@@ -8,7 +8,7 @@ import typer
 
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
-from idxctl.cli.state import DryRunOption, Output, OutputOption, YesOption, current
+from idxctl.cli.state import DryRunOption, Output, OutputOption, ReasonOption, YesOption, current
 
 if TYPE_CHECKING:
     from idxctl.core.settings import Settings
@@ -30,12 +30,13 @@ def up(
     repair: Annotated[
         bool, typer.Option("--repair", help="Make again, empty, what is missing of the applied ones.")
     ] = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Apply pending migrations, all or none. Safe on several hosts at once, and to run again."""
     from idxctl.postgres import migrate
 
-    state = current()
+    state = current().because(reason)
     with state.connect() as conn:
         if dry_run:
             _show_status(migrate.status(conn), output, dry_run=True)
@@ -54,12 +55,13 @@ def down(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Even if tasks or dead letters are lost by it.")] = False,
     yes: YesOption = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Undo migrations. Says what would be lost, asks, and refuses while triggers are installed."""
     from idxctl.postgres import migrate
 
-    state = current()
+    state = current().because(reason)
     with state.connect() as conn:
         plan = migrate.plan_down(conn, to=migrate.down_target(conn, to=to, count=steps))
         if not (dry_run and render.is_data(output)):

@@ -7,37 +7,42 @@ from typing import Annotated
 import typer
 
 from idxctl.cli import render
-from idxctl.cli.state import IndexOption, current
+from idxctl.cli.state import IndexOption, ReasonOption, current
 
 
 def pause(
     index: IndexOption = None,
-    reason: Annotated[str, typer.Option(help="Why; shown to whoever asks.")] = "paused by an operator",
+    reason: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why; shown where the pause is, and kept in the audit.")
+    ] = "paused by an operator",
 ) -> None:
     """Stop claims from an index. Changes go on being queued, and nothing is lost."""
     from idxctl.operate import requests
     from idxctl.postgres import audit, migrate
     from idxctl.queue import pause as engine
 
-    with current().connect() as conn:
+    state = current().because(reason)
+    with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, current().settings, index)
+        name = requests.the_index(conn, state.settings, index)
         with conn.transaction():
-            engine.pause(conn, name, reason=reason, by=audit.actor())
-            audit.record(conn, action="pause", subject=name, detail={"reason": reason})
+            engine.pause(conn, name, reason=reason, by=conn.actor.name)
+            audit.record(conn, action="pause", what=name)
     render.headline(None, f"{name} is paused; its tasks wait. idxctl resume --index {name}")
 
 
-def resume(index: IndexOption = None) -> None:
+def resume(index: IndexOption = None, reason: ReasonOption = None) -> None:
     """Let workers claim from an index again, whoever or whatever paused it."""
     from idxctl.operate import requests
     from idxctl.postgres import audit, migrate
     from idxctl.queue import pause as engine
 
-    with current().connect() as conn:
+    state = current().because(reason)
+    with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, current().settings, index)
+        name = requests.the_index(conn, state.settings, index)
         with conn.transaction():
             was_paused = engine.resume(conn, name)
-            audit.record(conn, action="resume", subject=name, detail={})
+            if was_paused:
+                audit.record(conn, action="resume", what=name)
     render.headline(None, f"{name} is {'resumed' if was_paused else 'not paused'}")

@@ -10,7 +10,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column, Mark
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -203,6 +203,7 @@ def add(
             help="How long --where and --all may look for documents [default: 5m].",
         ),
     ] = None,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """
@@ -219,11 +220,12 @@ def add(
             "which documents? give ids, --where with a condition, or --all",
             hint="idxctl queue add 12345 --index marketplace_listings",
         )
-    with current().connect() as conn:
+    state = current().because(reason)
+    with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, current().settings, index)
+        name = requests.the_index(conn, state.settings, index)
         count = requests.add(
-            conn, current().settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run,
+            conn, state.settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run,
             time_limit=timeout or requests.TIME_LIMIT,
         )  # fmt: skip
     if render.is_data(output):
@@ -247,6 +249,7 @@ def cancel(
     index: IndexOption = None,
     everything: Annotated[bool, typer.Option("--all", help="Every task that waits.")] = False,
     yes: YesOption = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Take tasks out of the queue. Their changes are then not indexed until something else touches the documents."""
@@ -256,7 +259,7 @@ def cancel(
 
     if not (task or document or index or everything):
         raise UsageError("which tasks? give --task, --document, --index or --all", hint="idxctl queue list shows them")
-    state = current()
+    state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
         requests.check_known(conn, state.settings, index)

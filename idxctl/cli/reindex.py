@@ -12,7 +12,7 @@ import typer
 
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current, duration
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
 from idxctl.core.errors import IdxctlError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def reindex(
         bool, typer.Option("--take-alias", help="Move an alias that stands on an index idxctl did not make.")
     ] = False,
     yes: YesOption = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """
@@ -62,7 +63,7 @@ def reindex(
     from idxctl.rebuild import preflight
     from idxctl.rebuild.run import Options
 
-    state = current()
+    state = current().because(reason)
     chosen = _chosen(index)
     options = Options(readers=readers, keep=keep or timedelta(days=1), take_alias=take_alias, max_failed=max_failed)
     pool, client = state.pool(), state.opensearch()

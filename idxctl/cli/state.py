@@ -23,6 +23,7 @@ from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from idxctl.core.actor import Actor
     from idxctl.core.settings import IndexSettings, Settings
     from idxctl.core.trust import Remark
     from idxctl.opensearch.client import Client
@@ -56,6 +57,7 @@ OutputOption = Annotated[
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
+ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
 IndexOption = Annotated[str | None, typer.Option("--index", metavar="INDEX", help="Only this index.")]
 
 
@@ -71,6 +73,8 @@ class State:
     debug: bool = False
     flags: Mapping[str, Any] = field(default_factory=dict)
     need_indexes: bool = True
+    reason: str | None = None
+    channel: str = field(default_factory=lambda: "cron" if os.environ.get("IDXCTL_CHANNEL") == "cron" else "cli")
 
     @cached_property
     def settings(self) -> Settings:
@@ -105,17 +109,29 @@ class State:
         )
         raise ConfigError("no index is configured", hint=hint)
 
+    def because(self, reason: str | None) -> State:
+        """Have what is done from now on stand in the audit with *reason*."""
+        self.reason = reason
+        return self
+
+    @property
+    def actor(self) -> Actor:
+        """Who runs this command, for the audit."""
+        from idxctl.core.actor import Actor
+
+        return Actor(self.channel, reason=self.reason)
+
     def connect(self) -> Connection:
         """Open a connection to PostgreSQL; the caller closes it."""
         from idxctl.postgres.connect import connect
 
-        return connect(self.settings.database)
+        return connect(self.settings.database, actor=self.actor)
 
     def pool(self) -> Pool:
         """Make a pool of connections to PostgreSQL, one a thread; the caller closes it."""
         from idxctl.postgres.connect import Pool
 
-        return Pool(self.settings.database)
+        return Pool(self.settings.database, actor=self.actor)
 
     def opensearch(self) -> Client:
         """Make a client of OpenSearch; nothing is sent yet. The caller closes it."""

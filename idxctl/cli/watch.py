@@ -9,7 +9,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, YesOption, current
+from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current
 from idxctl.core.durations import format_counted
 from idxctl.core.errors import CheckFailed
 
@@ -27,16 +27,19 @@ WaitOption = Annotated[
 
 
 @app.command(epilog=exits(6))
-def install(output: OutputOption, wait: WaitOption = 10.0, dry_run: DryRunOption = False) -> None:
+def install(
+    output: OutputOption, wait: WaitOption = 10.0, reason: ReasonOption = None, dry_run: DryRunOption = False
+) -> None:
     """Bring the triggers in step with the configuration. Safe to run again; nothing is missed in between."""
     from idxctl.capture import install as engine
     from idxctl.capture.plan import plan
     from idxctl.postgres import migrate
 
-    indexes = current().indexes()
-    with current().connect() as conn:
+    state = current().because(reason)
+    indexes = state.indexes()
+    with state.connect() as conn:
         migrate.require(conn)
-        wanted = plan(conn, indexes, path=current().settings.path)
+        wanted = plan(conn, indexes, path=state.settings.path)
         done = engine.install(conn, wanted, list(indexes), dry_run=dry_run, wait_seconds=wait)
     _show_installed(done, output)
 
@@ -47,13 +50,14 @@ def remove(
     index: IndexOption = None,
     purge: Annotated[bool, typer.Option("--purge", help="Delete the waiting tasks of these indexes too.")] = False,
     yes: YesOption = False,
+    reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
     """Stop capturing, for one index or for all. Says what that means, and asks."""
     from idxctl.capture.install import remove as engine
     from idxctl.postgres import migrate
 
-    state = current()
+    state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
         preview = engine(conn, index=index, purge=purge, dry_run=True)

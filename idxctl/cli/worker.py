@@ -92,6 +92,7 @@ def start(
     from idxctl.worker.pool import Options, Worker
 
     state = current()
+    state.channel = "worker"
     given = {
         "worker.workers": workers,
         "worker.queue_size": queue_size,

@@ -7,6 +7,7 @@ from datetime import timedelta
 from idxctl.indexes import generations
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
+from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 
 
@@ -32,6 +33,8 @@ def sweep_up(conn: Connection, client: Client, *, age_limit: timedelta) -> list[
         if one.name in aliases.targets(client, one.index):
             continue  # somebody put the alias back on it; that is theirs to undo
         aliases.delete(client, one.name)
-        generations.deleted(conn, one.id)
+        with conn.transaction():
+            generations.deleted(conn, one.id)
+            audit.record(conn, action="index delete", what=one.index, detail={"generation": one.name})
         gone.append(one.name)
     return gone

@@ -207,7 +207,7 @@ def plan_retry(conn: Connection, selection: Selection, *, limit: int) -> Retried
     return Retried(len(ids), left=_total(conn) - len(ids), without_index=_without_index(conn, selection), dry_run=True)
 
 
-def requeue(conn: Connection, selection: Selection, *, limit: int, actor: str | None = None) -> tuple[str, list[int]]:
+def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str, list[int]]:
     """Move up to *limit* letters into the queue, in one transaction; returns a name for this retry, and their numbers."""
     retry = uuid.uuid4().hex[:12]
     with conn.transaction():
@@ -217,9 +217,9 @@ def requeue(conn: Connection, selection: Selection, *, limit: int, actor: str | 
             audit.record(
                 conn,
                 action="dlq retry",
-                subject=selection.index or "all",
-                detail={"letters": len(ids), **selection.described()},
-                actor=actor,
+                what=selection.index or "all",
+                count=len(ids),
+                detail=selection.described(),
             )
     reach("dlq.requeued")
     return retry, ids
@@ -235,7 +235,6 @@ def retry(
     wait: bool,
     timeout: timedelta,
     told: Callable[[int, int], None] = lambda _settled, _all: None,
-    actor: str | None = None,
     tally: Tally | None = None,
 ) -> Retried:
     """
@@ -251,7 +250,7 @@ def retry(
     with contextlib.nullcontext() if workers else client() as ours:
         if ours is not None:
             _make_sure_it_answers(conn, ours, selection)
-        name, ids = requeue(conn, selection, limit=limit, actor=actor)
+        name, ids = requeue(conn, selection, limit=limit)
         without = _without_index(conn, selection)
         if not ids or (workers and not wait):
             none = 0 if not ids else None
@@ -340,7 +339,6 @@ def purge(
     *,
     everything: bool = False,
     planned: Purged | None = None,
-    actor: str | None = None,
 ) -> Purged:
     """
     Delete letters for good, and leave an audit row, in one transaction.
@@ -354,9 +352,9 @@ def purge(
             audit.record(
                 conn,
                 action="dlq purge",
-                subject=selection.index or "all",
-                detail={"letters": count, **selection.described()},
-                actor=actor,
+                what=selection.index or "all",
+                count=count,
+                detail=selection.described(),
             )
     return Purged(count, planned.oldest, planned.newest)
 

@@ -21,6 +21,7 @@ from idxctl.postgres.user_sql import carry_over, require_one_query
 from idxctl.queue.enqueue import PRIORITIES, enqueue, enqueue_sweep
 
 SQL = load("idxctl.operate", "requests.sql")
+_NOTED = 20  # ids that the audit keeps, of those that were named
 TIME_LIMIT = timedelta(minutes=5)  # of a condition over all documents
 
 
@@ -83,7 +84,7 @@ def add(
             count = _enqueue_chosen(conn, index, definition, where, level, local)
             if where is None:
                 enqueue_sweep(conn, index=index, priority=level, origin="cli")
-            audit.record(conn, action="queue add", subject=index, detail={"tasks": count, "where": where})
+            audit.record(conn, action="queue add", what=index, count=count, detail={"where": where})
     return count
 
 
@@ -92,7 +93,7 @@ def _add_ids(conn: Connection, index: str, ids: list[str], level: int, *, dry_ru
         return len(ids)
     with conn.transaction():
         count = enqueue(conn, index=index, ids=ids, priority=level, origin="cli")
-        audit.record(conn, action="queue add", subject=index, detail={"tasks": count})
+        audit.record(conn, action="queue add", what=index, count=count, detail={"ids": ids[:_NOTED]})
     return count
 
 

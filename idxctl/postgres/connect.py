@@ -27,6 +27,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_dumps
 
 from idxctl.core import redaction, texts
+from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres import odd_times
@@ -51,12 +52,19 @@ class Connection:
     """
 
     def __init__(
-        self, raw: PatientConnection, schema: str, *, keep_values: bool = True, keep_data: bool = True
+        self,
+        raw: PatientConnection,
+        schema: str,
+        *,
+        keep_values: bool = True,
+        keep_data: bool = True,
+        actor: Actor | None = None,
     ) -> None:
         self.raw = raw
         self.schema = schema
         self.keep_values = keep_values
         self.keep_data = keep_data
+        self.actor = actor or Actor()  # who acts by it, for the audit
 
     def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
         """Run a named statement, pinned; a server's or the network's no is raised as ours."""
@@ -164,6 +172,15 @@ class Connection:
         finally:
             self.raw.patience = before
 
+    @contextlib.contextmanager
+    def acting(self, actor: Actor) -> Iterator[None]:
+        """Let *actor* be who acts by it meanwhile."""
+        before, self.actor = self.actor, actor
+        try:
+            yield
+        finally:
+            self.actor = before
+
     def _set_locally(self, settings: Mapping[str, str]) -> None:
         """Set all of them in one statement: a batch's read has a dozen, and each round trip is paid by every batch."""
         if settings:
@@ -214,7 +231,7 @@ class Connection:
         self.close()
 
 
-def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> Connection:
+def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", actor: Actor | None = None) -> Connection:
     """
     Connect, and find the schema of our tables: the configured one, otherwise the first of the search path.
 
@@ -243,7 +260,9 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl") -> 
         ) from None  # libpq's sentence quotes what it could not read, a password as well
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
-    return Connection(raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data)
+    return Connection(
+        raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data, actor=actor
+    )
 
 
 def _json(value: Any) -> str:
@@ -294,8 +313,10 @@ class Pool:
     Those of threads that have ended are closed when the next one is made.
     """
 
-    def __init__(self, settings: DatabaseSettings, *, application_name: str = "idxctl") -> None:
-        self._make: Callable[[], Connection] = lambda: connect(settings, application_name=application_name)
+    def __init__(
+        self, settings: DatabaseSettings, *, application_name: str = "idxctl", actor: Actor | None = None
+    ) -> None:
+        self._make: Callable[[], Connection] = lambda: connect(settings, application_name=application_name, actor=actor)
         self._local = threading.local()
         self._all: dict[threading.Thread, Connection] = {}
         self._lock = threading.Lock()

@@ -21,6 +21,7 @@ Rules for a new migration (``migrations/NNNNNN_name.up.sql`` and ``.down.sql``):
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -202,7 +203,7 @@ def up(
                 name=step.name,
                 checksum=step.checksum,
                 old_workers=step.old_workers_survive,
-                by=audit.actor(),
+                by=conn.actor.name,
             )
             ran.append(step.title)
         version = max([*applied, *(step.version for step in steps[:target])], default=0)
@@ -210,6 +211,8 @@ def up(
         if version > 0 and default_index is not None:
             conn.run(SQL["set_default_index"], index=default_index)
         index = _setting(conn, "default_index") if adopted else None
+        if ran:
+            _note(conn, "migrate up", f"to version {version}", len(ran), {"applied": ran})
         notes = tuple(
             f"{place}.{DLQ} is an older DLQ table outside schema {conn.schema}: it stays as it is"
             for place in _older(conn, "public")
@@ -386,15 +389,20 @@ def down(
             _apply(conn, step, step.down)
             conn.run(SQL["forget"], version=step.version)
         if plan.undoes and target > 0:
-            audit.record(
-                conn,
-                action="migrate down",
-                subject=f"version {plan.version} to {target}",
-                detail={"undone": list(plan.undoes), "lost": dict(plan.loses), "force": force},
-            )
+            detail = {"undone": list(plan.undoes), "lost": dict(plan.loses), "force": force}
+            _note(conn, "migrate down", f"version {plan.version} to {target}", len(plan.undoes), detail)
         if target == 0:
             conn.run(SQL["drop_bookkeeping"])
     return Migrated(applied=plan.undoes, version=target)
+
+
+def _note(conn: Connection, action: str, what: str, count: int, detail: dict[str, Any]) -> None:
+    """Leave an audit row: by the function where this version of the tables has it, otherwise by the owner's right."""
+    if _exists_function(conn, "opensearch_indexing_audit_write"):
+        audit.record(conn, action=action, what=what, count=count, detail=detail)
+    elif _exists(conn, "opensearch_indexing_audit"):
+        given = {"action": action, "what": what, "operator": conn.actor.name, "detail": json.dumps(detail)}
+        conn.run(audit.SQL["record_without_function"], **given)
 
 
 def _hold(conn: Connection) -> None:
@@ -498,6 +506,10 @@ def _refuse_newer(applied: dict[int, _Applied], steps: tuple[Migration, ...]) ->
 
 def _exists(conn: Connection, table: str) -> bool:
     return bool(_scalar(conn, "exists", schema=conn.schema, table=table))
+
+
+def _exists_function(conn: Connection, name: str) -> bool:
+    return bool(_scalar(conn, "exists_function", schema=conn.schema, function=name))
 
 
 def _scalar(conn: Connection, statement: str, **parameters: object) -> Any:

@@ -42,6 +42,13 @@ SELECT EXISTS (
     WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND c.relkind IN ('r', 'p')
 );
 
+-- name: exists_function
+-- Whether a function is there.
+SELECT EXISTS (
+    SELECT FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+    WHERE n.nspname = %(schema)s AND p.proname = %(function)s
+);
+
 -- name: older_dlq
 -- Schemas with a DLQ table of the older shape: a table of that name without our trigger on it.
 SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -167,7 +167,7 @@ def cancel(conn: Connection, *, index: str | None, ids: Sequence[int] | None, do
     with conn.transaction():
         gone = conn.run(SQL["cancel"], index=index, ids=_list(ids), documents=_list(documents)).rowcount
         if gone:
-            audit.record(conn, action="queue cancel", subject=index or "all", detail={"tasks": gone})
+            audit.record(conn, action="queue cancel", what=index or "all", count=gone)
     return gone
 
 

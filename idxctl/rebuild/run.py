@@ -197,7 +197,7 @@ class _Run:
         for one in generations.of_index(self.conn, self.plan.index):
             if one.state == "building":  # of a run that has ended, since ours is the only one that is open
                 retire.retire(self.conn, one.id)
-        audit.record(self.conn, action="reindex", subject=self.plan.index, detail={"generation": self.plan.name})
+        audit.record(self.conn, action="reindex", what=self.plan.index, detail={"generation": self.plan.name})
         reach("reindex.started")
 
     def _create(self) -> None:

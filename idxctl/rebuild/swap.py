@@ -20,6 +20,7 @@ from idxctl.indexes.generations import Generation
 from idxctl.indexes.retire import retire
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
+from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.queue.settle import write_letters
 from idxctl.rebuild.preflight import SQL
@@ -84,6 +85,8 @@ def record(conn: Connection, run: int, *, new: Generation, old: Generation | Non
         conn.run(SQL["missed_to_tasks"], index=new.index, generation=new.id)
         conn.run(SQL["drop_failures"], generation=new.id)
         conn.run(SQL["finish_run"], id=run, phase="done", error=None, documents=None, failed=None)
+        detail = {"live": new.name, "before": old.name if old is not None else None}
+        audit.record(conn, action="reindex swap", what=new.index, detail=detail)
     reach("swap.recorded")
     return letters
 

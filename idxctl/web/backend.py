@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from idxctl.core.actor import Actor
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresUnreachable
 from idxctl.core.metrics import Gauges
 from idxctl.core.settings import Settings
@@ -39,7 +40,7 @@ class Backend:
     def __init__(self, settings: Settings, *, worker: Worker | None = None) -> None:
         self.settings = settings
         self.worker = worker
-        self._pool = Pool(settings.database, application_name="idxctl-http")
+        self._pool = Pool(settings.database, application_name="idxctl-http", actor=Actor("http"))
         self._client: Client = connect_opensearch(settings.opensearch)
         self.tally = worker.tally if worker is not None else Tally()
         self.tally.know(settings.indexes)
@@ -74,9 +75,9 @@ class Backend:
         return conn
 
     @contextlib.contextmanager
-    def own_pool(self) -> Iterator[Pool]:
-        """Make a pool for a retry that may start threads of its own; closed at its end, or when the server stops."""
-        pool = Pool(self.settings.database, application_name="idxctl-http-retry")
+    def own_pool(self, who: str) -> Iterator[Pool]:
+        """Make a pool for a retry of *who*, that may start threads of its own; closed at its end, or when the server stops."""
+        pool = Pool(self.settings.database, application_name="idxctl-http-retry", actor=Actor("http", who))
         self._waiting.add(pool)
         try:
             yield pool

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from idxctl.core.actor import Actor
 from idxctl.core.errors import UsageError
 from idxctl.operate import dlq, requests, shapes
 from idxctl.postgres.connect import Connection
@@ -101,7 +102,7 @@ def _retry(backend: Backend, who: Who, given: Given) -> Any:
         return dlq.plan_retry(conn, chosen, limit=limit)
     timeout = min(given["timeout"] or _DEFAULT_WAIT, _LONGEST_WAIT)
     try:
-        with backend.own_pool() as pool:
+        with backend.own_pool(who.name) as pool:
             return dlq.retry(
                 pool,
                 backend.opensearch,
@@ -110,7 +111,6 @@ def _retry(backend: Backend, who: Who, given: Given) -> Any:
                 limit=limit,
                 wait=given["wait"],
                 timeout=timeout,
-                actor=who.name,
                 tally=backend.tally,
             )
     except dlq.NotSettled as error:  # the letters are in the queue, and somebody will index them
@@ -129,7 +129,8 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
     conn = _asked(backend, given)
     if given["dry_run"]:
         return dlq.plan_purge(conn, chosen, everything=given["all"])
-    return dlq.purge(conn, chosen, everything=given["all"], actor=who.name)
+    with conn.acting(Actor("http", who.name)):
+        return dlq.purge(conn, chosen, everything=given["all"])
 
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:

@@ -215,8 +215,7 @@ def test_purge_by_age_goes_on_in_a_script_and_leaves_an_audit_row(items: Rig, cl
     assert len(items.letters()) == 2
     assert cli("dlq", "purge", "--older-than", "7d", "-o", "json").json["purged"] == 1
     assert list(items.letters()) == ["4"]
-    ((_, detail),) = items.sql("SELECT action, detail FROM opensearch_indexing_audit WHERE action = 'dlq purge'")
-    assert detail["letters"] == 1
+    assert items.sql("SELECT count FROM opensearch_indexing_audit WHERE action = 'dlq purge'") == [(1,)]
 
 
 def test_purge_without_a_selector_is_refused(items: Rig, cli):

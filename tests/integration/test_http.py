@@ -35,7 +35,7 @@ def command_line(items, idxctl):
 
 def audited(items):
     return items.sql(
-        "SELECT actor, action, detail->>'letters' FROM opensearch_indexing_audit WHERE action LIKE 'dlq%%' ORDER BY id"
+        "SELECT actor, action, count::text FROM opensearch_indexing_audit WHERE action LIKE 'dlq%%' ORDER BY id"
     )
 
 

@@ -1,0 +1,69 @@
+-- The audit that nobody forges: who acted is what the database knows, and rows are written by a function alone.
+-- Old workers: survive. Those of before this step write the columns they know, and go on doing so where they have the right.
+-- Locks: the audit and the dead letters for a moment. Safe to run again and on two hosts at once.
+
+-- What programs say of themselves (operator, channel, reason) stands beside what they cannot choose.
+ALTER TABLE opensearch_indexing_audit
+    ADD COLUMN IF NOT EXISTS database_user text,      -- the role that logged in, whatever it has become since
+    ADD COLUMN IF NOT EXISTS address inet,            -- where it connected from; NULL: by a socket of the server's own machine
+    ADD COLUMN IF NOT EXISTS operator text,           -- as claimed: a user of the system, or the name of a token
+    ADD COLUMN IF NOT EXISTS channel text,            -- cli, cron, http, library, worker, sql
+    ADD COLUMN IF NOT EXISTS count bigint,            -- of what the act was about
+    ADD COLUMN IF NOT EXISTS reason text;
+-- After the columns, so that rows of before stay without one; for programs of before this step.
+ALTER TABLE opensearch_indexing_audit
+    ALTER COLUMN actor SET DEFAULT '',
+    ALTER COLUMN database_user SET DEFAULT session_user,
+    ALTER COLUMN address SET DEFAULT inet_client_addr();
+
+-- The one way in: it needs EXECUTE and no right on the table, and gives none to change or delete what was written. One line
+-- each, and bounded: what a program says must not look like another entry where it is shown.
+DO $make$
+BEGIN
+    EXECUTE format($statement$
+CREATE OR REPLACE FUNCTION %1$I.opensearch_indexing_audit_write(
+    action text, what text, count bigint, detail jsonb, operator text, channel text, reason text
+) RETURNS void
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO %1$I.opensearch_indexing_audit (
+        actor, action, subject, detail, database_user, address, operator, channel, count, reason)
+    SELECT coalesce(said.operator, ''), coalesce(said.action, ''), coalesce(said.what, ''),
+           CASE WHEN octet_length($4::text) <= 20000 THEN $4 ELSE '{}'::jsonb END,
+           session_user, inet_client_addr(), said.operator,
+           CASE WHEN $6 IN ('cli', 'cron', 'http', 'library', 'worker') THEN $6 ELSE 'sql' END, $3, said.reason
+    FROM (
+        SELECT regexp_replace(left($1, 100), E'[\\x01-\\x1f\\x7f]', ' ', 'g') AS action,
+               regexp_replace(left($2, 1000), E'[\\x01-\\x1f\\x7f]', ' ', 'g') AS what,
+               regexp_replace(left($5, 200), E'[\\x01-\\x1f\\x7f]', ' ', 'g') AS operator,
+               regexp_replace(left($7, 1000), E'[\\x01-\\x1f\\x7f]', ' ', 'g') AS reason
+    ) AS said
+$$
+$statement$, current_schema());
+
+    -- Teams have always emptied the table of dead letters by TRUNCATE. It goes on working; a note that fails does not stop it.
+    -- Deletes are not noted: each settle makes one, and would pay for it.
+    EXECUTE format($statement$
+CREATE OR REPLACE FUNCTION %1$I.opensearch_indexing_dlq_truncated() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    letters bigint;
+BEGIN
+    IF TG_RELID <> %2$L::regclass THEN
+        RAISE EXCEPTION 'this function belongs to the table of dead letters' USING ERRCODE = 'object_not_in_prerequisite_state';
+    END IF;
+    BEGIN
+        SELECT count(*) INTO letters FROM %1$I.opensearch_indexing_dlq;
+        PERFORM %1$I.opensearch_indexing_audit_write('dlq truncate', 'all', letters, '{}', NULL, 'sql', NULL);
+    EXCEPTION WHEN OTHERS THEN
+        RAISE WARNING 'idxctl: the TRUNCATE of the dead letters is not in the audit: %%', SQLERRM;
+    END;
+    RETURN NULL;
+END $$
+$statement$, current_schema(), quote_ident(current_schema()) || '.opensearch_indexing_dlq');
+END $make$;
+REVOKE ALL ON FUNCTION opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION opensearch_indexing_dlq_truncated() FROM PUBLIC;
+
+DROP TRIGGER IF EXISTS opensearch_indexing_dlq_truncated ON opensearch_indexing_dlq;
+CREATE TRIGGER opensearch_indexing_dlq_truncated BEFORE TRUNCATE ON opensearch_indexing_dlq
+    FOR EACH STATEMENT EXECUTE FUNCTION opensearch_indexing_dlq_truncated();
