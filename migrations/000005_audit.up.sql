@@ -14,12 +14,19 @@ ALTER TABLE opensearch_indexing_audit
 ALTER TABLE opensearch_indexing_audit
     ALTER COLUMN actor SET DEFAULT '',
     ALTER COLUMN database_user SET DEFAULT session_user,
-    ALTER COLUMN address SET DEFAULT inet_client_addr();
+    ALTER COLUMN address SET DEFAULT pg_catalog.inet_client_addr();
 
 -- The one way in: it needs EXECUTE and no right on the table, and gives none to change or delete what was written. One line
 -- each, and bounded: what a program says must not look like another entry where it is shown.
 DO $make$
+DECLARE
+    place  text := pg_catalog.current_setting('search_path');
+    schema name := pg_catalog.current_schema();
+    item   record;
 BEGIN
+    -- From here on, nothing of ours resolves in a schema where somebody may have created a better match.
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+
     EXECUTE format($statement$
 CREATE OR REPLACE FUNCTION %1$I.opensearch_indexing_audit_write(
     action text, what text, count bigint, detail jsonb, operator text, channel text, reason text
@@ -38,7 +45,7 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
                regexp_replace(left($7, 1000), E'[\\x01-\\x1f\\x7f]', ' ', 'g') AS reason
     ) AS said
 $$
-$statement$, current_schema());
+$statement$, schema);
 
     -- Teams have always emptied the table of dead letters by TRUNCATE. It goes on working; a note that fails does not stop it.
     -- Deletes are not noted: each settle makes one, and would pay for it.
@@ -59,11 +66,22 @@ BEGIN
     END;
     RETURN NULL;
 END $$
-$statement$, current_schema(), quote_ident(current_schema()) || '.opensearch_indexing_dlq');
-END $make$;
-REVOKE ALL ON FUNCTION opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) FROM PUBLIC;
-REVOKE ALL ON FUNCTION opensearch_indexing_dlq_truncated() FROM PUBLIC;
+$statement$, schema, quote_ident(schema) || '.opensearch_indexing_dlq');
 
-DROP TRIGGER IF EXISTS opensearch_indexing_dlq_truncated ON opensearch_indexing_dlq;
-CREATE TRIGGER opensearch_indexing_dlq_truncated BEFORE TRUNCATE ON opensearch_indexing_dlq
-    FOR EACH STATEMENT EXECUTE FUNCTION opensearch_indexing_dlq_truncated();
+    EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) FROM PUBLIC', schema);
+    EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_dlq_truncated() FROM PUBLIC', schema);
+    -- Roles that could add to the audit go on doing so; that they can do more with its table is theirs to end: idxctl grants.
+    FOR item IN
+        SELECT DISTINCT a.grantee::regrole AS role
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) AS a
+        WHERE n.nspname = schema AND c.relname = 'opensearch_indexing_audit' AND a.privilege_type = 'INSERT' AND a.grantee <> 0
+    LOOP
+        EXECUTE format(
+            'GRANT EXECUTE ON FUNCTION %I.opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) TO %s', schema, item.role);
+    END LOOP;
+
+    EXECUTE format('DROP TRIGGER IF EXISTS opensearch_indexing_dlq_truncated ON %I.opensearch_indexing_dlq', schema);
+    EXECUTE format('CREATE TRIGGER opensearch_indexing_dlq_truncated BEFORE TRUNCATE ON %1$I.opensearch_indexing_dlq '
+        'FOR EACH STATEMENT EXECUTE FUNCTION %1$I.opensearch_indexing_dlq_truncated()', schema);
+    PERFORM set_config('search_path', place, true);
+END $make$;

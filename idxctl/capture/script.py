@@ -49,7 +49,7 @@ def sql(conn: Connection, plan: CapturePlan, indexes: Sequence[str]) -> str:
     if not rows.any and not todo.any:
         return "-- Nothing to do: the triggers are as configured.\n"
     parts = [
-        _NOTES + "".join(f"-- Warning: {warning}.\n" for warning in plan.warnings),
+        _NOTES + _to_be_run_by(conn, todo) + "".join(f"-- Warning: {warning}.\n" for warning in plan.warnings),
         f"BEGIN;\nSET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
         "\n".join(_rows(conn, rows, numbers)),
         "\n\n".join(f"{statement};" for statement in [*statements(todo, always=True), *_owners(conn, todo)]),
@@ -92,9 +92,20 @@ def _insert(table: str, addition: Addition, number: int) -> str:
 
 def _owners(conn: Connection, todo: TriggerChanges) -> list[str]:
     """C5: the functions run with the rights of whoever owns the queue, not with those of the DBA who made them."""
+    owner = _queue_owner(conn)
+    gap = f"ALTER SEQUENCE {quoted(conn.schema)}.opensearch_indexing_gap OWNER TO {owner}"
+    return [gap for _ in todo.functions[:1]] + [
+        f"ALTER FUNCTION {function.qualified}() OWNER TO {owner}" for function in todo.functions
+    ]
+
+
+def _queue_owner(conn: Connection) -> str:
     row = conn.run(SQL["queue_owner"], queue=f"{quoted(conn.schema)}.opensearch_indexing_queue").fetchone()
     assert row is not None
-    gap = f"ALTER SEQUENCE {quoted(conn.schema)}.opensearch_indexing_gap OWNER TO {row[0]}"
-    return [gap for _ in todo.functions[:1]] + [
-        f"ALTER FUNCTION {function.qualified}() OWNER TO {row[0]}" for function in todo.functions
-    ]
+    return str(row[0])
+
+
+def _to_be_run_by(conn: Connection, todo: TriggerChanges) -> str:
+    """Name the owners that PostgreSQL will ask for."""
+    owners = {each.member.owner for each in todo.missing} | {each.owner for each in todo.extra} | {_queue_owner(conn)}
+    return f"--\n-- To be run by a superuser, or by a role that is a member of each of: {', '.join(sorted(owners))}.\n"

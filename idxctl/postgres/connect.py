@@ -30,7 +30,7 @@ from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
-from idxctl.postgres import odd_times
+from idxctl.postgres import odd_times, rights
 from idxctl.postgres.named import Statement
 from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
@@ -38,7 +38,7 @@ Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
 PINNED = "pg_catalog, pg_temp"  # temporary objects last: the path would have them first if it did not name them
 PIN = f"SET LOCAL search_path = {PINNED}"
-_RIGHTS_HINT = "run it as the owner of idxctl's tables, or have that role grant the right"
+_RIGHTS_HINT = "run it as the owner, or have that role grant the right; idxctl grants prints what each role needs"
 _ROW_SECURITY_HINT = (
     "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
 )
@@ -68,7 +68,7 @@ class Connection:
 
     def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
         """Run a named statement, pinned; a server's or the network's no is raised as ours."""
-        with translated(statement.name):
+        with translated(statement.name, statement.text):
             return self._pinned(statement.qualified(self.schema), parameters)
 
     def pinned(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
@@ -260,9 +260,7 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", act
         ) from None  # libpq's sentence quotes what it could not read, a password as well
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
-    return Connection(
-        raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data, actor=actor
-    )
+    return Connection(raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data, actor=actor)
 
 
 def _json(value: Any) -> str:
@@ -369,15 +367,15 @@ class Pool:
 
 
 @contextlib.contextmanager
-def translated(doing: str) -> Iterator[None]:
-    """Turn the driver's errors into ours; *doing* names the statement in them."""
+def translated(doing: str, text: str = "") -> Iterator[None]:
+    """Turn the driver's errors into ours; *doing* names the statement in them, whose *text* says which rights it takes."""
     try:
         yield
     except IdxctlError:
         raise
     except psycopg.Error as error:
         if not _connection_lost(error):
-            raise _refused(doing, error) from error
+            raise _refused(doing, error, text) from error
         raise PostgresUnreachable(f"lost the connection to PostgreSQL ({doing}): {_reason(error)}") from error
     except (
         UnicodeError
@@ -393,11 +391,13 @@ def _connection_lost(error: psycopg.Error) -> bool:
     return isinstance(error, (pg.OperationalError, psycopg.InterfaceError))
 
 
-def _refused(doing: str, error: psycopg.Error) -> PostgresRefused:
+def _refused(doing: str, error: psycopg.Error, text: str) -> PostgresRefused:
     detail = error.diag.message_primary or str(error)
     hint = error.diag.message_hint
     if error.sqlstate == "42501":
-        hint = hint or (_ROW_SECURITY_HINT if "row-level security" in detail else _RIGHTS_HINT)
+        hint = hint or (
+            _ROW_SECURITY_HINT if "row-level security" in detail else rights.hint(detail, text) or _RIGHTS_HINT
+        )
     return PostgresRefused(
         f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or _unsent(error), detail=detail, hint=hint
     )

@@ -144,6 +144,21 @@ def test_rows_of_before_are_kept_and_shown(migrated):
     )
 
 
+def test_a_role_that_wrote_the_audit_before_goes_on_writing_it(migrated, unique_name):
+    with connect(DatabaseSettings(url=Secret(migrated))) as conn:
+        migrate.down(conn, to=4)
+        role = sql.Identifier(unique_name)
+        conn.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD 'x'").format(role))
+        try:
+            conn.execute(sql.SQL("GRANT SELECT, INSERT ON opensearch_indexing_audit TO {}").format(role))
+            migrate.up(conn)
+            with psycopg.connect(migrated, user=unique_name, password="x", autocommit=True) as theirs:
+                theirs.execute("SELECT opensearch_indexing_audit_write('pause', 'x', 1, '{}', 'bob', 'cli', NULL)")
+            assert audit.entries(conn, action="pause")[0].database_user == unique_name
+        finally:
+            conn.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(role))
+
+
 def test_programs_of_before_go_on_writing_their_columns(conn, migrated):
     conn.execute(
         "INSERT INTO opensearch_indexing_audit (actor, action, subject, detail) VALUES ('bob', 'pause', 'x', '{}')"
