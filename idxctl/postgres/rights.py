@@ -46,6 +46,7 @@ _WORKER: Mapping[str, tuple[Right, ...]] = {
         Right(_READ, "lookups to run after the commit"),
         Right(("UPDATE",), "how far time has been looked at, and no more", columns=("at_watermark",)),
     ),
+    "barrier": (Right(("SELECT", "UPDATE"), "claims lock it, and who changes the set of generations"),),
     "workers": (Right(_ALL, "heartbeats"),),
     "pauses": (Right(_ALL, "an index that refuses everything is paused, and resumed"),),
     "token_jumps": (Right(_READ, "whether the sequence was moved in this run of the server"),),
