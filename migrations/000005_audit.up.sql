@@ -68,6 +68,20 @@ BEGIN
 END $$
 $statement$, schema, quote_ident(schema) || '.opensearch_indexing_dlq');
 
+    -- Marked gaps have been seen to: the one setting that workers change, and no other.
+    EXECUTE format($statement$
+CREATE OR REPLACE FUNCTION %1$I.opensearch_indexing_gap_seen() RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO %1$I.opensearch_indexing_settings AS t (name, value)
+    SELECT 'gap_seen', s.last_value::text FROM pg_sequences s
+    WHERE s.schemaname = %2$L AND s.sequencename = 'opensearch_indexing_gap' AND s.last_value IS NOT NULL
+      AND EXISTS (SELECT FROM %1$I.opensearch_indexing_watches w WHERE w.removed_at IS NULL)
+    ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE t.value::bigint < excluded.value::bigint
+    RETURNING true
+$$
+$statement$, schema, schema);
+
+    EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_gap_seen() FROM PUBLIC', schema);
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) FROM PUBLIC', schema);
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_dlq_truncated() FROM PUBLIC', schema);
     -- Roles that could add to the audit go on doing so; that they can do more with its table is theirs to end: idxctl grants.
@@ -78,6 +92,7 @@ $statement$, schema, quote_ident(schema) || '.opensearch_indexing_dlq');
     LOOP
         EXECUTE format(
             'GRANT EXECUTE ON FUNCTION %I.opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) TO %s', schema, item.role);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %I.opensearch_indexing_gap_seen() TO %s', schema, item.role);
     END LOOP;
 
     EXECUTE format('DROP TRIGGER IF EXISTS opensearch_indexing_dlq_truncated ON %I.opensearch_indexing_dlq', schema);

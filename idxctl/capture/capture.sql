@@ -245,4 +245,4 @@ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attname
 
 -- name: may_make
 -- Whether this role may make a temporary view, or one in our schema.
-SELECT has_database_privilege(current_database(), 'TEMPORARY'), has_schema_privilege(%(schema)s, 'CREATE')
+SELECT has_database_privilege(current_database(), 'TEMPORARY'), coalesce((SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = %(schema)s), false)

@@ -43,7 +43,7 @@ def expression(conn: Connection, table: Table, text: str, path: str) -> Expressi
     with thrown_away(conn):
         with conn.under(path):
             require_one_query(conn, f"SELECT\n{text}\nFROM {table.qualified} AS {quoted(table.name)}")
-        view = _view(
+        view = throwaway_view(
             conn, path, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}"
         )
         (of,) = columns(conn, view)
@@ -74,13 +74,13 @@ def _require_row_by_row(conn: Connection, table: Table, text: str, path: str) ->
 def keys_query(conn: Connection, table: Table, query: str, path: str) -> KeysQuery:
     """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
-        path = ", ".join(each for each in (_place(conn), path) if each)
-        changed = _view(conn, path, "changed", f"SELECT * FROM {table.qualified}")
+        path = ", ".join(each for each in (place(conn), path) if each)
+        changed = throwaway_view(conn, path, "changed", f"SELECT * FROM {table.qualified}")
         with conn.under(path):
             require_one_query(conn, bare(query))
             cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")
         names = [quoted(f"k{place}") for place in range(len(cursor.description or ()))]
-        view = _view(conn, path, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")
+        view = throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(query)}\n) AS k ({', '.join(names)})")
         found, whole, reads_changed = conn.run(SQL["view_columns"], changed=changed, query=view).fetchone() or (
             (),
             True,
@@ -109,7 +109,7 @@ class CannotLook(PostgresRefused):
         )
 
 
-def _place(conn: Connection) -> str:
+def place(conn: Connection) -> str:
     """Return our own schema, quoted, where this role may make nothing temporary; "" where it may."""
     temporary, ours = conn.run(SQL["may_make"], schema=conn.schema).fetchone() or (False, False)
     if not temporary and not ours:
@@ -117,13 +117,13 @@ def _place(conn: Connection) -> str:
     return "" if temporary else quoted(conn.schema)
 
 
-def _view(conn: Connection, path: str, name: str, query: str) -> int:
+def throwaway_view(conn: Connection, path: str, name: str, query: str) -> int:
     """
     Make a view of SQL that sees *path*, to be thrown away; one of this name shadows every table of that name.
 
-    It stands where `_place` says.
+    It stands where `place` says.
     """
-    schema = _place(conn) or "pg_temp"
+    schema = place(conn) or "pg_temp"
     try:
         with conn.savepoint(), conn.under(path):
             conn.execute(f"CREATE VIEW {schema}.{name} AS {query}".encode())

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from idxctl.capture import catalog, lookups
+from idxctl.capture import catalog, lookups, probe
 from idxctl.capture.catalog import quoted, thrown_away
 from idxctl.capture.watches import installed_watches
 from idxctl.core.errors import ConfigError, PostgresRefused, SchemaError, UsageError
@@ -376,11 +376,15 @@ def _reads(conn: Connection, settings: Settings, path: str, *, migrated: bool) -
     queries = [*_configured(conn, settings, path), *(_stored(conn, path) if migrated else ())]
     for query in queries:
         with thrown_away(conn):
-            path, but = query.search_path, []
-            if query.changed:
-                changed, path = _view(conn, path, "changed", f"SELECT * FROM {query.changed}")
-                but = [changed]
-            view, _ = _view(conn, path, _VIEW, query.text, what=query.what)
+            try:
+                path = ", ".join(each for each in (probe.place(conn), query.search_path) if each)
+                changed = f"SELECT * FROM {query.changed}"
+                but = [probe.throwaway_view(conn, path, "changed", changed)] if query.changed else []
+                view = probe.throwaway_view(conn, path, _VIEW, query.text)
+            except PostgresRefused as error:
+                raise ConfigError(
+                    f"{query.what} does not run: {error.detail} [{error.sqlstate}]", hint=error.hint
+                ) from error
             relations |= {row[0]: Relation(*row) for row in conn.run(SQL["relations"], view=view, but=but)}
             functions |= {row[0]: Function(*row) for row in conn.run(SQL["functions"], view=view)}
     by_name = sorted(relations.values(), key=lambda one: (one.schema, one.name))
@@ -454,27 +458,3 @@ def _watched(conn: Connection, settings: Settings, path: str, *, migrated: bool)
                 oids[oid] = None
     members = {member.oid: member for oid in oids for member in catalog.members(conn, oid)}
     return tuple(members.values())
-
-
-def _view(conn: Connection, path: str, name: str, query: str, *, what: str = "") -> tuple[int, str]:
-    """
-    Make a view of SQL that sees *path*, for a rollback to take away; returns its number, and the path that sees it.
-
-    A temporary one, or one in our own schema where this role may make none.
-    """
-    try:
-        with conn.savepoint(), conn.under(path):
-            conn.execute(f"CREATE TEMPORARY VIEW {name} AS {query}".encode())
-        place = "pg_temp"
-    except PostgresRefused as error:
-        if error.sqlstate != "42501" or "temporary" not in error.detail:
-            raise ConfigError(
-                f"{what or name} does not run: {error.detail} [{error.sqlstate}]", hint=error.hint
-            ) from error
-        place = quoted(conn.schema)
-        path = f"{place}, {path}"
-        with conn.under(path):
-            conn.execute(f"CREATE VIEW {place}.{name} AS {query}".encode())
-    row = conn.execute("SELECT pg_catalog.to_regclass(%s)::pg_catalog.oid", (f"{place}.{name}",)).fetchone()
-    assert row is not None
-    return int(row[0]), path

@@ -88,16 +88,19 @@ TABLES: Mapping[str, Mapping[str, tuple[Right, ...]]] = {
     "installer": {},
 }
 
+_GAP = {"gap": ("SELECT", "changes that capture could leave no task for are counted")}
 _DRAWS = {
     "token": ("USAGE, SELECT", "tokens are drawn, and their place is read"),
     "dlq_id_seq": ("USAGE", "numbers of letters"),
+    **_GAP,
 }
-SEQUENCES: Mapping[str, Mapping[str, tuple[str, str]]] = {"worker": _DRAWS, "operator": _DRAWS}
+SEQUENCES: Mapping[str, Mapping[str, tuple[str, str]]] = {"worker": _DRAWS, "operator": _DRAWS, "viewer": _GAP}
 
 _WORKS = {
     "advance_token": "the token sequence is moved forward, never back",
     "server": "a restored or restarted server is told from the one before",
     "audit_write": "acts are noted; nothing noted can be changed by it",
+    "gap_seen": "gaps that capture marked are seen to once",
 }
 FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "application": {"enqueue": "tasks are added in the application's own transactions"},

@@ -29,8 +29,8 @@ def repair(conn: Connection) -> int:
     if not unseen(conn):
         return 0
     with conn.transaction():
-        if conn.run(SQL["see_gaps"], schema=conn.schema, gap=_SEQUENCE).fetchone() is None:
+        if conn.run(SQL["see_gaps"]).fetchone() is None:
             return 0  # another worker did, or nothing is captured yet
         count = conn.run(SQL["enqueue_gap"]).rowcount
-        audit.record(conn, action="capture gap", subject="all", detail={"indexes": count})
+        audit.record(conn, action="capture gap", what="all", count=count)
     return count

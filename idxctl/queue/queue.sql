@@ -382,13 +382,8 @@ SELECT coalesce((SELECT s.last_value FROM pg_sequences s WHERE s.schemaname = %(
        - coalesce((SELECT t.value::bigint FROM opensearch_indexing_settings t WHERE t.name = 'gap_seen'), 0)
 
 -- name: see_gaps
--- Seen to, by one worker, once there is something to look at again.
-INSERT INTO opensearch_indexing_settings AS t (name, value)
-SELECT 'gap_seen', s.last_value::text FROM pg_sequences s
-WHERE s.schemaname = %(schema)s AND s.sequencename = %(gap)s
-  AND EXISTS (SELECT FROM opensearch_indexing_watches w WHERE w.removed_at IS NULL)
-ON CONFLICT (name) DO UPDATE SET value = excluded.value WHERE t.value::bigint < excluded.value::bigint
-RETURNING value
+-- Seen to, by one worker, once there is something to look at again. By a function: workers write no settings.
+SELECT seen FROM opensearch_indexing_gap_seen() AS seen WHERE seen
 
 -- name: enqueue_gap
 -- Every index that is captured; after the transactions that may have marked the gap: they have numbers before this one's.

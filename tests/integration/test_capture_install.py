@@ -324,6 +324,7 @@ def installer(db, unique_name):
         f"GRANT USAGE, CREATE ON SCHEMA public TO {unique_name}",
         f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {unique_name}",
         f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {unique_name}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA public TO {unique_name}",
         f"REVOKE ALL ON docs FROM {unique_name}",
     )
     captured = Captured(make_conninfo(db.url, user=unique_name))
