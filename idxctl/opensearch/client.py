@@ -9,15 +9,13 @@ and what to do about it depends on what it was; only the caller knows.
 from __future__ import annotations
 
 import codecs
-import gzip
 import http.client
 import importlib.util
 import ssl
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
@@ -31,14 +29,15 @@ from idxctl.core.errors import (
 from idxctl.core.settings import OpenSearchSettings
 from idxctl.opensearch import answers
 from idxctl.opensearch.answers import NoAnswer, Refusal
-from idxctl.opensearch.exchange import Address, Endless, NothingSent, Response
-from idxctl.opensearch.hosts import Failed, Hosts
+from idxctl.opensearch.exchange import Address, Endless, Failed, NothingSent, Response
+
+if TYPE_CHECKING:
+    from idxctl.opensearch.hosts import Hosts
 
 T = TypeVar("T")
 
 MOST_BYTES = 32 * 1024 * 1024  # of an answer, unless more was asked for
 BULK_ANSWER = "errors,items.*.status,items.*.error,items.*._id,items.delete.result"
-GZIP_LEVEL = 1  # level 9 costs four times the CPU for a few per cent
 _BYTES_AN_ITEM = 16 * 1024  # of a bulk's answer: an id, an error and its causes
 
 _JSON = "application/json"
@@ -52,11 +51,9 @@ _URL = "is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensea
 class Client:
     """A connection to OpenSearch that any number of threads may share. `connect` makes one."""
 
-    def __init__(self, hosts: Hosts, settings: OpenSearchSettings, credentials: Mapping[str, str], signer: Any) -> None:
+    def __init__(self, hosts: Hosts, settings: OpenSearchSettings) -> None:
         self._hosts = hosts
         self._settings = settings
-        self._credentials = dict(credentials)
-        self._signer = signer
         self._info: answers.Info | None = None
         self._info_lock = threading.Lock()
 
@@ -171,26 +168,12 @@ class Client:
     ) -> tuple[Address, Response]:
         patience = timeout_seconds or self._settings.request_timeout_seconds
         data = body if body is None or isinstance(body, bytes) else _bytes(body)
-        headers = {"content-type": content_type, **self._credentials}
-        if self._settings.compress:
-            headers["accept-encoding"] = "gzip"
-            if data:
-                data = gzip.compress(data, compresslevel=GZIP_LEVEL, mtime=0)
-                headers["content-encoding"] = "gzip"
         target = quote(path if path.startswith("/") else f"/{path}", safe="/%,*:+~!$'()@;=&") + _encoded(params)
-        made = partial(self._headers, method, headers, data)
+        headers = {"content-type": content_type}
         try:
-            return self._hosts.exchange(method, target, made, data, seconds=patience, most=most_bytes, repeat=repeat)
+            return self._hosts.exchange(method, target, headers, data, seconds=patience, most=most_bytes, repeat=repeat)
         except Failed as failed:
             raise _unreachable(failed, self._settings, patience) from failed
-
-    def _headers(
-        self, method: str, headers: Mapping[str, str], body: bytes | None, address: Address, target: str
-    ) -> Mapping[str, str]:
-        named = {"Host": address.netloc, **headers}
-        if self._signer is not None:
-            named.update(self._signer(method, address, target, body))
-        return named
 
 
 def connect(settings: OpenSearchSettings) -> Client:
@@ -199,9 +182,13 @@ def connect(settings: OpenSearchSettings) -> Client:
 
     Raises `ConfigError` for certificates that cannot be loaded and for AWS signing without botocore.
     """
+    from idxctl.opensearch.hosts import Host, Hosts  # with the driver, which takes a third of a second
+
     headers, signer = _authentication(settings)
     context = _ssl_context(settings)
-    return Client(Hosts([_address(url, context) for url in settings.urls]), settings, headers, signer)
+    addresses = [_address(url, context) for url in settings.urls]
+    hosts = [Host(one, headers=headers, compress=settings.compress, signer=signer) for one in addresses]
+    return Client(Hosts(hosts), settings)
 
 
 def segment(name: str) -> str:
@@ -271,35 +258,28 @@ class _AwsSigner:
             )
         self._region = region
         self._service = service
-        self._credentials: Any = None
+        self._signer: Any = None
         self._lock = threading.Lock()
 
-    def __call__(self, method: str, address: Address, target: str, body: bytes | None) -> Mapping[str, str]:
+    def __call__(self, method: str, url: str, body: bytes | None) -> Mapping[str, str]:
         """Return the headers that sign this body, byte for byte as it is sent."""
-        from botocore.auth import SigV4Auth
-        from botocore.awsrequest import AWSRequest
-
         with self._lock:
-            if self._credentials is None:
-                self._credentials = _aws_credentials()
-        # Frozen, so that the secret is that of the key although both may be renewed at any time.
-        auth = SigV4Auth(self._credentials.get_frozen_credentials(), self._service, self._region)
-        request = AWSRequest(method=method, url=f"{address.scheme}://{address.netloc}{target}", data=body)
-        request.headers["X-Amz-Content-SHA256"] = auth.payload(request)  # set before, so that it is signed too
-        auth.add_auth(request)
-        return dict(request.headers.items())
+            if self._signer is None:
+                self._signer = self._made()
+        signed: Mapping[str, str] = self._signer.sign(method, url, body)
+        return signed
 
+    def _made(self) -> Any:
+        import botocore.session
+        from opensearchpy.helpers.signer import AWSV4Signer
 
-def _aws_credentials() -> Any:
-    import botocore.session
-
-    credentials = botocore.session.Session().get_credentials()
-    if credentials is None:
-        raise ConfigError(
-            "no AWS credentials to sign requests with",
-            hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
-        )
-    return credentials
+        credentials = botocore.session.Session().get_credentials()
+        if credentials is None:
+            raise ConfigError(
+                "no AWS credentials to sign requests with",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
+            )
+        return AWSV4Signer(credentials, self._region, self._service)
 
 
 def _ssl_context(settings: OpenSearchSettings) -> ssl.SSLContext | None:

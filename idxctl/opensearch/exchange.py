@@ -75,6 +75,15 @@ class Endless(Exception):  # noqa: N818 - it is what came
     """The response is larger than any answer can be."""
 
 
+class Failed(Exception):  # noqa: N818 - it is what happened
+    """No host gave a response; ``address`` is the last one that was asked, ``cause`` what happened there."""
+
+    def __init__(self, address: Address, cause: NothingSent | NoResponse | Endless) -> None:
+        super().__init__(str(cause))
+        self.address = address
+        self.cause = cause
+
+
 class Connection(http.client.HTTPConnection):
     """A connection that is used for one exchange after the other; not by two threads at once."""
 

@@ -3,26 +3,58 @@ Which host is asked: in turn, but for those that did not answer lately.
 
 A request of which nothing was sent goes to the next host; one that only reads is repeated there after any failure. What a
 write has done whose answer is lost is unknown: repeating it is the caller's decision.
+
+A host is a connection class of opensearch-py: its driver knows the address, the headers, who we are and how to sign; the
+exchange beneath it is `exchange`'s, with an end in time and in bytes. The driver's own pool sends any request again, or none,
+and brings a host that failed back for all threads at once, so which host is asked is decided here. The only importer of
+opensearchpy, which takes a third of a second: `client.connect` imports this module when it is called.
 """
 
 from __future__ import annotations
 
+import gzip
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
-from idxctl.opensearch.exchange import Address, Connection, Endless, NoResponse, NothingSent, Response
+import opensearchpy
+
+from idxctl.opensearch.exchange import Address, Connection, Endless, Failed, NoResponse, NothingSent, Response
 
 IDLE_CONNECTIONS = 32  # kept for each host
+GZIP_LEVEL = 1  # level 9, the driver's, costs four times the CPU for a few per cent
 _LEFT_OUT_SECONDS = (5.0, 60.0)  # after a failure, doubling; asked all the same where no other is left
 
+Signer = Callable[[str, str, "bytes | None"], Mapping[str, str]]  # of a method, a URL and a body: headers
 
-class Host:
+
+class Host(opensearchpy.Connection):
     """A host, its idle connections and whether it answers. Thread-safe."""
 
-    def __init__(self, address: Address, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        headers: Mapping[str, str] | None = None,
+        compress: bool = False,
+        signer: Signer | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(
+            host=address.host,
+            port=address.port,
+            use_ssl=address.context is not None,
+            url_prefix=address.prefix,
+            headers={**(headers or {}), "host": address.netloc},
+            http_compress=compress,
+        )
+        self.headers.pop("accept", None)  # an environment variable of another product's client
+        if compress:
+            self.headers["accept-encoding"] = "gzip"  # what `exchange` reads
         self.address = address
+        self._signer = signer
         self._clock = clock
         self._idle: list[Connection] = []
         self._lock = threading.Lock()
@@ -46,6 +78,45 @@ class Host:
             shortest, longest = _LEFT_OUT_SECONDS
             wait = min(shortest * 2.0 ** min(self._failures - 1, 10), longest)
             self._out_until = float("-inf") if answered else self._clock() + wait
+
+    def perform_request(
+        self,
+        method: str,
+        url: str,
+        params: Mapping[str, Any] | None = None,  # noqa: ARG002 - the driver's signature; ours stand in the URL
+        body: bytes | None = None,
+        timeout: float | None = None,
+        ignore: Collection[int] = (),  # noqa: ARG002
+        headers: Mapping[str, str] | None = None,
+        *,
+        most: int = 0,
+        repeat: bool = False,
+    ) -> Response:
+        """
+        Exchange *body* for a response of *most* bytes within *timeout* seconds.
+
+        Raises `NothingSent`, `NoResponse` or `Endless`.
+        """
+        target = self.url_prefix + url
+        given = {**self.headers, **(headers or {})}
+        if self.http_compress and body:
+            body = gzip.compress(body, compresslevel=GZIP_LEVEL, mtime=0)
+            given["content-encoding"] = "gzip"
+        if self._signer is not None:
+            given.update(self._signer(method, f"{self.scheme}://{self.address.netloc}{target}", body))
+        seconds = timeout or self.timeout
+        connection = self.connection()
+        stood = connection.sock is not None
+        try:
+            response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
+        except NoResponse as error:
+            if not (stood and repeat and isinstance(error.cause, ConnectionError)):
+                raise
+            # It was closed while it was idle, and we did not know yet: that says nothing of the host.
+            connection = Connection(self.address)
+            response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
+        self.put_back(connection)
+        return response
 
     def connection(self) -> Connection:
         """Return an idle connection that still stands, or a new one."""
@@ -77,27 +148,18 @@ class Host:
                 one.close()
 
 
-class Failed(Exception):  # noqa: N818 - it is what happened
-    """No host gave a response; ``address`` is the last one that was asked, ``cause`` what happened there."""
-
-    def __init__(self, address: Address, cause: NothingSent | NoResponse | Endless) -> None:
-        super().__init__(str(cause))
-        self.address = address
-        self.cause = cause
-
-
 class Hosts:
     """All hosts of a cluster. Thread-safe."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._hosts = [Host(one) for one in addresses]
+    def __init__(self, hosts: Sequence[Host]) -> None:
+        self._hosts = list(hosts)
         self._turn = 0
 
     def exchange(
         self,
         method: str,
         path: str,
-        headers: Callable[[Address, str], Mapping[str, str]],
+        headers: Mapping[str, str],
         body: bytes | None,
         *,
         seconds: float,
@@ -105,25 +167,16 @@ class Hosts:
         repeat: bool,
     ) -> tuple[Address, Response]:
         """
-        Exchange with the first host that answers; *headers* are made for each, since some sign where a request goes.
+        Exchange with the first host that answers, each within *seconds*.
 
         Raises `Failed` of the last host that was asked.
         """
         failed: Failed | None = None
         for host in self._in_turn():
-            target = host.address.prefix + path
-            given = headers(host.address, target)
-            connection = host.connection()
-            stood = connection.sock is not None
             try:
-                try:
-                    response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
-                except NoResponse as error:
-                    if not (stood and repeat and isinstance(error.cause, ConnectionError)):
-                        raise
-                    # It was closed while it was idle, and we did not know yet: that says nothing of the host.
-                    connection = Connection(host.address)
-                    response = connection.exchange(method, target, given, body, seconds=seconds, most=most)
+                response = host.perform_request(
+                    method, path, body=body, timeout=seconds, headers=headers, most=most, repeat=repeat
+                )
             except (NothingSent, NoResponse, Endless) as error:
                 host.note(answered=False)
                 failed = Failed(host.address, error)
@@ -132,7 +185,6 @@ class Hosts:
                     continue
                 break
             host.note(answered=True)
-            host.put_back(connection)
             return host.address, response
         assert failed is not None
         raise failed

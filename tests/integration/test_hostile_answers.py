@@ -86,17 +86,21 @@ def hostile(items: Rig):
         yield hostile
 
 
-def test_a_bulk_answered_by_anything_is_an_unknown_outcome(items: Rig, hostile):
+@pytest.mark.parametrize("times", [1, 10_000], ids=["once", "always"])
+def test_a_bulk_answered_by_anything_is_an_unknown_outcome(items: Rig, hostile, times):
     for what, answer in {**WHOLE, **BULKS}.items():
+        if what == "permuted" and times > 1:
+            continue  # of a single document that is the answer there should be, and only what was written tells
         items.sql("UPDATE items SET name = name || '!' WHERE id < 5")
-        hostile.spoil(at("/_bulk$"), answer)
+        hostile.spoil(at("/_bulk$"), answer, times=times)
         hand = items.hand()
         hand.step()
-        assert hostile.spoilt == 1, what
-        assert hand.worker.counters.indexed == 0, what
-        assert items.queued() == 4, what
+        assert hostile.spoilt > 0, what
+        # Answered so once, a body may be sent again at once, in halves: then it has been written, and may be counted.
+        assert (hand.worker.counters.indexed, items.queued()) in ([(0, 4)] if times > 1 else [(0, 4), (4, 0)]), what
+        assert items.queued() == 4 or items.differences() == [], what
         assert items.letters() == {}, what
-        assert items.one("SELECT max(attempts) FROM opensearch_indexing_queue") == 0, what
+        assert items.one("SELECT coalesce(max(attempts), 0) FROM opensearch_indexing_queue") == 0, what
         hostile.behave()
         items.sql("DELETE FROM opensearch_indexing_pauses")
         items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
