@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import threading
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from idxctl.opensearch.client import Client
     from idxctl.worker.pool import Worker
 
+log = logging.getLogger("idxctl.worker")
 app = plain_app(help="Run workers, and see those that run.")
 
 
@@ -88,7 +90,7 @@ def start(
     """
     signals = _Signals()
     from idxctl.operate import requests
-    from idxctl.postgres import migrate
+    from idxctl.postgres import migrate, surroundings
     from idxctl.worker.pool import Options, Worker
 
     state = current()
@@ -104,6 +106,8 @@ def start(
     pool, client = state.pool(), state.opensearch()
     try:
         migrate.require(pool.mine())
+        for warning in surroundings.open_to_others(pool.mine()):
+            log.warning("%s", warning)
         for name in index or ():
             requests.check_known(pool.mine(), settings, name)
         options = Options.of(settings, until_empty=until_empty, indexes=index or None)

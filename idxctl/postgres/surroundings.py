@@ -35,7 +35,6 @@ class Surroundings:
 
     owner: str | None  # of the tables; None: there are none
     missing: tuple[str, ...] = ()  # "table opensearch_indexing_queue"
-    creators: tuple[str, ...] = ()  # roles other than the owners that may create in the schema; PUBLIC first
     publications: tuple[str, ...] = ()  # FOR ALL TABLES
 
 
@@ -61,7 +60,6 @@ def look(conn: Connection, steps: Iterable[str]) -> Surroundings:
     return Surroundings(
         owner=owner[0] if owner else None,
         missing=tuple(f"{kind} {name}" for kind, name in missing),
-        creators=_creators(conn),
         publications=tuple(name for (name,) in conn.run(SQL["publications"])),
     )
 
@@ -91,14 +89,21 @@ def ways_out(conn: Connection) -> str:
     )
 
 
-def warnings(conn: Connection, found: Surroundings) -> tuple[str, ...]:
-    """Say what is not as it should be, and what to do."""
+def open_to_others(conn: Connection) -> tuple[str, ...]:
+    """Say who else may create functions beside ours, and what to do."""
+    creators = _creators(conn)
     notes = []
-    if EVERYBODY in found.creators:
+    if EVERYBODY in creators:
         notes.append(f"everybody may create functions in schema {conn.schema}: {ways_out(conn)}")
-    others = [name for name in found.creators if name != EVERYBODY]
+    others = [name for name in creators if name != EVERYBODY]
     if others:
         notes.append(f"roles other than its owner may create functions in schema {conn.schema}: {', '.join(others)}")
+    return tuple(notes)
+
+
+def warnings(conn: Connection, found: Surroundings) -> tuple[str, ...]:
+    """Say what is not as it should be, and what to do."""
+    notes = [*open_to_others(conn)]
     if found.missing:
         shown = ", ".join(found.missing[:_SHOWN])
         more = f" and {len(found.missing) - _SHOWN} more" if len(found.missing) > _SHOWN else ""

@@ -213,3 +213,11 @@ def test_the_script_is_refused_where_everybody_may_create(conn):
     conn.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     with pytest.raises(psycopg.errors.RaiseException, match="everybody may create functions in schema public"):
         conn.raw.execute(migrate.offline_sql().encode())
+
+
+def test_a_worker_that_starts_there_says_so(items, idxctl):
+    items.sql("GRANT CREATE ON SCHEMA public TO PUBLIC")
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    done = idxctl("worker", "start", "--until-empty")
+    assert done.status == 0
+    assert "everybody may create functions in schema public" in done.stderr
