@@ -463,6 +463,13 @@ def require(conn: Connection) -> None:
             raise
         version, gaps, blocking = 0, 0, 0
     if version == 0:
+        if _scalar(conn, "hidden", schema=conn.schema):
+            raise PostgresRefused(
+                f"policies hide the rows of idxctl's tables in schema {conn.schema} from {conn.raw.info.user}",
+                sqlstate="42501",
+                detail="row-level security is switched on for idxctl's own tables",
+                hint="ALTER TABLE ... DISABLE ROW LEVEL SECURITY on them (grants decide who may what), or BYPASSRLS for this role",
+            )
         raise SchemaError(
             f'schema "{conn.schema}" is not migrated: idxctl\'s tables are not there',
             hint="idxctl migrate up; or [database] schema, if they live elsewhere",

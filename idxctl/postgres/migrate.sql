@@ -42,6 +42,12 @@ SELECT EXISTS (
     WHERE n.nspname = %(schema)s AND c.relname = %(table)s AND c.relkind IN ('r', 'p')
 );
 
+-- name: hidden
+-- Whether the version cannot be seen because policies hide it from this role.
+SELECT coalesce(bool_or(row_security_active(c.oid)), false)
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %(schema)s AND c.relname = 'opensearch' || '_indexing_migrations';
+
 -- name: exists_function
 -- Whether a function is there.
 SELECT EXISTS (

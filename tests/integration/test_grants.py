@@ -295,6 +295,12 @@ def test_a_role_that_policies_bind_is_told_of_bypassrls(running):
     assert "to be run as a superuser" in script
 
 
+def test_policies_on_our_own_tables_are_named_and_not_taken_for_tables_that_are_not_there(running):
+    running.admin("ALTER TABLE idxctl.opensearch_indexing_migrations ENABLE ROW LEVEL SECURITY")
+    done = running.run("worker", "worker", "start", "--until-empty", status=1)
+    assert "policies hide the rows of idxctl's tables" in done.stderr
+
+
 def test_a_role_that_is_not_there_is_named(bank):
     done = bank.command_line("grants", "--worker", "nobody_of_that_name", env={"IDXCTL_DATABASE_URL": bank.url})
     assert done.status == 2

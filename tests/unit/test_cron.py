@@ -157,7 +157,7 @@ def test_a_schedule_that_cron_cannot_mean_is_refused_with_an_example(schedule):
 
 def test_the_default_entry_retries_a_hundred_every_five_minutes():
     assert line(entry()) == (
-        "*/5 * * * * /usr/bin/flock -n -E 0 /home/alice/.local/state/idxctl/dlq-retry.lock "
+        "*/5 * * * * IDXCTL_CHANNEL=cron /usr/bin/flock -n -E 0 /home/alice/.local/state/idxctl/dlq-retry.lock "
         "/opt/idxctl dlq retry --limit 100 >> /home/alice/.local/state/idxctl/dlq-retry.log 2>&1"
     )
 
@@ -167,8 +167,8 @@ def test_root_logs_to_var_log():
 
 
 def test_five_fields_stay_as_written_where_the_library_would_say_hourly():
-    assert line(entry(schedule="0 * * * *")).startswith("0 * * * * /usr/bin/flock")
-    assert line(entry(schedule="@hourly")).startswith("@hourly /usr/bin/flock")
+    assert line(entry(schedule="0 * * * *")).startswith("0 * * * * IDXCTL_CHANNEL=cron /usr/bin/flock")
+    assert line(entry(schedule="@hourly")).startswith("@hourly IDXCTL_CHANNEL=cron /usr/bin/flock")
 
 
 def test_a_percent_sign_is_escaped_as_cron_wants_it():
@@ -182,7 +182,9 @@ def test_the_config_file_is_named_by_its_absolute_path(tmp_path, monkeypatch):
 
 def test_settings_that_are_no_secret_go_into_the_line():
     env = {**PATH, "PGHOST": "db 1", "IDXCTL_OPENSEARCH_URL": "https://search:9200", "HOME": "/x", "PGDATA": "/d"}
-    assert "* IDXCTL_OPENSEARCH_URL=https://search:9200 PGHOST='db 1' /usr/bin/flock" in line(entry(env))
+    assert "* IDXCTL_OPENSEARCH_URL=https://search:9200 PGHOST='db 1' IDXCTL_CHANNEL=cron /usr/bin/flock" in line(
+        entry(env)
+    )
 
 
 SECRETS = {
@@ -255,7 +257,7 @@ def test_names_that_the_env_file_sets_are_neither_written_nor_missed(tmp_path):
     prepared = entry({**PATH, "PGPASSWORD": "hunter2", "PGHOST": "db", "PGUSER": "shop"}, env_file=file)
     assert prepared.withheld == ()
     assert prepared.environment == {"PGUSER": "shop"}
-    assert f"{{ set -a && . {file} && set +a && PGUSER=shop /usr/bin/flock" in line(prepared)
+    assert f"{{ set -a && . {file} && set +a && PGUSER=shop IDXCTL_CHANNEL=cron /usr/bin/flock" in line(prepared)
 
 
 def test_an_env_file_that_others_can_read_is_remarked(tmp_path):

@@ -435,6 +435,7 @@ class Entry:
 
     def _shell_command(self) -> str:
         settings = [f"{name}={shlex.quote(value)}" for name, value in self.environment.items()]
+        settings.append("IDXCTL_CHANNEL=cron")  # so that the audit tells its runs from those of people
         # Status 0 when another run holds the lock: there is nothing to report, that run does the work.
         locked = [self.flock, "-n", "-E", "0", str(self.lock), *self.program, *self.command]
         run = " ".join([*settings, *map(shlex.quote, locked)])
