@@ -129,6 +129,11 @@ class Client:
             raise _refused(address, response, f"HEAD {path}")
         return response.status == 200
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long an answer is waited for, unless a request says otherwise."""
+        return self._settings.request_timeout_seconds
+
     def ping(self, *, timeout_seconds: float | None = None) -> None:
         """Raise unless OpenSearch answers."""
         self.ask("GET", "/", answers.info, timeout_seconds=timeout_seconds)

@@ -51,10 +51,9 @@ class Controls:
         """Send one; True when OpenSearch itself answered for it."""
         body = self._body()
         pipeline = self.generation.definition.pipeline
+        patience = min(self.seconds, self.client.patience_seconds)  # never more than the body had
         try:
-            answers = bulk.send(
-                self.client, self.generation.name, body, pipeline=pipeline, timeout_seconds=self.seconds
-            )
+            answers = bulk.send(self.client, self.generation.name, body, pipeline=pipeline, timeout_seconds=patience)
         except (OpenSearchRefused, OpenSearchUnreachable):
             return False
         verdicts = [outcomes.of_item(one.status, one.error_type, one.reason) for one in answers]
