@@ -1,10 +1,12 @@
 """Fan-outs: lookups after commit (C1), sweeps after TRUNCATE (C3), on real servers."""
 
+import random
+
 import psycopg
 import pytest
 
 from idxctl.core.errors import IdxctlError
-from idxctl.queue import rescue
+from idxctl.queue import gaps, rescue
 
 
 def test_a_listing_that_moves_into_a_category_while_it_is_renamed_gets_the_new_name(items):
@@ -218,8 +220,6 @@ def test_a_second_round_waits_for_the_documents_of_the_first(items):
 
 
 def test_a_gap_is_seen_to_once_the_queue_is_back(items):
-    from idxctl.queue import gaps
-
     items.sql("ALTER TABLE opensearch_indexing_queue RENAME TO away")
     items.sql("UPDATE items SET name = 'unseen' WHERE id = 5")
     items.sql("DELETE FROM items WHERE id = 6")
@@ -297,3 +297,46 @@ def test_what_no_waiting_task_will_mend_keeps_such_a_reindex_from_its_swap(items
     stops.do("reindex.filled", lambda: items.enqueue(1))
     with pytest.raises(IdxctlError, match="19 documents of the new generation still differ"):
         items.reindex()
+
+
+STORY = (
+    "ALTER TABLE items RENAME COLUMN {name} TO was_{name}",
+    "ALTER TABLE parts ALTER item_id TYPE numeric",
+    "ALTER TABLE parts RENAME COLUMN item_id TO item",
+    "ALTER TABLE categories RENAME COLUMN id TO number",
+    "ALTER TABLE categories ADD COLUMN more json DEFAULT '{\"a\": 1e400000}'",
+    "ALTER TABLE opensearch_indexing_queue RENAME TO away",
+)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_after_any_change_of_tables_and_back_every_document_is_its_row(items, seed):
+    """C6: what was written while capture could not follow is in the index once it can."""
+    chance = random.Random(seed)
+    name = chance.choice(["id", "name", "category_id"])
+    story = [each.replace("{name}", name) for each in chance.sample(STORY, 3)]
+    if any("item_id TO item" in each for each in story):
+        story = [each for each in story if "ALTER item_id" not in each]
+    back = {
+        "ALTER item_id TYPE numeric": "ALTER TABLE parts ALTER item_id TYPE bigint",
+        "TO was_": f"ALTER TABLE items RENAME COLUMN was_{name} TO {name}",
+        "item_id TO item": "ALTER TABLE parts RENAME COLUMN item TO item_id",
+        "id TO number": "ALTER TABLE categories RENAME COLUMN number TO id",
+        "TO away": "ALTER TABLE away RENAME TO opensearch_indexing_queue",
+    }
+    for step in story:
+        items.sql(step)
+        for _ in range(4):
+            table = chance.choice(["items", "categories", "parts"])
+            row = f"ctid = (SELECT ctid FROM {table} ORDER BY random() LIMIT 1)"
+            column = f"was_{name}" if (table, name) == ("items", "name") and any("TO was_" in each for each in story[: story.index(step) + 1]) else "name"  # fmt: skip
+            items.sql(f"UPDATE {table} SET {column} = {column} || '!' WHERE {row}")
+        items.sql("DELETE FROM parts WHERE ctid = (SELECT ctid FROM parts ORDER BY random() LIMIT 1)")
+    for step in reversed(story):
+        for mark, statement in back.items():
+            if mark in step:
+                items.sql(statement)
+    items.watch()
+    gaps.repair(items.conn)
+    items.drain()
+    assert items.differences() == []
