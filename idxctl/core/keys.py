@@ -60,6 +60,25 @@ def too_long(document_id: str) -> bool:
     return len(document_id) > LONGEST_BYTES // 4 and len(document_id.encode("utf-8", "replace")) > LONGEST_BYTES
 
 
+def unfit(document_id: str) -> str | None:
+    """Say why OpenSearch takes no document of this id; None when it may."""
+    if too_long(document_id):
+        size = len(document_id.encode("utf-8", "replace"))
+        return f"the document's id has {size:,} bytes; OpenSearch takes {LONGEST_BYTES} at the most"
+    if not document_id.isascii() and not is_unicode(document_id):
+        return "the document's id is no valid UTF-8, which the id of a document must be"
+    return None
+
+
+def is_unicode(text: str) -> bool:
+    """Whether *text* can be written as UTF-8; bytes of a database without an encoding that are no characters cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def fits(text: str, type_name: str) -> bool:
     """
     Whether *text* can be a value of a key's type; some that cannot be pass, and are refused by PostgreSQL.

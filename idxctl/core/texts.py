@@ -38,8 +38,9 @@ def unknown_to(text: str, encoding: str | None) -> bool:
     codec = _CODECS.get(encoding or "")
     if codec is None:
         return "\0" in text
+    bytes_ = "surrogateescape" if encoding == "SQL_ASCII" else "strict"  # which has them as they are
     try:
-        return b"\0" in text.encode(codec)
+        return b"\0" in text.encode(codec, bytes_)
     except UnicodeEncodeError:
         return True
 

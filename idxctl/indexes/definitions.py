@@ -121,7 +121,7 @@ def _columns(conn: Connection, index: IndexSettings, query: str) -> dict[str, st
             hint=error.hint or "run it in psql; it must be one SELECT that returns document_id and document",
         ) from error
     described = cursor.description or []
-    names = [column.name for column in described]
+    names = conn.column_names(cursor)
     doubled = sorted({name for name in names if names.count(name) > 1})
     if doubled:
         raise DocumentError(f"index {index.name}: the document query returns column {doubled[0]} twice")

@@ -43,5 +43,6 @@ def readable(
     while rest:
         read = render.by_ids(conn, definition, rest, token=token, max_bytes=max_bytes, sizes=sizes)
         failures.update(read.failures)
+        failures.update((one, PostgresRefused(why, sqlstate="22000", detail=why)) for one, why in read.unfit.items())
         yield from read.found
         rest = read.rest

@@ -62,7 +62,9 @@ class Read:
     doubled: set[str] = field(default_factory=set)  # ... more than once
     failures: dict[str, PostgresRefused] = field(default_factory=dict)
     rest: list[str] = field(default_factory=list)
-    too_long: set[str] = field(default_factory=set)  # ids with a row, which OpenSearch takes no document of
+    unfit: dict[str, str] = field(
+        default_factory=dict
+    )  # ids with a row, which OpenSearch takes no document of, and why
     impossible: set[str] = field(default_factory=set)  # ... without one: nothing has to be written or deleted
     size: int = 0
 
@@ -112,13 +114,13 @@ def by_ids(
     """
     at_once = sizes.at_once(definition, max_bytes)
     now = list(ids[:at_once])
-    long = [one for one in now if keys.too_long(one)]
-    short = [one for one in now if not keys.too_long(one)] if long else now
-    read = _read_halving(conn, definition, short, token, max_bytes, sizes) if short else Read()
-    if long:
-        there = set(existing(conn, definition, long))
-        read.too_long.update(one for one in long if one in there)
-        read.impossible.update(one for one in long if one not in there)
+    unfit = {one: why for one in now if (why := keys.unfit(one)) is not None}
+    fit = [one for one in now if one not in unfit] if unfit else now
+    read = _read_halving(conn, definition, fit, token, max_bytes, sizes) if fit else Read()
+    if unfit:
+        there = set(existing(conn, definition, list(unfit)))
+        read.unfit.update((one, why) for one, why in unfit.items() if one in there)
+        read.impossible.update(unfit.keys() - there)
     read.rest.extend(ids[at_once:])
     sizes.note(definition, len(read.ids), read.size)
     return read
@@ -265,16 +267,19 @@ def _copied(
     """Yield documents, *group* of them a message, and add the ids of those too large for that to *large*."""
     query = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(_grouped(_lines(definition, condition, token), group))
     paired = token is None and definition.routing is not None
+    checked = conn.encoding == "SQL_ASCII"
     # jit: compiling takes longer than a page of documents does.
     local = {**definition.local, "row_security": "off", "jit": "off"}
     with (
         conn.transaction(local=local, read_only=True),
         translated("read documents"),
         conn.raw.cursor() as cursor,
-        cursor.copy(query) as copy,
+        cursor.copy(conn.query(query)) as copy,
     ):
         for message in copy:
             names, text, left_out = _fields(message)
+            if checked:
+                _check(names, text, left_out)
             if left_out:
                 named = orjson.loads(left_out)
                 large.extend([name for name, _ in named] if paired else named)
@@ -285,6 +290,13 @@ def _copied(
                 yield Lines([name for name, _ in pairs], text, [orjson.dumps(way) for _, way in pairs])
             else:
                 yield Lines(orjson.loads(names), text)
+
+
+def _check(*fields: bytes | None) -> None:
+    """Raise where a row's values are no UTF-8, which a database without an encoding lets through."""
+    for field_ in fields:
+        if field_ is not None:
+            field_.decode()
 
 
 def _fields(message: bytes | bytearray | memoryview) -> tuple[bytes | None, bytes | None, bytes | None]:

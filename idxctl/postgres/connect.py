@@ -30,7 +30,7 @@ from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
-from idxctl.postgres import odd_times, rights
+from idxctl.postgres import any_bytes, odd_times, rights
 from idxctl.postgres.named import Statement
 from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
@@ -91,7 +91,16 @@ class Connection:
     def execute(self, query: Any, parameters: Any = None) -> psycopg.Cursor[Row]:
         """Run SQL as it stands: under the search path of the transaction, outside of one under the session's own."""
         with translated("statement"):
-            return self.raw.execute(query, parameters)
+            return self.raw.execute(self.query(query), parameters)
+
+    def query(self, query: Any) -> Any:
+        """Return a query as the driver can send it to this database."""
+        return any_bytes.query(query, self.raw) if any_bytes.is_of(self.raw) else query
+
+    def column_names(self, cursor: psycopg.Cursor[Row]) -> list[str]:
+        """Return the names of a result's columns."""
+        names = [column.name for column in cursor.description or ()]
+        return [any_bytes.name(one) for one in names] if any_bytes.is_of(self.raw) else names
 
     def _pinned(self, query: Any, parameters: Any) -> psycopg.Cursor[Row]:
         """
@@ -102,8 +111,9 @@ class Connection:
         message, so they are written into the text, as `psycopg.sql.Literal` does.
         """
         if self.raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
-            return self.raw.execute(query, parameters)
-        text = query if isinstance(query, bytes) else _text(query, self.raw)
+            return self.raw.execute(self.query(query), parameters)
+        text = self.query(query)
+        text = text if isinstance(text, bytes) else _text(text, self.raw)
         cursor = psycopg.ClientCursor(self.raw)
         cursor.execute(_PIN_AND + text, parameters)
         cursor.nextset()
@@ -251,6 +261,8 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", act
         raw = PatientConnection.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
         set_json_dumps(_json, raw)
         odd_times.shown_by(raw)
+        if any_bytes.is_of(raw):
+            any_bytes.passed_by(raw)
     except psycopg.OperationalError as error:
         raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
     except psycopg.ProgrammingError:

@@ -44,13 +44,13 @@ def carry_over(conn: Connection, query: sql.Composable, into: sql.Composable, *,
         with (
             conn.savepoint(local={**local, "row_security": "off"}, read_only=True),
             conn.raw.cursor() as cursor,
-            cursor.copy(read) as copy,
+            cursor.copy(conn.query(read)) as copy,
         ):
             for piece in copy:
                 kept.write(piece)
         kept.seek(0)
         with conn.savepoint(), conn.raw.cursor() as cursor:
-            with cursor.copy(write) as copy:
+            with cursor.copy(conn.query(write)) as copy:
                 while part := kept.read(_PIECE):
                     copy.write(part)
             return cursor.rowcount

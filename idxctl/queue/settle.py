@@ -278,7 +278,13 @@ def short_name(document_id: str) -> str:
 
     Longer than any id that is kept as it is, so that none of these can be taken for it. Migration 000004 makes the same.
     """
-    digest = hashlib.sha256(document_id.encode("utf-8", "surrogatepass")).hexdigest()
+    try:
+        data = document_id.encode(
+            "utf-8", "surrogateescape"
+        )  # of a database without an encoding: the bytes that it has
+    except UnicodeEncodeError:
+        data = document_id.encode("utf-8", "surrogatepass")
+    digest = hashlib.sha256(data).hexdigest()
     return f"sha256 {digest} ".ljust(_SHORT_NAME, ".")
 
 

@@ -204,8 +204,8 @@ def compare_ids(
             compared.missing.extend(part.missing)
             compared.stale.update(part.stale)
             compared.unanswered.update(part.unanswered)
-        compared.unreadable.extend(read.failures)
-        known = read.ids | read.failures.keys() | set(read.rest)
+        compared.unreadable.extend([*read.failures, *read.unfit])
+        known = read.ids | read.failures.keys() | set(read.rest) | read.unfit.keys() | read.impossible
         gone = [one for one in rest if one not in known]
         compared.orphans.extend(_held(client, generation, gone, render.routings(conn, definition, gone)))
         rest = read.rest

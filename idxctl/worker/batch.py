@@ -32,7 +32,7 @@ from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 
 _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query returns this id more than once")
 _TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
-TOO_LONG = "id_too_long"  # of a row whose id no index takes
+TOO_LONG, NO_TEXT = "id_too_long", "id_not_utf8"  # of a row whose id no index takes
 _AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
 _APART = "apart"  # the type of what is put back to be sent apart from the others
 _MOST_TRIALS = 8  # documents charged within a claim with what the way did: where it is most of them, it is the index
@@ -186,10 +186,8 @@ def _some(
         written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
     written.note(read.doubled, sharing, _DOUBLED)
     written.note(read.impossible, sharing, DONE)
-    for one in read.too_long:
-        size = len(one.encode("utf-8", "replace"))
-        reason = f"the document's id has {size:,} bytes; OpenSearch takes {keys.LONGEST_BYTES} at the most"
-        written.note([one], sharing, Verdict(Kind.PERMANENT, TOO_LONG, reason))
+    for one, reason in read.unfit.items():
+        written.note([one], sharing, Verdict(Kind.PERMANENT, _type_of_unfit(one), reason))
     written.largest = max([written.largest, *(len(lines.text) for lines in read.found if len(lines.ids) == 1)])
     bodies = list(bulk.gather(pieces, max_bytes=limits.body_bytes))
     read.found.clear()  # joined by now: held twice for as long as OpenSearch takes, they would count twice
@@ -198,6 +196,10 @@ def _some(
         for body in bodies:
             send(client, batch, generation, body, limits, written)
     return read.rest
+
+
+def _type_of_unfit(document_id: str) -> str:
+    return TOO_LONG if keys.too_long(document_id) else NO_TEXT
 
 
 def _expected(limits: Limits, definition: Definition, documents: int) -> int:
@@ -212,7 +214,7 @@ def _body(
     conn: Connection, batch: Batch, definition: Definition, asked: Sequence[str], read: render.Read
 ) -> list[Body]:
     """Return the lines of what was read; an id that was asked for and has no row is a delete."""
-    known = read.ids | read.failures.keys() | set(read.rest) | read.too_long | read.impossible
+    known = read.ids | read.failures.keys() | set(read.rest) | read.unfit.keys() | read.impossible
     gone = [one for one in asked if one not in known]
     body = [Body(lines.ids, lines.text) for lines in read.found]
     if read.doubled:

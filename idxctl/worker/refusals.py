@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from idxctl.queue.settle import Failure
-from idxctl.worker.batch import TOO_LONG, Sorted
+from idxctl.worker.batch import NO_TEXT, TOO_LONG, Sorted
 
 SEEN = 50  # documents, before anything is said of an index
 SHARE = 0.95
@@ -63,7 +63,7 @@ class Refusals:
 
 def _tells(one: Failure) -> bool:
     """Whether a failure tells of its index: not a letter that is tried again, nor an id that no index takes."""
-    return one.task.letter is None and one.error_type != TOO_LONG
+    return one.task.letter is None and one.error_type not in {TOO_LONG, NO_TEXT}
 
 
 def _still(refused: Sequence[Failure], reason: str) -> str | None:

@@ -192,6 +192,104 @@ def failure(task: Task, *, permanent: bool = True) -> Failure:
     return Failure(task, "odd\0 \u20ac \ud800", "abcdef", ANYTHING, permanent)
 
 
+# Bytes that are no characters ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bytewise(postgres_url, opensearch_url, unique_name, tmp_path, migrate):
+    """Pages in a database that takes any bytes; SQL of the test's own writes them by number."""
+    with pages(postgres_url, opensearch_url, unique_name, tmp_path, migrate, "SQL_ASCII") as rig:
+        yield rig
+
+
+BYTES = "caf\udce9"  # as Python has names that are no UTF-8
+
+
+def test_an_id_that_is_no_text_is_a_letter_alone(bytewise: Rig):
+    bytewise.sql(r"INSERT INTO pages VALUES (E'caf\351', '{}'), ('good', '{}')")
+    bytewise.drain()
+    assert bytewise.document("good") == {}
+    (letter,) = dlq.letters(bytewise.conn, dlq.Selection(), limit=10)
+    assert (letter.document_id, letter.error_type) == (BYTES, "id_not_utf8")
+    assert "no valid UTF-8" in letter.last_error
+    dlq.requeue(bytewise.conn, dlq.Selection(), limit=10)
+    assert bytewise.one(r"SELECT document_id = E'caf\351' FROM opensearch_indexing_queue")
+    bytewise.drain()
+    assert dlq.show(bytewise.conn, str(letter.id)).document_id == BYTES
+    bytewise.sql(r"DELETE FROM pages WHERE url = E'caf\351'")
+    bytewise.drain()
+    assert dlq.stats(bytewise.conn).total == 0
+
+
+def test_ids_of_bytes_without_a_row_leave_nothing(bytewise: Rig):
+    bytewise.sql(r"SELECT opensearch_indexing_enqueue(%s, E'\377' || i) FROM generate_series(1, 200) i", bytewise.index)
+    bytewise.sql("INSERT INTO pages VALUES ('good', '{}')")
+    bytewise.drain()
+    assert bytewise.document("good") == {}
+    assert bytewise.letters() == {}
+    assert bytewise.at_rest()
+
+
+def test_a_document_that_is_no_text_is_a_letter_alone(bytewise: Rig):
+    bytewise.sql(r"INSERT INTO pages VALUES ('bad', E'{\"s\": \"caf\351\"}'), ('good', '{}')")
+    bytewise.drain()
+    assert list(bytewise.letters()) == ["bad"]
+    assert bytewise.document("good") == {}
+
+
+def test_a_long_id_of_bytes_has_the_name_that_the_database_gives_it(bytewise: Rig):
+    bytewise.sql(r"INSERT INTO pages VALUES (repeat(E'\351', 3000), '{}')")
+    bytewise.drain()
+    assert bytewise.sql(
+        "SELECT document_id = rpad('sha256 ' || encode(sha256(convert_to(whole_id, 'SQL_ASCII')), 'hex') || ' ', 600, '.') "
+        "FROM opensearch_indexing_dlq"
+    ) == [(True,)]
+
+
+def test_a_rebuild_and_a_check_pass_over_what_is_no_text(bytewise: Rig):
+    bytewise.sql(r"INSERT INTO pages VALUES (E'caf\351', '{}'), ('bad', E'{\"s\": \"\351\"}'), ('good', '{}')")
+    bytewise.drain()
+    assert bytewise.reindex().swapped
+    assert {letter.document_id for letter in dlq.letters(bytewise.conn, dlq.Selection(), limit=10)} == {BYTES, "bad"}
+    assert bytewise.document("good") == {}
+
+
+def test_what_is_remembered_of_a_task_may_be_bytes(bytewise: Rig):
+    """Who may write the queue may leave anything there."""
+    bytewise.sql(
+        "INSERT INTO opensearch_indexing_queue (index_name, document_id, action, last_error, origin, payload) "
+        r"VALUES (%s, 'p1', 'index', E'\351', E'\351', E'{\"a\": \"\351\", \"history\": [{\"reason\": \"\351\"}]}')",
+        bytewise.index,
+    )
+    bytewise.sql("UPDATE pages SET doc = '{\"n\": \"no number\"}' WHERE url = 'p1'")
+    bytewise.drain()
+    assert list(bytewise.letters()) == ["p1"]
+
+
+def test_every_command_shows_what_is_no_text(bytewise: Rig, idxctl):
+    bytewise.sql(r"INSERT INTO pages VALUES (E'caf\351', '{}')")
+    bytewise.drain()
+    bytewise.sql(
+        r"SELECT opensearch_indexing_enqueue(E'\351', E'\351'), opensearch_indexing_enqueue(%s, E'\351')",
+        bytewise.index,
+    )
+    idxctl.use(database=bytewise.database, opensearch=bytewise.opensearch, config=bytewise.config)
+    (number,) = bytewise.sql("SELECT id FROM opensearch_indexing_dlq")[0]
+    for output in ("table", "plain", "json", "ndjson", "csv", "markdown"):
+        for command in (
+            ("queue", "list"),
+            ("queue", "stats"),
+            ("dlq", "list"),
+            ("dlq", "stats"),
+            ("dlq", "show", str(number)),
+        ):
+            assert idxctl(*command, "-o", output).status == 0
+    assert idxctl("queue", "cancel", "--all", "--yes").status == 0
+    assert idxctl("dlq", "export").status == 0
+    assert idxctl("dlq", "retry", "--limit", "100").status == 0
+    assert idxctl("dlq", "purge", "--all", "--yes").status == 0
+
+
 # What PostgreSQL refuses of one task ----------------------------------------------------------------------------------
 
 REFUSE = """
