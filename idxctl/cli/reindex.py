@@ -47,8 +47,20 @@ def reindex(
             help="How long the old generation stays standby [default: 1d].",
         ),
     ] = None,
+    wait_for_copies: Annotated[
+        timedelta | None,
+        typer.Option(
+            parser=duration,
+            metavar="DURATION",
+            show_default=False,
+            help="How long the replicas of the new one may take to start [default: 30m].",
+        ),
+    ] = None,
     take_alias: Annotated[
         bool, typer.Option("--take-alias", help="Move an alias that stands on an index idxctl did not make.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Go on where a look at the cluster says that it will not end well.")
     ] = False,
     yes: YesOption = False,
     reason: ReasonOption = None,
@@ -65,11 +77,20 @@ def reindex(
 
     state = current().because(reason)
     chosen = _chosen(index)
-    options = Options(readers=readers, keep=keep or timedelta(days=1), take_alias=take_alias, max_failed=max_failed)
+    options = Options(
+        readers=readers,
+        keep=keep or timedelta(days=1),
+        take_alias=take_alias,
+        wait_for_copies=wait_for_copies or timedelta(minutes=30),
+        max_failed=max_failed,
+    )
     pool, client = state.pool(), state.opensearch()
     with contextlib.closing(pool), contextlib.closing(client):
         migrate.require(pool.mine())
-        plans = [preflight.plan(pool.mine(), client, one, take_alias=take_alias) for one in chosen]
+        plans = [
+            preflight.plan(pool.mine(), client, one, take_alias=take_alias, force=force, if_changed=if_changed)
+            for one in chosen
+        ]
         _warn(plans, yes=yes, dry_run=dry_run)
         results: list[Reindexed] = []
         try:
@@ -216,4 +237,4 @@ def _shown() -> Iterator[Steps]:
             )
             render.say(f"{label:<10} {text}{rate}")
 
-        yield Steps(begin, move, end)
+        yield Steps(begin, move, end, render.warn)

@@ -9,7 +9,7 @@ that long too, for the same reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from idxctl.core.durations import format_duration
@@ -73,13 +73,16 @@ def gc_deletes(index_settings: Mapping[str, Any]) -> str:
 
 
 def flattened(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return index settings without their optional ``index.`` prefix."""
-    inner = settings.get("index")
-    flat = {
-        **{name: value for name, value in settings.items() if name != "index"},
-        **(inner if isinstance(inner, Mapping) else {}),
-    }
-    return {name.removeprefix("index."): value for name, value in flat.items()}
+    """Return index settings by their full names, in whichever way they are nested, without the optional ``index.`` prefix."""
+    return {name.removeprefix("index."): value for name, value in _leaves(settings)}
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def seconds_of(text: str) -> float | None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible
 from idxctl.opensearch import answers
-from idxctl.opensearch.client import Client
+from idxctl.opensearch.client import Client, segment
 
 _MARK = "idxctl"
 
@@ -83,6 +83,43 @@ def put_settings(client: Client, name: str, settings: Mapping[str, Any]) -> None
     client.ask("PUT", f"/{name}/_settings", answers.acknowledged, body={"index": dict(settings)})
 
 
+def standing(client: Client, name: str) -> dict[str, dict[str, Any]] | None:
+    """
+    Return the aliases on the concrete index *name*, each with what it carries: filter, routing, write flag, hidden.
+
+    None when there is no such index.
+    """
+    try:
+        found = client.ask("GET", f"/{segment(name)}/_alias", answers.indexes)
+    except OpenSearchRefused as error:
+        if error.status == 404:
+            return None
+        raise
+    if name not in found:
+        raise _silent(name)
+    carried: dict[str, dict[str, Any]] = found[name]["aliases"]
+    return carried
+
+
+def take_off(client: Client, name: str, unwanted: Collection[str]) -> None:
+    """Take aliases off an index; they may stand on others."""
+    actions = [{"remove": {"index": name, "alias": alias}} for alias in sorted(unwanted)]
+    client.ask("POST", "/_aliases", answers.acknowledged, body={"actions": actions})
+
+
+def delete_unless_searched(client: Client, name: str) -> list[str]:
+    """Delete an index that no alias stands on (G5); returns those that do, and then nothing is deleted."""
+    held = standing(client, name)
+    if not held:
+        delete(client, name)
+    return sorted(held or ())
+
+
+def fits(client: Client, name: str, query: Mapping[str, Any]) -> bool:
+    """Tell whether an alias's filter can be an alias's filter on index *name*: its mapping may have no place for it."""
+    return client.ask("POST", f"/{segment(name)}/_validate/query", answers.valid, body={"query": query}, repeat=True)
+
+
 def refresh(client: Client, name: str) -> None:
     """Make every write so far visible to searches."""
     client.ask("POST", f"/{name}/_refresh", answers.refreshed, repeat=True)
@@ -99,32 +136,29 @@ def delete(client: Client, name: str) -> bool:
     return True
 
 
-def wait_for_health(client: Client, name: str, *, timeout_seconds: int = 60) -> str:
-    """Wait until every primary of *name* is there and its replicas as far as they can be; returns the status."""
-    params = {"wait_for_status": "yellow", "timeout": f"{timeout_seconds}s", "wait_for_no_initializing_shards": "true"}
-    try:
-        path = f"/_cluster/health/{name}"
-        return client.ask("GET", path, answers.health, params=params, timeout_seconds=timeout_seconds + 10)
-    except OpenSearchRefused as error:
-        if error.status == 408:
-            return "red"
-        raise
-
-
-def swap(client: Client, alias: str, *, new: str, old: str | None, replace_index: bool = False) -> None:
+def swap(
+    client: Client,
+    alias: str,
+    *,
+    new: str,
+    old: str | None,
+    replace_index: bool = False,
+    carried: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
     """
-    Point *alias* at *new* in one atomic call.
+    Point *alias* at *new* in one atomic call, and with it all that is *carried*: aliases and what each of them carries.
 
-    With *old* given, nothing changes unless the alias stands on it (``must_exist`` is a compare-and-swap: 404
+    With *old* given, nothing changes unless all of them stand on it (``must_exist`` is a compare-and-swap: 404
     ``aliases_not_found_exception``). With *replace_index*, the concrete index that bears the alias's name is deleted by
     the same call; that has no way back.
     """
+    moved = {alias: {}} if carried is None else dict(carried)
     actions: list[dict[str, Any]] = []
     if replace_index:
         actions.append({"remove_index": {"index": alias}})
     elif old is not None:
-        actions.append({"remove": {"index": old, "alias": alias, "must_exist": True}})
-    actions.append({"add": {"index": new, "alias": alias}})
+        actions += [{"remove": {"index": old, "alias": name, "must_exist": True}} for name in sorted(moved)]
+    actions += [{"add": {"index": new, "alias": name, **more}} for name, more in sorted({alias: {}, **moved}.items())]
     client.ask("POST", "/_aliases", answers.acknowledged, body={"actions": actions})
 
 

@@ -151,6 +151,27 @@ class Source:
     version: int | None
 
 
+@dataclass(frozen=True)
+class Shard:
+    """How many copies of one shard there are."""
+
+    number: int
+    primary: bool  # whether its primary is active
+    active: int
+    initializing: int
+    unassigned: int
+
+
+@dataclass(frozen=True)
+class IndexHealth:
+    """How the shards of one index are, and how many nodes could hold them."""
+
+    nodes: int
+    primaries: int
+    replicas: int
+    shards: tuple[Shard, ...]
+
+
 def info(text: bytes) -> Info:
     """Read what a cluster says of itself."""
     version = _object(parsed(text)).get("version")
@@ -176,6 +197,36 @@ def indexes(text: bytes) -> dict[str, dict[str, Any]]:
     return answer
 
 
+def valid(text: bytes) -> bool:
+    """Read whether a query is one that an index can answer."""
+    found = _object(parsed(text)).get("valid")
+    if type(found) is not bool:
+        raise NoAnswer(f"valid is {_shown(found)}")
+    return found
+
+
+def template(text: bytes) -> dict[str, Any]:
+    """Read what a template would give to an index; nothing where none matches."""
+    answer = _object(parsed(text))
+    return {} if answer.get("template") is None else _object(answer["template"])
+
+
+def named(text: bytes) -> dict[str, dict[str, Any]]:
+    """Read objects by name."""
+    answer = _object(parsed(text))
+    if not all(type(one) is dict for one in answer.values()):
+        raise NoAnswer("what it names are not all objects")
+    return answer
+
+
+def listed(text: bytes, name: str) -> list[dict[str, Any]]:
+    """Read the list of objects that stands under *name*."""
+    found = _object(parsed(text)).get(name)
+    if type(found) is not list or not all(type(one) is dict for one in found):
+        raise NoAnswer(f"its {name} is {_shown(found)}")
+    return found
+
+
 def settings(text: bytes) -> dict[str, dict[str, str]]:
     """Read flat settings by index: what is set, and where it is not set the default; texts alone."""
     found: dict[str, dict[str, str]] = {}
@@ -185,6 +236,43 @@ def settings(text: bytes) -> dict[str, dict[str, str]]:
             raise NoAnswer(f"of {_shown(name)} it does not name the settings")
         found[name] = {key: value for kind in kinds if kind for key, value in kind.items() if isinstance(value, str)}
     return found
+
+
+def cluster_settings(text: bytes) -> dict[str, str]:
+    """Read the cluster's flat settings as they hold: transient before persistent before default; texts alone."""
+    answer, found = _object(parsed(text)), {}
+    for kind in ("defaults", "persistent", "transient"):
+        held = _object(answer.get(kind, {}))
+        found.update({key: value for key, value in held.items() if isinstance(value, str)})
+    return found
+
+
+def cluster_size(text: bytes) -> tuple[int, int]:
+    """Read how many data nodes there are, and how many shards, whether they have a place or not."""
+    answer = _object(parsed(text))
+    counts = [_natural(answer.get(f"{kind}_shards"), kind) for kind in ("active", "initializing", "unassigned")]
+    return _natural(answer.get("number_of_data_nodes"), "number_of_data_nodes"), sum(counts)
+
+
+def disks(text: bytes) -> list[tuple[int, int]]:
+    """Read of each node how many bytes of its disk are free, and how many there are."""
+    answer = parsed(text)
+    if type(answer) is not list:
+        raise NoAnswer(f"it is {_shown(answer)}")
+    pairs = [(_object(one).get("disk.avail"), _object(one).get("disk.total")) for one in answer]
+    return [
+        (int(free), int(total))
+        for free, total in pairs
+        if isinstance(free, str) and isinstance(total, str) and free.isdecimal() and total.isdecimal()
+    ]
+
+
+def stored(text: bytes) -> int:
+    """Read how many bytes the primary shards of an index hold."""
+    found = _object(parsed(text))
+    for name in ("_all", "primaries", "store"):
+        found = _object(found.get(name))
+    return _natural(found.get("size_in_bytes"), "size_in_bytes")
 
 
 def refreshed(text: bytes) -> None:
@@ -209,6 +297,40 @@ def health(text: bytes) -> str:
     if status not in ("green", "yellow", "red"):
         raise NoAnswer(f"its status is {_shown(status)}")
     return str(status)
+
+
+def index_health(text: bytes, name: str) -> IndexHealth:
+    """Read how the shards of one index are."""
+    answer = _object(parsed(text))
+    index = _object(_object(answer.get("indices")).get(name))
+    shards = tuple(_shard(number, one) for number, one in sorted(_object(index.get("shards")).items()))
+    return IndexHealth(
+        _natural(answer.get("number_of_data_nodes"), "number_of_data_nodes"),
+        _natural(index.get("number_of_shards"), "number_of_shards"),
+        _natural(index.get("number_of_replicas"), "number_of_replicas"),
+        shards,
+    )
+
+
+def _shard(number: str, found: Any) -> Shard:
+    one = _object(found)
+    if not number.isdecimal() or type(one.get("primary_active")) is not bool:
+        raise NoAnswer(f"of shard {_shown(number)} it has {_shown(one)}")
+    return Shard(
+        int(number),
+        one["primary_active"],
+        _natural(one.get("active_shards"), "active_shards"),
+        _natural(one.get("initializing_shards"), "initializing_shards"),
+        _natural(one.get("unassigned_shards"), "unassigned_shards"),
+    )
+
+
+def explanation(text: bytes) -> dict[str, Any]:
+    """Read why a shard is where it is, or nowhere."""
+    answer = _object(parsed(text))
+    if type(answer.get("current_state")) is not str:
+        raise NoAnswer("it names no current_state")
+    return answer
 
 
 def page(text: bytes) -> Page:

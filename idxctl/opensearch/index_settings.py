@@ -25,3 +25,9 @@ def gc_deletes(client: Client, names: Sequence[str]) -> dict[str, str]:
         timeout_seconds=_ASK_SECONDS,
     )
     return {name: found[name][_GC_DELETES] for name in names if _GC_DELETES in found.get(name, {})}
+
+
+def held(client: Client, name: str) -> dict[str, str]:
+    """Return what is set on an index, by full names without the prefix; defaults are left out."""
+    found = client.ask("GET", f"/{segment(name)}/_settings", answers.settings, params={"flat_settings": "true"})
+    return {key.removeprefix("index."): value for key, value in found.get(name, {}).items()}

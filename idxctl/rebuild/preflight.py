@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from psycopg import sql
 
-from idxctl.core import keys
+from idxctl.core import keys, sums
 from idxctl.core.errors import ConfigError, DocumentError, PostgresRefused
 from idxctl.core.settings import IndexSettings
 from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
 from idxctl.indexes.generations import Generation
-from idxctl.opensearch import aliases
+from idxctl.indexes.retire import still_searched
+from idxctl.opensearch import aliases, templates
 from idxctl.opensearch.client import Client
+from idxctl.opensearch.templates import Given
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
+from idxctl.rebuild import obstacles
+from idxctl.rebuild.lifetime import Lifetime
 
 SQL = load("idxctl.rebuild", "rebuild.sql")
 
@@ -43,10 +48,34 @@ class Plan:
     changed: bool  # the definition differs from the live generation's
     lost: bool = False  # the live generation's index was deleted: nothing serves, and nothing is to be kept
     warnings: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()  # aliases beside ours that come along
+    given: Given = field(default_factory=Given)  # what templates of the site give to the new index
+    lifetime: Lifetime = field(default_factory=lambda: Lifetime({}, {}))
+
+    @property
+    def behind(self) -> str | None:
+        """The index that is searched today: one of ours, one of others, or one that bears the alias's name."""
+        if self.replaces_index:
+            return self.index
+        return self.foreign or (self.live.name if self.live is not None and not self.lost else None)
 
 
-def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: bool = False) -> Plan:
-    """Check everything and change nothing; raises what `reindex` would stumble over."""
+def plan(
+    conn: Connection,
+    client: Client,
+    index: IndexSettings,
+    *,
+    take_alias: bool = False,
+    force: bool = False,
+    if_changed: bool = False,
+) -> Plan:
+    """
+    Check everything and change nothing; raises what `reindex` would stumble over.
+
+    With *force*, what only seems to be in the way becomes a warning; with *if_changed*, where nothing is to be built too.
+    """
+    obstacles.require_version(client)
+    _require_rights(conn)
     definition = define(conn, index)
     try:
         rows, warnings = check_query(conn, index.name, definition)
@@ -55,7 +84,9 @@ def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: 
         raise unreadable(index.name, error) from error
     known = generations.of_index(conn, index.name)
     live = next((one for one in known if one.state == "live"), None)
-    replaces, foreign = _alias(client, index.name, known, take_alias=take_alias)
+    obstacles.refuse_data_stream(client, index.name)
+    begun = _begun(conn, index.name)
+    replaces, foreign = _alias(client, index.name, known, begun=begun, take_alias=take_alias)
     number = generations.next_number(conn, index.name)
     while aliases.exists(client, generations.physical_name(index.name, number)):  # left there by somebody; not ours
         number += 1
@@ -66,9 +97,47 @@ def plan(conn: Connection, client: Client, index: IndexSettings, *, take_alias: 
     lost = live is not None and not aliases.ours(client, live.name, index.name)
     if lost and live is not None:
         warnings.append(f"index {index.name}: {live.name}, which was live, is gone; it is built anew from the rows")
-    return Plan(
-        index.name, number, name, definition, rows, live, replaces, foreign, changed or lost, lost, tuple(warnings)
+    behind = index.name if replaces else foreign or (live.name if live is not None and not lost else None)
+    carried = sorted(set((aliases.standing(client, behind) if behind else None) or ()) - {index.name})
+    if foreign and carried:
+        warnings.append(f"index {index.name}: {', '.join(carried)} stay on {foreign}, which is not idxctl's")
+    elif carried:
+        warnings.append(
+            f"index {index.name}: other aliases of {behind} come along, with what they carry: {', '.join(carried)}"
+        )
+    for one in generations.to_delete(conn, timedelta(0)):
+        if one.index == index.name and (held := aliases.standing(client, one.name)):
+            warnings.append(still_searched(one.name, sorted(held)))
+    given = templates.given(client, name)
+    cluster = obstacles.cluster_settings(client)
+    lifetime = Lifetime(
+        sums.flattened(definition.settings), given.settings, int(cluster.get("cluster.default_number_of_replicas", 1))
     )
+    found = [
+        *obstacles.of_templates(given, definition),
+        *obstacles.of_settings(given, lifetime),
+        *obstacles.of_cluster(client, cluster, lifetime, live=behind),
+    ]
+    if found and not force and (changed or lost or not if_changed):
+        raise ConfigError(
+            f"index {index.name}: " + "; ".join(one.what for one in found),
+            hint="; ".join(one.way_out for one in found) + "; or go on all the same with --force",
+        )
+    warnings += [f"index {index.name}: {one.what}" for one in found]
+    return Plan(
+        index.name, number, name, definition, rows, live, replaces, foreign, changed or lost, lost, tuple(warnings),
+        () if foreign else tuple(carried), given, lifetime,
+    )  # fmt: skip
+
+
+def _require_rights(conn: Connection) -> None:
+    """A swap that may not write its letters would fail after everything else."""
+    lacking = [row[0] for row in conn.run(SQL["lacking"])]
+    if lacking:
+        raise ConfigError(
+            f"this role of PostgreSQL lacks rights that a rebuild needs: {', '.join(lacking)}",
+            hint="run it as the owner of idxctl's tables, or grant them",
+        )
 
 
 def check_query(conn: Connection, index: str, definition: Definition) -> tuple[int, list[str]]:
@@ -155,9 +224,21 @@ def check_ids(conn: Connection, index: IndexSettings, definition: Definition) ->
         )
 
 
-def _alias(client: Client, alias: str, known: list[Generation], *, take_alias: bool) -> tuple[bool, str | None]:
+def _begun(conn: Connection, index: str) -> str | None:
+    """
+    Return the index that a run which has not ended made, or was about to.
+
+    An alias on it is the next run's affair: given by a template it is taken off, made by a swap it is recorded (G4).
+    """
+    row = conn.run(SQL["open_run"], index=index).fetchone()
+    return None if row is None else (row[5] or {}).get("create") or ((row[5] or {}).get("swap") or {}).get("new")
+
+
+def _alias(
+    client: Client, alias: str, known: list[Generation], *, begun: str | None, take_alias: bool
+) -> tuple[bool, str | None]:
     """Return whether a concrete index bears the alias's name, and the foreign index it stands on, if any."""
-    behind = aliases.targets(client, alias)
+    behind = [name for name in aliases.targets(client, alias) if name != begun]
     ours = {one.name for one in known}
     foreign = [name for name in behind if name not in ours]
     if not behind:
@@ -166,6 +247,13 @@ def _alias(client: Client, alias: str, known: list[Generation], *, take_alias: b
         raise ConfigError(
             f"alias {alias} stands on {len(behind)} indexes ({', '.join(behind)}); wanted is one",
             hint="take the others off it, or choose another name for [indexes.NAME]",
+        )
+    aside = next((one for one in known if one.name == behind[0] and one.state != "live"), None)
+    if aside is not None:
+        live = next((one.name for one in known if one.state == "live"), "none")
+        raise ConfigError(
+            f"alias {alias} stands on {aside.name}, which is {aside.state}; the live generation is {live}",
+            hint=f"it was moved by others: move it back to {live} (POST _aliases), then run idxctl reindex again",
         )
     if foreign and not take_alias:
         raise ConfigError(

@@ -95,6 +95,18 @@ ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
     fingerprint = excluded.fingerprint, token = excluded.token, retryable = excluded.retryable, last_attempt_at = excluded.last_attempt_at
 WHERE d.token < excluded.token
 
+-- name: heal_rebuilt
+-- T5: letters older than every token that a rebuild wrote its documents under are healed by it, but for those it refused.
+-- Locked in order, as by a settle.
+DELETE FROM opensearch_indexing_dlq d
+WHERE d.id IN (
+    SELECT l.id FROM opensearch_indexing_dlq l
+    WHERE l.index_name = %(index)s
+      AND l.token < (SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c WHERE c.run = %(run)s)
+      AND NOT EXISTS (SELECT FROM opensearch_indexing_generation_failures f
+                      WHERE f.generation = %(generation)s AND f.document_id = l.document_id)
+    ORDER BY l.id FOR UPDATE)
+
 -- name: missed_to_tasks
 -- What the new live generation missed while it was not live is written again (P1).
 INSERT INTO opensearch_indexing_queue (index_name, document_id, action, last_error, origin)
@@ -123,3 +135,17 @@ WHERE NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %
   AND NOT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(index)s AND q.document_id = wanted.id)
   AND NOT EXISTS (SELECT FROM opensearch_indexing_inflight f, unnest(f.document_ids) AS held (id)
                   WHERE f.index_name = %(index)s AND held.id = wanted.id)
+
+-- name: lacking
+-- Rights on our tables that a rebuild needs, its swap included, and that this role does not have.
+SELECT needed.verb || ' on ' || needed.name
+FROM (VALUES
+    ('opensearch_indexing_reindex_runs', 'INSERT'), ('opensearch_indexing_reindex_runs', 'UPDATE'),
+    ('opensearch_indexing_reindex_chunks', 'INSERT'), ('opensearch_indexing_reindex_chunks', 'UPDATE'),
+    ('opensearch_indexing_generations', 'INSERT'), ('opensearch_indexing_generations', 'UPDATE'),
+    ('opensearch_indexing_generation_failures', 'INSERT'), ('opensearch_indexing_generation_failures', 'DELETE'),
+    ('opensearch_indexing_queue', 'INSERT'), ('opensearch_indexing_dlq', 'INSERT'), ('opensearch_indexing_dlq', 'UPDATE'),
+    ('opensearch_indexing_dlq', 'DELETE')) AS needed (name, verb)
+WHERE NOT CASE needed.verb WHEN 'DELETE' THEN has_table_privilege(needed.name, 'DELETE')
+          ELSE has_any_column_privilege(needed.name, needed.verb) END
+ORDER BY needed.name, needed.verb

@@ -11,31 +11,35 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from psycopg.types.json import Jsonb
 
-from idxctl.core import backoff, sums
+from idxctl.core import backoff
 from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
 from idxctl.core.points import reach
 from idxctl.core.settings import IndexSettings, Settings
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Sizes
-from idxctl.opensearch import aliases, scan
+from idxctl.opensearch import aliases, copies, scan
 from idxctl.opensearch.client import Client
+from idxctl.opensearch.copies import Copies
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL as QUEUE
 from idxctl.queue import pause, tokens
 from idxctl.queue.enqueue import enqueue
+from idxctl.rebuild import lifetime as lifetime_
 from idxctl.rebuild import stuck, swap
 from idxctl.rebuild.backfill import Backfill, blame
 from idxctl.rebuild.preflight import SQL, Plan
+from idxctl.rebuild.swap import Swap
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
 from idxctl.worker import janitor, tombstones
@@ -56,6 +60,7 @@ class Options:
     readers: int = 3
     keep: timedelta = timedelta(days=1)
     take_alias: bool = False
+    wait_for_copies: timedelta = timedelta(minutes=30)  # replicas that can be allocated must have started by then
     max_failed: int | None = None  # documents; None: ten, or one in a hundred
 
 
@@ -82,6 +87,7 @@ class Steps:
     begin: Callable[[str, int | None], None] = lambda _step, _total: None  # a step and its total, if known
     move: Callable[[int, str], None] = lambda _done, _note: None
     end: Callable[[str], None] = lambda _summary: None
+    warn: Callable[[str], None] = lambda _sentence: None
     failed: Callable[[Reindexed], None] = lambda _so_far: None  # what is known of a run whose error is raised next
 
 
@@ -202,9 +208,7 @@ class _Run:
 
     def _create(self) -> None:
         """Create the index as it is best filled, then let workers know of it (G2); the order matters to them."""
-        settings = sums.flattened(self.plan.definition.settings)
-        building = {**settings, "refresh_interval": "-1", "number_of_replicas": 0}
-        building.setdefault("gc_deletes", sums.GC_DELETES)
+        building = self.plan.lifetime.building
         try:
             aliases.create(
                 self.client, self.plan.name, settings={"index": building}, mappings=self.plan.definition.mappings
@@ -217,6 +221,7 @@ class _Run:
                 hint=f"see mapping under [indexes.{self.plan.index}] in the configuration; nothing was changed",
             ) from error
         reach("reindex.created")
+        self._require_bare()
         with self.conn.transaction():
             self.generation = generations.register(self.conn, self.plan.index, self.plan.number, self.plan.definition)
             self._advance("created", generation=self.generation.id)
@@ -225,6 +230,28 @@ class _Run:
         if self.plan.lost:
             self.plan = replace(self.plan, live=None)
         reach("reindex.registered")
+
+    def _require_bare(self) -> None:
+        """G5: nobody may search an index before it is whole, and what is to come along must fit it."""
+        name = self.plan.name
+        if unasked := aliases.standing(self.client, name):
+            aliases.take_off(self.client, name, unasked)
+            if not set(unasked) <= set(self.plan.given.aliases):  # those were said before, and gone on with
+                raise DocumentError(
+                    f"{name} was given aliases as it was made: {', '.join(sorted(unasked))}; they were taken off it at once, and nothing else was changed",
+                    hint="take them out of the index template; aliases that stand on the live index come along with a swap",
+                )
+        for alias, more in self._to_carry().items():
+            if (query := more.get("filter")) is not None and not aliases.fits(self.client, name, query):
+                raise DocumentError(
+                    f"index {self.plan.index}: the filter of alias {alias} cannot be one on the new mapping, so it could not come along; nothing was changed",
+                    hint="change the filter, or keep the fields that it names in the mapping",
+                )
+
+    def _to_carry(self) -> Mapping[str, Mapping[str, Any]]:
+        behind = self.plan.behind
+        held = (aliases.standing(self.client, behind) if behind else None) or {}
+        return {name: more for name, more in held.items() if not self.plan.foreign or name == self.plan.index}
 
     def _backfill(self) -> None:
         assert self.generation is not None
@@ -335,43 +362,71 @@ class _Run:
             )
 
     def _restore(self) -> None:
-        """Give the index the settings it is to live with, and wait until its shards are there."""
+        """Give the index the settings it is to live with, and wait until its copies have started."""
         assert self.generation is not None
         self._advance("restore")
-        settings = sums.flattened(self.plan.definition.settings)
-        aliases.put_settings(
-            self.client,
-            self.generation.name,
-            {
-                "refresh_interval": settings.get("refresh_interval"),
-                "number_of_replicas": settings.get("number_of_replicas", 1),
-            },
-        )
-        aliases.refresh(self.client, self.generation.name)
-        if aliases.wait_for_health(self.client, self.generation.name) == "red":
-            raise IdxctlError(
-                f"a primary shard of {self.generation.name} is not there; nothing was swapped",
-                hint="look at _cluster/allocation/explain, then run idxctl reindex again",
+        name, lifetime = self.generation.name, self.plan.lifetime
+        lifetime_.put(self.client, name, lifetime.living)
+        reach("reindex.restored")
+        aliases.refresh(self.client, name)
+        shown = False
+
+        def tick(found: Copies, why: str) -> None:
+            nonlocal shown
+            if not shown:
+                self.steps.begin("copies", found.wanted or None)
+                shown = True
+            self.steps.move(found.started, why)
+
+        found = copies.wait(self.client, name, seconds=self.options.wait_for_copies.total_seconds(), tick=tick)
+        if shown:
+            self.steps.end(
+                f"{found.started} of {found.wanted} have started"
+                + (f"; no node takes the others: {found.homeless}" if found.homeless else "")
             )
+        needed = lifetime.copies_needed(found.wanted // lifetime.primaries)
+        if found.fewest < needed:
+            raise IdxctlError(
+                f"each write to {name} waits for {needed} copies (write.wait_for_active_shards), and of a shard there are {found.fewest}: "
+                f"{found.homeless}; nothing was swapped",
+                hint="lower write.wait_for_active_shards in the mapping file or the template, or add a data node",
+            )
+        lifetime_.put(self.client, name, lifetime.last)
+        reach("reindex.copied")
 
     def _swap(self) -> Reindexed:
         assert self.generation is not None
         self.steps.begin("swap", None)
         self.swapping = True
         old = self.plan.live
-        swap.swap(
-            self.conn, self.client, self.id, new=self.generation, old=old, foreign=self.plan.foreign,
-            replace_index=self.plan.replaces_index, keep=self.options.keep,
-        )  # fmt: skip
+        done = swap.swap(
+            self.conn,
+            self.client,
+            self.id,
+            Swap(self.generation, old, self.plan.foreign, self.plan.replaces_index, self.options.keep),
+        )
         for one in generations.of_index(self.conn, self.plan.index):
-            if one.state == "standby" and (old is None or one.id != old.id):
+            if one.state == "standby" and (old is None or one.id != old.id) and not self._searched(one):
                 retire.retire(self.conn, one.id)  # one standby is kept: the last
         until = next(
             (one.standby_until for one in generations.of_index(self.conn, self.plan.index) if old and one.id == old.id),
             None,
         )
-        self.steps.end("done" + (f", {old.number:06d} kept as standby and current" if old else ""))
+        self.steps.end(
+            "done"
+            + (f", with {', '.join(done.moved)}" if done.moved else "")
+            + (f", {old.number:06d} kept as standby and current" if old else "")
+        )
+        for sentence in done.amiss:
+            self.steps.warn(sentence)
         return replace(self._result(swapped=True), previous=old.name if old else None, standby_until=until)
+
+    def _searched(self, generation: Generation) -> bool:
+        """Whether an alias stands on a generation of before; where nobody can tell, it is taken to."""
+        try:
+            return bool(aliases.standing(self.client, generation.name))
+        except IdxctlError:
+            return True
 
     def _result(self, *, swapped: bool | None) -> Reindexed:
         name = self.generation.name if self.generation else None
@@ -469,7 +524,7 @@ class _Run:
             if self.generation is not None:
                 retire.retire(self.conn, self.generation.id)
             elif row[2] is None:
-                aliases.delete(self.client, self.plan.name)
+                swap.discard(self.client, self.plan.name)
             self.conn.run(
                 SQL["finish_run"],
                 id=self.id,

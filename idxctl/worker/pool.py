@@ -88,6 +88,9 @@ class Worker:
         self._postgres_down = 0
         self._last_beat = (time.monotonic(), 0)
         self._told: set[tuple[str, str]] = set()
+        self._searched: dict[
+            str, tuple[str, ...]
+        ] = {}  # indexes that are kept since aliases stand on them, as was said
         self._threads: list[threading.Thread] = []
         self._broken: BaseException | None = None
 
@@ -497,9 +500,14 @@ class Worker:
             return
         # A request may take its time after the last look at its age (G3).
         zombies_gone = timedelta(seconds=self.options.bytes_gone_after_seconds)
-        gone = retire.sweep_up(conn, self._client, age_limit=zombies_gone)
+        gone = retire.sweep_up(conn, self._client, age_limit=zombies_gone, kept=self._say_kept)
         for name in gone:
             fact("deleted", f"index {name}, retired", index=name)
+
+    def _say_kept(self, name: str, held: Sequence[str]) -> None:
+        if self._searched.get(name) != tuple(held):
+            self._searched[name] = tuple(held)
+            fact("kept", retire.still_searched(name, held), index=name)
 
     def _say_how_it_goes(self) -> None:
         p95 = self.counters.percentile(0.95)

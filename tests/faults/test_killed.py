@@ -98,6 +98,8 @@ RUN_POINTS = [
     ("chunk.done", 1),
     ("reindex.filled", 1),
     ("reindex.checked", 1),
+    ("reindex.restored", 1),
+    ("reindex.copied", 1),
     ("swap.intended", 1),
     ("swap.made", 1),
     ("swap.recorded", 1),
@@ -133,6 +135,54 @@ def test_killed_reindex_is_put_in_order_by_the_next_one(items: Rig, point, nth):
     states = [row[0] for row in items.sql("SELECT state FROM opensearch_indexing_generations")]
     assert states.count("live") == 1
     assert "building" not in states
+
+
+@pytest.mark.parametrize("point", ["reindex.restored", "swap.intended", "swap.made", "swap.recorded"])
+def test_killed_around_its_swap_every_alias_stands_on_one_index_with_what_it_carries(items: Rig, point):
+    """G5."""
+    old, alias = items.generation().name, f"{items.index}-public"
+    more = {"filter": {"term": {"category": "category 1"}}, "is_write_index": True}
+    items.ask("POST", "/_aliases", {"actions": [{"add": {"index": old, "alias": alias, **more}}]})
+    killed_at(items, point, "reindex")
+    items.sql(
+        "UPDATE opensearch_indexing_reindex_runs SET seen_at = now() - interval '1 minute' WHERE finished_at IS NULL"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "idxctl", "--config", str(items.config), "reindex"],
+        env=environment(items),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == (1 if point == "swap.made" else 0), done.stderr.decode()
+    live = items.generation().name
+    assert live != old
+    found = items.ask("GET", f"/_alias/{alias}")
+    assert found == {live: {"aliases": {alias: more}}}
+    assert list(items.ask("GET", f"/_alias/{items.index}")) == [live]
+
+
+def test_killed_before_it_could_take_a_templates_aliases_off_it_leaves_none_to_the_next(items: Rig):
+    path = f"/_index_template/{items.index}"
+    body = {"index_patterns": [f"{items.index}-*"], "priority": 7, "template": {"aliases": {items.index: {}}}}
+    items.ask("PUT", path, body)
+    try:
+        killed_at(items, "reindex.created", "reindex", "--force")
+    finally:
+        items.ask("DELETE", path)
+    assert len(items.ask("GET", f"/_alias/{items.index}")) == 2
+    items.sql(
+        "UPDATE opensearch_indexing_reindex_runs SET seen_at = now() - interval '1 minute' WHERE finished_at IS NULL"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "idxctl", "--config", str(items.config), "reindex"],
+        env=environment(items),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    assert list(items.ask("GET", f"/_alias/{items.index}")) == [items.generation().name]
 
 
 DLQ_POINTS = ["dlq.requeued", "claim.committed", "read.done", "send.done", "settle.moved", "settle.done"]

@@ -231,10 +231,12 @@ class Rig:
             self.conn, capture_plan(self.conn, self.settings.indexes, path=self.config), list(self.settings.indexes)
         )
 
-    def reindex(self, **options: Any) -> run.Reindexed:
+    def plan(self, **options: bool) -> preflight.Plan:
+        return preflight.plan(self.conn, self.client, self.settings.indexes[self.index], **options)
+
+    def reindex(self, *, force: bool = False, **options: Any) -> run.Reindexed:
         index = self.settings.indexes[self.index]
-        take_alias = options.get("take_alias", False)
-        plan = preflight.plan(self.conn, self.client, index, take_alias=take_alias)
+        plan = self.plan(take_alias=options.get("take_alias", False), force=force)
         return run.reindex(self.pool, self.client, self.settings, index, plan, run.Options(**options), run.Steps())
 
     def hand(self, **options: Any) -> Hand:
