@@ -135,8 +135,8 @@ def _require_rights(conn: Connection) -> None:
     lacking = [row[0] for row in conn.run(SQL["lacking"])]
     if lacking:
         raise ConfigError(
-            f"this role of PostgreSQL lacks rights that a rebuild needs: {', '.join(lacking)}",
-            hint="run it as the owner of idxctl's tables, or grant them",
+            f"a rebuild needs rights that this role of PostgreSQL does not have: {', '.join(lacking)}",
+            hint="idxctl grants --operator ROLE prints them",
         )
 
 
