@@ -37,7 +37,7 @@ def require_version(client: Client) -> None:
         shown = ".".join(map(str, version))
         raise ConfigError(
             f"OpenSearch {shown} is too old for a reindex: its _aliases does not know must_exist, so a swap could not be made safely",
-            hint="idxctl needs OpenSearch 2.12 or newer",
+            hint="OpenSearch 2.12 or newer is needed",
         )
 
 
