@@ -3,6 +3,7 @@
 
 DROP TRIGGER IF EXISTS opensearch_indexing_dlq_truncated ON opensearch_indexing_dlq;
 DROP FUNCTION IF EXISTS opensearch_indexing_dlq_truncated();
+DROP FUNCTION IF EXISTS opensearch_indexing_waiting(text);
 DROP FUNCTION IF EXISTS opensearch_indexing_gap_seen();
 DROP FUNCTION IF EXISTS opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text);
 ALTER TABLE opensearch_indexing_audit

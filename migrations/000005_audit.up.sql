@@ -81,6 +81,34 @@ LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 
 $$
 $statement$, schema, schema);
 
+    -- What waits, counted; for roles that see that much and not the values that fan-outs carry. The queue is read once.
+    EXECUTE format($statement$
+CREATE OR REPLACE FUNCTION %1$I.opensearch_indexing_waiting(only_index text)
+RETURNS TABLE (index_name text, queued bigint, due bigint, urgent bigint, later bigint, fan_outs bigint, coarse bigint, oldest timestamptz)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT q.index_name, count(*),
+           count(*) FILTER (WHERE q.available_at <= clock_timestamp()),
+           count(*) FILTER (WHERE q.available_at <= clock_timestamp() AND q.kind = 'document' AND q.priority >= 0),
+           count(*) FILTER (WHERE q.available_at > clock_timestamp() AND q.attempts = 0 AND q.last_error IS NULL),
+           count(*) FILTER (WHERE q.kind <> 'document'),
+           count(*) FILTER (WHERE CASE WHEN q.kind = 'keys' AND pg_column_size(q.payload) < 1000 THEN q.payload ? 'coarse' END),
+           min(q.enqueued_at) FILTER (WHERE isfinite(q.enqueued_at)
+               AND (q.available_at <= clock_timestamp() OR q.attempts > 0 OR q.last_error IS NOT NULL))
+    FROM %1$I.opensearch_indexing_queue q
+    WHERE $1 IS NULL OR q.index_name = $1
+    GROUP BY q.index_name
+$$
+$statement$, schema);
+    EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_waiting(text) FROM PUBLIC', schema);
+    -- Roles that could read the queue go on seeing what waits.
+    FOR item IN
+        SELECT DISTINCT a.grantee::regrole AS role
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) AS a
+        WHERE n.nspname = schema AND c.relname = 'opensearch_indexing_queue' AND a.privilege_type = 'SELECT' AND a.grantee <> 0
+    LOOP
+        EXECUTE format('GRANT EXECUTE ON FUNCTION %I.opensearch_indexing_waiting(text) TO %s', schema, item.role);
+    END LOOP;
+
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_gap_seen() FROM PUBLIC', schema);
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_audit_write(text, text, bigint, jsonb, text, text, text) FROM PUBLIC', schema);
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_dlq_truncated() FROM PUBLIC', schema);

@@ -101,11 +101,13 @@ _WORKS = {
     "server": "a restored or restarted server is told from the one before",
     "audit_write": "acts are noted; nothing noted can be changed by it",
     "gap_seen": "gaps that capture marked are seen to once",
+    "waiting": "what waits is counted",
 }
 FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "application": {"enqueue": "tasks are added in the application's own transactions"},
     "worker": _WORKS,
     "operator": _WORKS,
+    "viewer": {"waiting": "what waits is counted, without the values in it"},
 }
 # Called by our triggers alone, with the owner's rights.
 OURS_ALONE = frozenset({"dlq_group", "dlq_number"})

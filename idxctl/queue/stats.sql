@@ -6,17 +6,7 @@ WITH known AS MATERIALIZED (
     UNION SELECT index_name FROM opensearch_indexing_watches WHERE removed_at IS NULL
     UNION SELECT unnest(%(known)s::text[])
 ), q AS MATERIALIZED (
-    SELECT index_name, count(*) AS queued,
-           count(*) FILTER (WHERE available_at <= clock_timestamp()) AS due,
-           count(*) FILTER (WHERE available_at <= clock_timestamp() AND kind = 'document' AND priority >= 0) AS urgent,
-           count(*) FILTER (WHERE available_at > clock_timestamp() AND attempts = 0 AND last_error IS NULL) AS later,
-           count(*) FILTER (WHERE kind <> 'document') AS fan_outs,
-           count(*) FILTER (WHERE CASE WHEN kind = 'keys' AND pg_column_size(payload) < 1000 THEN payload ? 'coarse' END) AS coarse,
-           min(enqueued_at) FILTER (WHERE isfinite(enqueued_at)
-               AND (available_at <= clock_timestamp() OR attempts > 0 OR last_error IS NOT NULL)) AS oldest
-    FROM opensearch_indexing_queue
-    WHERE %(index)s::text IS NULL OR index_name = %(index)s
-    GROUP BY index_name
+    SELECT index_name, queued, due, urgent, later, fan_outs, coarse, oldest FROM opensearch_indexing_waiting(%(index)s::text)
 ), f AS MATERIALIZED (
     SELECT b.index_name, sum(cardinality(b.document_ids)) AS in_flight, min(o.oldest) AS oldest,
            count(*) FILTER (WHERE b.trouble IS NOT NULL OR b.lease_until < clock_timestamp() - interval '1 minute') AS stuck,
