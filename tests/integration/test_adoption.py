@@ -464,7 +464,7 @@ def test_an_older_program_needs_no_rights_on_our_other_tables(table):
            GRANT USAGE ON SEQUENCE opensearch_indexing_dlq_id_seq TO older_program; GRANT USAGE ON SCHEMA public TO older_program""",
     )
     try:
-        with table.transaction():
+        with table.raw.transaction():
             table.execute("SET LOCAL ROLE older_program")
             table.execute(OLD_INSERT, (57, "index", None, 1, None))
         assert letters(table, "index_name", "document_id")[-1] == ("products", "57")
