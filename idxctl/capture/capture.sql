@@ -162,9 +162,9 @@ UPDATE opensearch_indexing_watches w SET position = n.position
 FROM unnest(%(ids)s::bigint[], %(positions)s::integer[]) AS n(id, position)
 WHERE w.id = n.id
 
--- name: lock
--- One installation at a time, whichever host it runs on.
-SELECT pg_advisory_xact_lock(hashtextextended('opensearch_indexing capture ' || %(schema)s, 0))
+-- name: older_lock
+-- The advisory lock by which programs of the release before keep installations apart.
+SELECT hashtextextended('opensearch_indexing capture ' || %(schema)s, 0)
 
 -- name: functions
 -- Our trigger functions as they are.
@@ -220,6 +220,10 @@ LIMIT 5
 -- name: open_tasks
 -- Tasks of indexes, waiting.
 SELECT count(*) FROM opensearch_indexing_queue WHERE index_name = ANY(%(indexes)s)
+
+-- name: is_indexed
+-- Whether an index has a generation that is written to.
+SELECT EXISTS (SELECT FROM opensearch_indexing_generations WHERE index_name = %(index)s AND state <> 'retired')
 
 -- name: purge_tasks
 -- Tasks that nobody will claim any more.

@@ -1,7 +1,7 @@
 """
 Installing and removing capture, each in one transaction: at every moment the old triggers are in force or the new ones.
 
-Locks: one advisory lock keeps two installations apart. Tables are locked before anything is changed, and this waits for a
+Locks: one of the table of watches keeps two installations apart. Tables are locked before anything is changed, and this waits for a
 table only while it holds none (else it might deadlock with a transaction of the application), and never long, since
 writers queue behind it.
 """
@@ -20,10 +20,11 @@ from idxctl.capture.plan import CapturePlan, PlannedTable
 from idxctl.capture.watches import Watch, installed_watches
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, UsageError
 from idxctl.core.nearest import did_you_mean
-from idxctl.postgres import audit
+from idxctl.postgres import audit, own_lock
 from idxctl.postgres.connect import Connection
 
 WAIT_SECONDS = 10.0  # for all tables together
+_WATCHES, _DOING = "opensearch_indexing_watches", "watch install or remove"
 _TRY_SECONDS = 1.5  # for one table; longer than deadlock_timeout, when autovacuum steps aside
 _PAUSE_SECONDS = 0.2  # between tries, so that writers that queued behind one get their turn
 
@@ -77,13 +78,14 @@ def install(
     """
     require_tables(conn)
     with conn.transaction():
-        _exclude_others(conn, wait_seconds)
+        passed_over = _exclude_others(conn, wait_seconds)
         stored = installed_watches(conn)
         rows = row_changes(stored, plan.watches, indexes)
         watches = _store(conn, rows)
         todo = trigger_changes(conn, watches, _with_others(conn, plan.tables, watches))
         warnings = (
             *plan.warnings,
+            *passed_over,
             *_unconfigured(stored, indexes),
             *_origin_only(todo),
             *_missed(todo, rows.kept),
@@ -114,7 +116,11 @@ def remove(
     clock: Callable[[], float] = time.monotonic,
     pause: Callable[[float], None] = time.sleep,
 ) -> Removed:
-    """Stop capturing for *index*, or for all, in one transaction; *purge* deletes the tasks that nobody will claim."""
+    """
+    Stop capturing for *index*, or for all, in one transaction; *purge* deletes the tasks that nobody will claim.
+
+    An *index* that has neither watches nor a generation is a name that was made up, or is gone: its tasks are purged.
+    """
     require_tables(conn)
     with conn.transaction():
         _exclude_others(conn, wait_seconds)
@@ -126,6 +132,8 @@ def remove(
             known = sorted({watch.index for watch in stored})
             raise UsageError(f"no watch of index {index} is installed", hint=did_you_mean(index, known))
         left = [watch for watch in stored if watch not in ended]
+        if index and not ended and not _indexed(conn, index):
+            purge = True  # nobody claims them: it is what was asked for
         done = Removed(tuple(indexes), len(ended), _labels(ended, but=left), tasks, tasks if purge else 0, dry_run)
         if dry_run:
             conn.rollback()
@@ -138,6 +146,11 @@ def remove(
             detail = {"tables": list(done.tables), "purged": done.purged}
             audit.record(conn, action="watch remove", what=", ".join(indexes), count=len(ended), detail=detail)
     return done
+
+
+def _indexed(conn: Connection, index: str) -> bool:
+    row = conn.run(SQL["is_indexed"], index=index).fetchone()
+    return row is not None and bool(row[0])
 
 
 # Rows ------------------------------------------------------------------------------------------------------------------
@@ -304,14 +317,11 @@ def _require_rights(todo: TriggerChanges) -> None:
 
 
 # Locks -----------------------------------------------------------------------------------------------------------------
-def _exclude_others(conn: Connection, wait_seconds: float) -> None:
-    _set_timeout(conn, wait_seconds)
-    try:
-        conn.run(SQL["lock"], schema=conn.schema)
-    except PostgresRefused as error:
-        if error.sqlstate != "55P03":
-            raise
-        raise Locked("another watch install or remove is under way", hint="try again when it has ended") from error
+def _exclude_others(conn: Connection, wait_seconds: float) -> tuple[str, ...]:
+    """Be the only installation until the transaction ends; returns what is to be said of the older lock."""
+    (key,) = conn.run(SQL["older_lock"], schema=conn.schema).fetchone() or (0,)
+    own_lock.take(conn, _WATCHES, _DOING, wait_seconds=wait_seconds)
+    return own_lock.take_older(conn, key, _WATCHES, _DOING, wait_seconds=wait_seconds)
 
 
 def _set_timeout(conn: Connection, seconds: float) -> None:

@@ -28,11 +28,11 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say what waits, for how long, and why if it does not move."""
     from idxctl.operate import requests, shapes
-    from idxctl.postgres import migrate
+    from idxctl.postgres import migrate, own_lock
     from idxctl.queue import stats as engine
     from idxctl.worker import janitor
 
-    with current().connect() as conn:
+    with current().connect() as conn, own_lock.not_waited_for(conn, "queue stats"):
         migrate.require(conn)
         requests.check_known(conn, current().settings, index)
         found, workers = engine.stats(conn, index=index, known=current().settings.indexes), janitor.alive(conn)
@@ -137,7 +137,7 @@ def _others(other: OtherNames) -> str:
     more = ", …" if other.names > len(other.examples) else ""
     return (
         f"{other.names:,} other name{'' if other.names == 1 else 's'} ({', '.join(other.examples)}{more}), neither configured "
-        f"nor built: {other.queued:,} queued, {other.dead:,} dead"
+        f"nor built: {other.queued:,} queued, {other.dead:,} dead; idxctl watch remove --index NAME purges tasks"
     )
 
 

@@ -68,7 +68,7 @@ def _bounded(found: stats.QueueStats, more: Iterable[str]) -> dict[str, stats.In
     folded += [rows[metrics.OTHER]] if metrics.OTHER in rows else []  # an index that is called so
     rows[metrics.OTHER] = stats.IndexStats(
         metrics.OTHER,
-        queued=sum(one.queued for one in folded), due=0, queue_size=sum(one.queue_size for one in folded), later=0, fan_outs=0,
+        queued=sum(one.queued for one in folded), due=0, queue_size=sum(one.queue_size for one in folded if isinstance(one, stats.IndexStats)), later=0, fan_outs=0,
         in_flight=sum(one.in_flight for one in folded),
         oldest_age_seconds=max((one.oldest_age_seconds or 0.0 for one in folded), default=None),
         dead=sum(one.dead for one in folded), indexable=False,

@@ -225,6 +225,11 @@ class Connection:
         return self.raw.info.parameter_status("server_encoding")
 
     @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open that has not failed."""
+        return self.raw.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+
+    @property
     def alive(self) -> bool:
         """Whether the connection can be used, also in the middle of a transaction; not in an abandoned COPY."""
         status = psycopg.pq.TransactionStatus

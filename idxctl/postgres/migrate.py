@@ -1,8 +1,7 @@
 """
 idxctl's tables: numbered migrations up and down, what they would lose, and the check that every command makes.
 
-A run is one transaction under one advisory lock: it is done or it was not, and a second host waits and then finds nothing
-to do. Nothing is kept in the session, so PgBouncer in transaction mode may stand in between.
+A run is one transaction under one lock: it is done or it was not, and a second host waits and then finds nothing to do. Nothing is kept in the session, so PgBouncer in transaction mode may stand in between.
 
 Rules for a new migration (``migrations/NNNNNN_name.up.sql`` and ``.down.sql``):
 
@@ -33,14 +32,18 @@ from typing import Any
 from psycopg import sql
 
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, Refused, SchemaError, UsageError
-from idxctl.postgres import audit, surroundings
+from idxctl.postgres import audit, own_lock, surroundings
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
 SQL = load("idxctl.postgres", "migrate.sql")
 LOCK = 0x69_64_78_63_74_6C_01  # "idxctl", 1: one migration at a time in a database
+BOOKS = "opensearch_indexing_migrations"
 DLQ = "opensearch_indexing_dlq"
 CAPTURE = "opensearch_indexing_capture"  # how the names of the functions begin that capture triggers run
+_MAKING = 3
+# Of another first run: the name was taken, the table or its schema is there by now, or is gone again.
+_MADE_MEANWHILE = {"23505", "42P06", "42P07", "42P01"}
 QUEUE_SECONDS = 60  # how long a run waits for another run
 LOCK_SECONDS = 10  # and for a lock on a table: whoever comes after it waits as long
 
@@ -182,9 +185,8 @@ def up(
     target = len(steps) if to is None else to
     if not 0 <= target <= len(steps):
         raise UsageError(f"there is no migration {target}", hint=f"this program knows 1 to {len(steps)}")
-    with _alone(conn, "migrate up", default_index=default_index):
-        _create_schema(conn)
-        conn.run(SQL["create_bookkeeping"])
+    with _alone(conn, "migrate up", default_index=default_index) as passed_over:
+        _take_bookkeeping(conn)
         applied = _applied(conn)
         _refuse_newer(applied, steps)
         if not applied and target > 0:
@@ -218,30 +220,28 @@ def up(
             for place in _older(conn, "public")
             if place != conn.schema
         )
+        notes += passed_over
         made = [step.up for step in steps if step.version in applied or step.title in ran]
         notes += surroundings.warnings(conn, surroundings.look(conn, made))
     return Migrated(applied=tuple(ran), version=version, adopted=adopted, adopted_index=index, notes=notes)
 
 
 @contextmanager
-def _alone(conn: Connection, doing: str, *, default_index: str | None = None) -> Iterator[None]:
-    """Open the one transaction of a run: alone in this database, with limits on its waits."""
-    with _explained(conn, doing), conn.transaction(local={"lock_timeout": f"{QUEUE_SECONDS}s"}):
-        try:
-            conn.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
-        except PostgresRefused as error:
-            if error.sqlstate == "55P03":
-                raise Locked(
-                    f"another migration has been running for {QUEUE_SECONDS} s", hint="try again when it has ended"
-                ) from error
-            raise
+def _alone(conn: Connection, doing: str, *, default_index: str | None = None) -> Iterator[tuple[str, ...]]:
+    """
+    Open the one transaction of a run, with limits on its waits; yields what is to be said of the lock.
+
+    It is alone beside programs of the release before; beside others of this one once it has `_take_bookkeeping`.
+    """
+    with _explained(conn, doing), conn.transaction():
+        passed_over = own_lock.take_older(conn, LOCK, BOOKS, "migration", wait_seconds=QUEUE_SECONDS)
         conn.execute(
             """SELECT set_config('idxctl.default_index', %s, true),
                       set_config('lock_timeout', %s, true), set_config('statement_timeout', '0', true),
                       set_config('client_min_messages', 'warning', true)""",
             (default_index or "", f"{LOCK_SECONDS}s"),
         )
-        yield
+        yield passed_over
 
 
 @contextmanager
@@ -278,6 +278,25 @@ def _rights_hint(conn: Connection, detail: str) -> str:
         f"as an administrator: GRANT USAGE, CREATE ON SCHEMA {schema} TO {user}; "
         "or give idxctl a schema of its own: [database] schema"
     )
+
+
+def _take_bookkeeping(conn: Connection) -> None:
+    """
+    Lock the table of migrations, made where it is missing: one run at a time, and the next one sees all of it.
+
+    Two first runs at once make it both: the second hears of a duplicate when the first commits, and finds it then.
+    """
+    for tried in range(_MAKING):
+        try:
+            with conn.savepoint():
+                _create_schema(conn)
+                conn.run(SQL["create_bookkeeping"])
+                own_lock.take(conn, BOOKS, "migration", wait_seconds=QUEUE_SECONDS)
+        except PostgresRefused as error:
+            if error.sqlstate not in _MADE_MEANWHILE or tried == _MAKING - 1:
+                raise
+        else:
+            return
 
 
 def _create_schema(conn: Connection) -> None:
@@ -379,6 +398,8 @@ def down(
     """
     steps = known() if steps is None else steps
     with _alone(conn, "migrate down"):
+        if _exists(conn, BOOKS):
+            own_lock.take(conn, BOOKS, "migration", wait_seconds=QUEUE_SECONDS)
         target = down_target(conn, to=to, count=count)
         _hold(conn)
         plan = plan_down(conn, to=target, steps=steps)
@@ -584,8 +605,6 @@ def offline_sql(
 -- Locks: new tables disturb nobody. An existing table opensearch_indexing_dlq of the older shape is locked and rewritten,
 -- some seconds for 100,000 rows; its times without a zone are read in the session's time zone (SHOW TimeZone).
 BEGIN ISOLATION LEVEL READ COMMITTED;
-SET LOCAL lock_timeout = '{QUEUE_SECONDS}s';
-SELECT pg_catalog.pg_advisory_xact_lock({LOCK});
 SET LOCAL lock_timeout = '{LOCK_SECONDS}s';
 SET LOCAL statement_timeout = 0;
 SET LOCAL client_min_messages = warning;
@@ -593,6 +612,10 @@ SET LOCAL client_min_messages = warning;
 SELECT pg_catalog.set_config('idxctl.default_index', {index}, true);
 
 {SQL["create_bookkeeping"].text}
+SET LOCAL lock_timeout = '{QUEUE_SECONDS}s';
+LOCK TABLE {BOOKS} IN SHARE UPDATE EXCLUSIVE MODE;    -- one run at a time
+SELECT pg_catalog.pg_try_advisory_xact_lock({LOCK});    -- which programs of the release before wait for
+SET LOCAL lock_timeout = '{LOCK_SECONDS}s';
 DO $guard$
 DECLARE
     place text := pg_catalog.current_setting('search_path');

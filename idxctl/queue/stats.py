@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from idxctl.postgres import audit
+from idxctl.postgres import audit, own_lock
 from idxctl.postgres.connect import Connection, Row
 from idxctl.postgres.named import load
 from idxctl.queue import gaps
@@ -53,7 +53,8 @@ class OtherNames:
 @dataclass(frozen=True)
 class QueueStats:
     """
-    The whole queue. ``queue_size`` is what the capacity of workers and library is measured against.
+    The whole queue. ``queue_size`` is what the capacity of workers and library is measured against: tasks that nobody takes,
+    under names that are no index, have no part in it.
 
     ``by_index`` has every index that is configured or was built; what stands under any other name is in ``other``.
     """
@@ -93,9 +94,11 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
 
     *known*: names that are configured, beside those that the database knows. An index that is asked for is known.
     """
-    held_by = holders(conn, for_seconds=_HELD_SECONDS)
     names = [*known, index] if index is not None else list(known)
-    found = conn.run(SQL["by_index"], index=index, known=names).fetchall()
+    with own_lock.not_waited_for(conn, "queue stats"):
+        held_by = holders(conn, for_seconds=_HELD_SECONDS)
+        found = conn.run(SQL["by_index"], index=index, known=names).fetchall()
+        unseen = gaps.unseen(conn)
     rows = [_index(row) for row in found if row[0] is not None]
     other = next((_other(row) for row in found if row[0] is None), None)
     counted: list[IndexStats | OtherNames] = [*rows, *([other] if other is not None else [])]
@@ -104,12 +107,12 @@ def stats(conn: Connection, *, index: str | None = None, known: Iterable[str] = 
         queued=sum(one.queued for one in counted),
         in_flight=sum(one.in_flight for one in counted),
         oldest_age_seconds=max(ages, default=None),
-        queue_size=sum(one.queue_size for one in counted),
+        queue_size=sum(one.queue_size for one in rows),
         dead=sum(one.dead for one in counted),
         by_index=rows,
         other=other,
         stuck=sum(row.stuck for row in rows),
-        gaps=gaps.unseen(conn),
+        gaps=unseen,
         held_by=held_by,
     )
 

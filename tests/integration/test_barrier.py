@@ -98,6 +98,19 @@ def test_a_claim_waits_for_a_change_by_a_program_of_the_release_before(items: Ri
     assert claimed.is_set()
 
 
+@pytest.mark.parametrize("table", ["queue", "dlq", "inflight", "workers", "migrations", "generations", "watches"])
+def test_queue_stats_names_who_keeps_it_from_reading(items: Rig, idxctl, table: str):
+    idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
+    with psycopg.connect(items.database, application_name="a vacuum") as holder:
+        holder.execute(f"LOCK TABLE opensearch_indexing_{table} IN ACCESS EXCLUSIVE MODE")
+        number = holder.info.backend_pid
+        told = idxctl("queue", "stats")
+    assert told.status == 6
+    assert f"pid {number}, role" in told.stderr
+    assert "a vacuum" in told.stderr
+    assert idxctl("queue", "stats").status == 0
+
+
 @pytest.mark.parametrize(
     "lock", ["opensearch_indexing_barrier IN EXCLUSIVE MODE", "opensearch_indexing_queue IN SHARE ROW EXCLUSIVE MODE"]
 )

@@ -252,6 +252,33 @@ def test_removing_an_index_that_is_not_captured_is_a_usage_error(db):
     assert told.value.hint == "did you mean 'docs'?"
 
 
+@pytest.mark.parametrize(
+    "name", ["made up", "-", "'; DROP TABLE docs; --", "a\nb", "\u202e\u00e9\u6f22\U0001f600", "i" * 255]
+)
+def test_tasks_under_a_name_that_is_no_index_are_purged_by_it(db, name):
+    db.watch(DOCS)
+    db.conn.execute(
+        "SELECT opensearch_indexing_enqueue(%s, i::text), opensearch_indexing_enqueue('docs', i::text) FROM generate_series(1, 3) i",
+        (name,),
+    )
+    preview = remove(db.conn, index=name, dry_run=True)
+    assert (preview.watches, preview.tasks, preview.purged) == (0, 3, 3)
+    assert remove(db.conn, index=name).purged == 3
+    assert db.tasks("index_name", "document") == ["docs"] * 3
+    with pytest.raises(UsageError):
+        remove(db.conn, index=name)
+
+
+def test_tasks_of_an_index_that_has_a_generation_are_purged_where_that_is_said_alone(db):
+    db.conn.execute(b"SELECT opensearch_indexing_enqueue('built', '1')")
+    db.conn.execute(
+        b"INSERT INTO opensearch_indexing_generations (index_name, number, physical_name, state, definition, fingerprint) "
+        b"VALUES ('built', 1, 'built-000001', 'live', '{}', '')"
+    )
+    assert remove(db.conn, index="built").purged == 0
+    assert remove(db.conn, index="built", purge=True).purged == 1
+
+
 def test_removing_goes_on_where_a_table_was_dropped(db):
     db.watch(DOCS)
     db.sql("DROP TABLE docs")
@@ -311,6 +338,27 @@ def test_another_installation_under_way_is_told(db):
         with pytest.raises(Locked, match="another watch install"):
             db.install(index(DOCS), wait_seconds=0.1)
     other.conn.close()
+
+
+def test_who_installs_at_the_same_time_is_named(db):
+    with psycopg.connect(db.url, application_name="another host") as other:
+        other.execute("LOCK TABLE opensearch_indexing_watches IN SHARE UPDATE EXCLUSIVE MODE")
+        for act in (lambda: db.install(index(DOCS), wait_seconds=0.1), lambda: remove(db.conn, wait_seconds=0.1)):
+            with pytest.raises(
+                Locked, match=rf"another watch install or remove .*pid {other.info.backend_pid}, .*another host"
+            ):
+                act()
+
+
+def test_a_stranger_who_holds_the_older_lock_is_passed_over_and_named(db, unique_name):
+    db.sql(f"CREATE ROLE {unique_name} LOGIN")
+    with psycopg.connect(make_conninfo(db.url, user=unique_name), autocommit=True) as stranger:
+        stranger.execute("SELECT pg_advisory_lock(hashtextextended('opensearch_indexing capture public', 0))")
+        done = db.install(index(DOCS))
+        assert done.triggers > 0
+        assert any(f"pid {stranger.info.backend_pid}" in warning for warning in done.warnings)
+        assert remove(db.conn).watches == 1
+    db.sql(f"DROP ROLE {unique_name}")
 
 
 # Rights ----------------------------------------------------------------------------------------------------------------

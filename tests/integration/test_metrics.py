@@ -93,9 +93,12 @@ def test_names_that_are_no_index_are_one_label_however_many_somebody_makes_up(it
     with served(items.settings) as api:
         page = api.metrics()
         asked = api.get("/queue/stats").json
+        status = api.get("/indexer/status").json
     assert set(series(page, "queue_size")) == {f'index="{items.index}"', 'index="other"'}
-    assert value(page, "queue_size", index="other") == 20000
+    assert value(page, "queue_size", index="other") == 0  # no part of what the capacity is measured against
+    assert value(page, "queued", index="other") == 20000
     assert value(page, "queue_size", index=items.index) == 2
+    assert (status["queue_size"], status["queued"]) == (2, 20002)
     assert not any("made-up" in key for key in page)
     assert not any('index="other"' in key for key in series(page, "failure_total"))
     assert (asked["queued"], [one["index"] for one in asked["by_index"]]) == (20002, [items.index])

@@ -176,6 +176,71 @@ def test_another_run_is_not_waited_for_for_ever(conn, settings, monkeypatch):
             migrate.up(conn)
 
 
+def test_who_runs_another_migration_is_named(conn, settings, monkeypatch):
+    migrate.up(conn, to=1)
+    monkeypatch.setattr(migrate, "QUEUE_SECONDS", 0.2)
+    with connect(settings, application_name="another host") as other, other.raw.transaction():
+        other.execute("LOCK TABLE opensearch_indexing_migrations IN SHARE UPDATE EXCLUSIVE MODE")
+        for act in (migrate.up, lambda conn: migrate.down(conn, to=0)):
+            with pytest.raises(Locked, match=rf"another migration .* pid {other.raw.info.backend_pid}, .*another host"):
+                act(conn)
+    assert migrate.up(conn).version == NEWEST
+
+
+@pytest.fixture
+def stranger(conn, settings, unique_name):
+    """A session of a role that may connect, and nothing else."""
+    conn.execute(f"CREATE ROLE {unique_name} LOGIN")
+    with psycopg.connect(make_conninfo(settings.url.reveal(), user=unique_name), autocommit=True) as session:
+        yield session
+    conn.execute(f"DROP ROLE {unique_name}")
+
+
+@pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])
+def test_a_stranger_who_holds_the_older_lock_is_passed_over_and_named(conn, stranger, lock):
+    stranger.execute(f"SELECT {lock}({migrate.LOCK})")
+    done = migrate.up(conn)
+    assert done.version == NEWEST
+    assert any(f"pid {stranger.info.backend_pid}" in note and "passed over" in note for note in done.notes)
+    assert migrate.down(conn, to=0).version == 0
+    conn.raw.execute(migrate.offline_sql())
+    migrate.require(conn)
+
+
+def test_first_migrations_at_once_exclude_each_other_without_the_older_lock_too(settings, stranger):
+    stranger.execute(f"SELECT pg_advisory_lock({migrate.LOCK})")
+    gate = threading.Barrier(4)
+
+    def one_host(schema: str) -> tuple[str, ...]:
+        with connect(replace(settings, schema=schema)) as mine:
+            gate.wait()
+            return migrate.up(mine).applied
+
+    with ThreadPoolExecutor(4) as hosts:
+        applied = list(hosts.map(one_host, ["its own"] * 4))
+    assert sorted(map(len, applied)) == [0, 0, 0, NEWEST]
+
+
+def test_a_stranger_cannot_take_the_lock_of_a_run(conn, stranger):
+    migrate.up(conn)
+    for table in ("opensearch_indexing_migrations", "opensearch_indexing_watches"):
+        for mode in ("ACCESS SHARE", "SHARE UPDATE EXCLUSIVE", "ACCESS EXCLUSIVE"):
+            with pytest.raises(psycopg.errors.InsufficientPrivilege), stranger.transaction():
+                stranger.execute(f"LOCK TABLE {table} IN {mode} MODE")
+
+
+def test_workers_go_on_while_a_run_has_its_lock(conn, settings):
+    migrate.up(conn)
+    with connect(settings) as other, other.raw.transaction():
+        other.execute(
+            "LOCK TABLE opensearch_indexing_migrations, opensearch_indexing_watches IN SHARE UPDATE EXCLUSIVE MODE"
+        )
+        conn.execute("SET lock_timeout = '1s'")
+        migrate.require(conn)
+        conn.execute("SELECT FROM opensearch_indexing_watches FOR UPDATE")
+        conn.execute("UPDATE opensearch_indexing_watches SET at_watermark = now()")
+
+
 def test_a_run_keeps_nothing_in_the_session(conn):
     def state():
         return conn.execute(
