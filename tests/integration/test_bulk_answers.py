@@ -352,8 +352,7 @@ def test_rows_hidden_by_a_policy_are_an_error_and_not_deletes(items: Rig):
     role = f"{items.index}_worker"
     items.sql(f"CREATE ROLE {role} LOGIN")
     try:
-        items.sql("GRANT ALL ON ALL TABLES IN SCHEMA public TO " + role)
-        items.sql("GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO " + role)
+        items.grant(worker=role)
         items.sql("ALTER TABLE items ENABLE ROW LEVEL SECURITY")
         change(items, 1, 2)
         with items.as_role(role) as theirs:

@@ -162,8 +162,9 @@ def test_a_pipeline_of_the_callers_takes_the_task_along(untriggered, indexer, co
     assert untriggered.queued() == 1
 
 
-def test_a_role_without_rights_on_the_queue_enqueues(untriggered, indexer, connection, unique_name):
+def test_a_role_with_the_one_right_to_enqueue_does_so(untriggered, indexer, connection, unique_name):
     untriggered.sql(f"CREATE ROLE {unique_name}")
+    untriggered.grant(application=unique_name)
     try:
         connection.execute(f"SET ROLE {unique_name}")
         indexer.index(untriggered.index, 1, connection=connection)
@@ -171,7 +172,7 @@ def test_a_role_without_rights_on_the_queue_enqueues(untriggered, indexer, conne
         assert untriggered.queued() == 1
     finally:
         connection.close()
-        untriggered.sql(f"DROP ROLE {unique_name}")
+        untriggered.sql(f"DROP OWNED BY {unique_name}; DROP ROLE {unique_name}")
 
 
 def test_a_schema_of_our_own(untriggered, connection):

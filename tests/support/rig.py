@@ -23,6 +23,7 @@ from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.client import connect as connect_opensearch
+from idxctl.operate import grants
 from idxctl.postgres.connect import Connection, Pool, connect
 from idxctl.rebuild import preflight, run
 from idxctl.worker.pool import Options, Worker
@@ -184,6 +185,11 @@ class Rig:
             yield rig
         finally:
             rig.close()
+
+    def grant(self, **roles: str) -> None:
+        """Give roles what `idxctl grants` gives them: ``grant(worker="w")``."""
+        with connect(self.settings.database) as conn:
+            grants.apply(conn, grants.plan(conn, self.settings, list(roles.items())))
 
     def configure(self, *, document: str | None = None, mapping: dict | None = None, toml: str | None = None) -> None:
         """Change the index's files, as a user would."""
