@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from idxctl.core import backoff
@@ -28,6 +28,7 @@ class Copies:
     started: int
     wanted: int
     fewest: int  # copies of the shard that has the fewest
+    of_each: int  # copies that each shard is to have
     homeless: str = ""  # why no node takes the rest; empty while it is still coming
 
 
@@ -45,7 +46,7 @@ def wait(client: Client, name: str, *, seconds: float, tick: Callable[[Copies, s
             found, why = _look(client, name)
         except OpenSearchUnreachable as error:
             failed += 1
-            tick(Copies(0, 0, 0), error.message)
+            tick(Copies(0, 0, 0, 0), error.message)
             why = error.message
         else:
             failed = 0
@@ -74,7 +75,7 @@ def _look(client: Client, name: str) -> tuple[Copies, str]:
     wanted = health.primaries * (1 + health.replicas)
     started = sum(shard.active for shard in shards)
     fewest = min((shard.active for shard in shards), default=0)
-    so_far = Copies(started, wanted, fewest)
+    so_far = Copies(started, wanted, fewest, 1 + health.replicas)
     if any(not shard.primary for shard in shards) or len(shards) < health.primaries:
         return so_far, "a primary shard is not there"
     if started >= wanted:
@@ -88,7 +89,7 @@ def _look(client: Client, name: str) -> tuple[Copies, str]:
             if can:
                 return so_far, f"{started} of {wanted} copies have started"
             homeless = homeless or why
-    return Copies(started, wanted, fewest, homeless or "no node takes them"), ""
+    return replace(so_far, homeless=homeless or "no node takes them"), ""
 
 
 def _explained(client: Client, name: str, shard: int, health: answers.IndexHealth) -> tuple[bool, str]:

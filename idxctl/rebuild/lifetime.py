@@ -35,12 +35,12 @@ class Lifetime:
     @property
     def primaries(self) -> int:
         """How many shards it has."""
-        return int(self.effective.get("number_of_shards", 1))
+        return _number(self.effective.get("number_of_shards"), 1)
 
     @property
     def replicas(self) -> int:
         """How many replicas of each it is to have; those of `auto_expand_replicas` are the cluster's affair."""
-        return 0 if self._expands else int(self.effective.get("number_of_replicas", self.default_replicas))
+        return 0 if self._expands else _number(self.effective.get("number_of_replicas"), self.default_replicas)
 
     @property
     def building(self) -> dict[str, Any]:
@@ -59,7 +59,7 @@ class Lifetime:
         if _EXPAND in self.effective:
             wanted[_EXPAND] = self.effective[_EXPAND]
         if not self._expands:
-            wanted["number_of_replicas"] = self.replicas
+            wanted["number_of_replicas"] = self.effective.get("number_of_replicas", self.default_replicas)
         return wanted
 
     @property
@@ -70,7 +70,7 @@ class Lifetime:
     def copies_needed(self, wanted: int) -> int:
         """Return how many of *wanted* copies of a shard a write waits for."""
         needed = str(self.effective.get(_WAIT, 1))
-        return wanted if needed == "all" else int(needed)
+        return wanted if needed == "all" else _number(needed, 1)
 
     @property
     def _expands(self) -> bool:
@@ -96,6 +96,12 @@ def put(client: Client, name: str, wanted: Mapping[str, Any]) -> None:
                 f"{name} was given {key} = {_text(value) or 'the default'} and has {held.get(key, 'the default')}; nothing was swapped",
                 hint="does a policy or a plugin change it? then set it so in the mapping file too",
             )
+
+
+def _number(value: Any, otherwise: int) -> int:
+    """Read a number as OpenSearch takes it; what is none is refused there, with its reason."""
+    text = str(value).strip()
+    return int(text) if text.isdecimal() and text.isascii() else otherwise
 
 
 def _text(value: Any) -> str | None:

@@ -105,13 +105,11 @@ def plan(
         warnings.append(
             f"index {index.name}: other aliases of {behind} come along, with what they carry: {', '.join(carried)}"
         )
-    for one in generations.to_delete(conn, timedelta(0)):
-        if one.index == index.name and (held := aliases.standing(client, one.name)):
-            warnings.append(still_searched(one.name, sorted(held)))
+    warnings += _searched(conn, client, index.name, known)
     given = templates.given(client, name)
     cluster = obstacles.cluster_settings(client)
     lifetime = Lifetime(
-        sums.flattened(definition.settings), given.settings, int(cluster.get("cluster.default_number_of_replicas", 1))
+        sums.flattened(definition.settings), given.settings, int(cluster.get("cluster.default_number_of_replicas", "1"))
     )
     found = [
         *obstacles.of_templates(given, definition),
@@ -128,6 +126,16 @@ def plan(
         index.name, number, name, definition, rows, live, replaces, foreign, changed or lost, lost, tuple(warnings),
         () if foreign else tuple(carried), given, lifetime,
     )  # fmt: skip
+
+
+def _searched(conn: Connection, client: Client, index: str, known: list[Generation]) -> Iterator[str]:
+    """Yield what there is to say of older generations that an alias stands on (G5)."""
+    for one in generations.to_delete(conn, timedelta(0)):
+        if one.index == index and (held := aliases.standing(client, one.name)):
+            yield still_searched(one.name, sorted(held))
+    for one in known:
+        if one.state == "standby" and (held := aliases.standing(client, one.name)):
+            yield f"index {index}: standby {one.name} is kept, and current, as long as {', '.join(sorted(held))} is on it"
 
 
 def _require_rights(conn: Connection) -> None:

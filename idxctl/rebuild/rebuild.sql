@@ -96,16 +96,27 @@ ON CONFLICT (index_name, document_id, action) WHERE NOT duplicate DO UPDATE SET
 WHERE d.token < excluded.token
 
 -- name: heal_rebuilt
--- T5: letters older than every token that a rebuild wrote its documents under are healed by it, but for those it refused.
--- Locked in order, as by a settle.
+-- T5: letters older than every token that a rebuild wrote its documents under are healed by it, and those whose documents were
+-- compared since; but for what it refused. Locked in order, as by a settle.
 DELETE FROM opensearch_indexing_dlq d
 WHERE d.id IN (
     SELECT l.id FROM opensearch_indexing_dlq l
     WHERE l.index_name = %(index)s
-      AND l.token < (SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c WHERE c.run = %(run)s)
+      AND (l.token < (SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c WHERE c.run = %(run)s)
+           OR EXISTS (SELECT FROM unnest(%(proved)s::bigint[], %(tokens)s::bigint[]) AS p (id, token)
+                      WHERE p.id = l.id AND p.token = l.token))
       AND NOT EXISTS (SELECT FROM opensearch_indexing_generation_failures f
                       WHERE f.generation = %(generation)s AND f.document_id = l.document_id)
     ORDER BY l.id FOR UPDATE)
+
+-- name: letters_since
+-- Letters that came while the run was building, of documents that its generation has not refused.
+SELECT l.id, l.token, coalesce(l.whole_id, l.document_id) FROM opensearch_indexing_dlq l
+WHERE l.index_name = %(index)s
+  AND l.token >= (SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c WHERE c.run = %(run)s)
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_generation_failures f
+                  WHERE f.generation = %(generation)s AND f.document_id = l.document_id)
+ORDER BY l.id
 
 -- name: missed_to_tasks
 -- What the new live generation missed while it was not live is written again (P1).

@@ -51,6 +51,7 @@ from idxctl.worker.pool import Worker
 _DEAD_AFTER_SECONDS = 30.0  # a run not heard of for longer has died
 _ROUNDS = 5  # of comparing again what differed
 _POLL_SECONDS = 0.2
+_LETTERS = 500  # compared at once
 
 
 @dataclass(frozen=True)
@@ -384,7 +385,7 @@ class _Run:
                 f"{found.started} of {found.wanted} have started"
                 + (f"; no node takes the others: {found.homeless}" if found.homeless else "")
             )
-        needed = lifetime.copies_needed(found.wanted // lifetime.primaries)
+        needed = lifetime.copies_needed(found.of_each)
         if found.fewest < needed:
             raise IdxctlError(
                 f"each write to {name} waits for {needed} copies (write.wait_for_active_shards), and of a shard there are {found.fewest}: "
@@ -403,7 +404,14 @@ class _Run:
             self.conn,
             self.client,
             self.id,
-            Swap(self.generation, old, self.plan.foreign, self.plan.replaces_index, self.options.keep),
+            Swap(
+                self.generation,
+                old,
+                self.plan.foreign,
+                self.plan.replaces_index,
+                self.options.keep,
+                self._moot_letters(),
+            ),
         )
         for one in generations.of_index(self.conn, self.plan.index):
             if one.state == "standby" and (old is None or one.id != old.id) and not self._searched(one):
@@ -420,6 +428,28 @@ class _Run:
         for sentence in done.amiss:
             self.steps.warn(sentence)
         return replace(self._result(swapped=True), previous=old.name if old else None, standby_until=until)
+
+    def _moot_letters(self) -> list[tuple[int, int]]:
+        """
+        Return letters of the live generation whose documents the new one holds as their rows are: they came meanwhile.
+
+        A letter that is written again after this look has another token, and stays.
+        """
+        assert self.generation is not None
+        since = self.conn.run(
+            SQL["letters_since"], index=self.plan.index, run=self.id, generation=self.generation.id
+        ).fetchall()
+        moot: list[tuple[int, int]] = []
+        for at in range(0, len(since), _LETTERS):
+            part = since[at : at + _LETTERS]
+            names = sorted({name for _, _, name in part})
+            try:
+                found = compare.compare_ids(self.conn, self.client, self.generation, names, sizes=self.sizes)
+            except IdxctlError:  # they stay, and a retry clears them; the swap does not hang on them
+                break
+            differing = {*found.differing, *found.unreadable, *found.unanswered}
+            moot += [(letter, token) for letter, token, name in part if name not in differing]
+        return moot
 
     def _searched(self, generation: Generation) -> bool:
         """Whether an alias stands on a generation of before; where nobody can tell, it is taken to."""

@@ -7,7 +7,7 @@ between, the alias decides what happened. G5: whatever stands on the old index m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -38,6 +38,9 @@ class Swap:
     foreign: str | None  # an index not ours that the alias stands on
     replace_index: bool
     keep: timedelta
+    proved: Sequence[
+        tuple[int, int]
+    ] = ()  # letters, by number and token, whose documents were found equal after they came
 
     @property
     def behind(self) -> str | None:
@@ -69,7 +72,7 @@ def swap(conn: Connection, client: Client, run: int, wanted: Swap) -> Swapped:
     moved = _move(conn, client, run, wanted)
     reach("swap.made")
     amiss = _amiss(client, wanted, moved)
-    letters = record(conn, run, new=new, old=wanted.old, keep=wanted.keep)
+    letters = record(conn, run, new=new, old=wanted.old, keep=wanted.keep, proved=wanted.proved)
     return Swapped(letters, tuple(sorted(set(moved) - {new.index})), amiss)
 
 
@@ -153,12 +156,21 @@ def _shown(more: Mapping[str, Any] | None) -> str:
     return "nothing" if more is None else ", ".join(f"{name} {value}" for name, value in more.items()) or "a plain one"
 
 
-def record(conn: Connection, run: int, *, new: Generation, old: Generation | None, keep: timedelta) -> int:
+def record(
+    conn: Connection,
+    run: int,
+    *,
+    new: Generation,
+    old: Generation | None,
+    keep: timedelta,
+    proved: Sequence[tuple[int, int]] = (),
+) -> int:
     """
     Record a swap that has been made, in one transaction behind the barrier (G2).
 
     What the new live generation refused while it was building becomes dead letters in the same commit, and what it
-    missed becomes tasks (P1). Letters older than all that it holds are healed (T5): each of its documents was compared.
+    missed becomes tasks (P1). Letters older than all that it holds are healed (T5), since each of its documents was compared,
+    and so are those *proved* moot one by one.
     """
     with conn.transaction():
         generations.lock_set(conn, exclusive=True)
@@ -166,7 +178,14 @@ def record(conn: Connection, run: int, *, new: Generation, old: Generation | Non
             generations.set_state(conn, old.id, "standby", expected=("live",), keep=keep)
         generations.set_state(conn, new.id, "live", expected=("building", "standby"))
         letters = write_letters(conn, SQL["failures_to_letters"], index=new.index, generation=new.id)
-        conn.run(SQL["heal_rebuilt"], index=new.index, generation=new.id, run=run)
+        conn.run(
+            SQL["heal_rebuilt"],
+            index=new.index,
+            generation=new.id,
+            run=run,
+            proved=[letter for letter, _ in proved],
+            tokens=[token for _, token in proved],
+        )
         conn.run(SQL["missed_to_tasks"], index=new.index, generation=new.id)
         conn.run(SQL["drop_failures"], generation=new.id)
         conn.run(SQL["finish_run"], id=run, phase="done", error=None, documents=None, failed=None)

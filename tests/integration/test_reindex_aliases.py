@@ -274,3 +274,21 @@ def test_letters_of_what_the_rebuild_refused_and_newer_ones_stay(items: Rig, sto
     stops.do("reindex.filled", newer)
     items.reindex()
     assert sorted(items.letters()) == ["2", "3"]
+
+
+def test_letters_that_came_during_the_build_are_healed_where_the_new_generation_took_the_document(items: Rig, stops):
+    mapping = {"settings": {"number_of_replicas": 0}, "mappings": {"properties": {"price": {"type": "keyword"}}}}
+    items.configure(mapping=mapping)
+
+    def fails_on_the_old_one() -> None:
+        items.sql("UPDATE items SET price = 'poison' WHERE id <= 3")
+        items.drain()
+        assert sorted(items.letters()) == ["1", "2", "3"]
+
+    stops.do("reindex.filled", fails_on_the_old_one)
+    stops.do(
+        "swap.intended",
+        lambda: items.sql("UPDATE opensearch_indexing_dlq SET token = token + 1 WHERE document_id = '3'"),
+    )
+    items.reindex()
+    assert list(items.letters()) == ["3"]  # written again since it was looked at
