@@ -56,6 +56,7 @@ _RENDER, _TRIGGERS, _BULK = "idxctl/indexes/render.py", "idxctl/capture/triggers
 _POOL, _JANITOR = "idxctl/worker/pool.py", "idxctl/worker/janitor.sql"
 _LEASES, _RESTORE, _SHUTDOWN = (f"tests/faults/test_{name}.py" for name in ("leases", "restore", "shutdown"))
 _BACKFILL, _REBUILD = "idxctl/rebuild/backfill.py", "idxctl/rebuild/rebuild.sql"
+_ALIASES = "tests/integration/test_reindex_aliases.py"
 _WAY, _THE_WAY = "idxctl/worker/way.py", "tests/faults/test_the_way.py"
 _POOL, _FLOORS = "idxctl/worker/pool.py", "idxctl/queue/floors.py"
 _CONNECT, _PATIENT = "idxctl/postgres/connect.py", "idxctl/postgres/patient.py"
@@ -475,6 +476,63 @@ MUTANTS = (
         "a mended lookup leaves the tasks of the old one waiting",
         ("tests/integration/test_expand.py::test_a_lookup_that_was_mended_since_frees_the_tasks_of_the_old_one",),
         (_edit(_EXPAND, "    return count if mended else None\n", "    return None\n"),),
+    ),
+    Mutant(
+        "G5: aliases move without what they carry",
+        (f"{_ALIASES}::test_every_alias_comes_along_with_all_that_it_carries",),
+        (_edit("idxctl/opensearch/aliases.py", '"alias": name, **more}}', '"alias": name}}'),),
+    ),
+    Mutant(
+        "G5: aliases are those of the start, not of the swap",
+        (f"{_ALIASES}::test_what_is_put_on_the_live_index_while_another_is_built_comes_along_too",),
+        (
+            _edit(
+                "idxctl/rebuild/swap.py",
+                "    held = aliases.standing(client, behind) or {}  #",
+                "    held = {index: {}}  #",
+            ),
+        ),
+    ),
+    Mutant(
+        "G5: an index that an alias stands on is deleted",
+        (f"{_ALIASES}::test_a_retired_index_that_an_alias_stands_on_is_kept_and_said",),
+        (_edit("idxctl/opensearch/aliases.py", "    if not held:\n        delete", "    if True:\n        delete"),),
+    ),
+    Mutant(
+        "G5: aliases that came with a new index stay on it",
+        (f"{_ALIASES}::test_a_template_that_came_meanwhile_is_found_when_the_index_is_made",),
+        (_edit("idxctl/rebuild/run.py", "        self._require_bare()\n", ""),),
+    ),
+    Mutant(
+        "T5: a rebuild heals letters of what it refused",
+        (f"{_ALIASES}::test_letters_of_what_the_rebuild_refused_and_newer_ones_stay",),
+        (
+            _edit(
+                "idxctl/rebuild/swap.py",
+                """        letters = write_letters(conn, SQL["failures_to_letters"], index=new.index, generation=new.id)
+""",
+                """        letters = 0
+        conn.run(SQL["drop_failures"], generation=new.id)
+""",
+            ),
+        ),
+    ),
+    Mutant(
+        "T5: a letter written again since it was looked at is healed",
+        (
+            f"{_ALIASES}::test_letters_that_came_during_the_build_are_healed_where_the_new_generation_took_the_document",
+        ),
+        (_edit(_REBUILD, "WHERE p.id = l.id AND p.token = l.token)", "WHERE p.id = l.id)"),),
+    ),
+    Mutant(
+        "a swap does not wait for replicas that have a place",
+        ("tests/integration/test_reindex_settings.py::test_a_swap_waits_for_replicas_that_have_a_place_and_have_not_begun",),
+        (_edit("idxctl/opensearch/copies.py", "            if can:\n", "            if False:\n"),),
+    ),
+    Mutant(
+        "writes to a new index wait for copies that are not there yet",
+        ("tests/integration/test_reindex_settings.py::test_an_index_that_could_take_no_write_is_not_put_into_service",),
+        (_edit("idxctl/rebuild/run.py", "        if found.fewest < needed:\n", "        if False:\n"),),
     ),
     Mutant(
         "a reindex over a broken live query takes any difference for lag",
