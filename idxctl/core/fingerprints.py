@@ -14,6 +14,8 @@ _QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'")
 _FIELD = re.compile(r"field \[([\w.@-]+)\]|\[([\w.@-]+)\] (?:within|of type)|of type \[([\w.]+)\]")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _SPACE = re.compile(r"\s+")
+_MOST = 5_000  # characters looked at, both ends: what is quoted may be of any length, and some patterns take its square
+_END = 1_000
 
 
 def pattern(reason: str) -> str:
@@ -23,6 +25,8 @@ def pattern(reason: str) -> str:
     The sentences are OpenSearch's: "failed to parse field [price] of type [float] in document with id '7'. Preview of
     field's value: 'x'".
     """
+    if len(reason) > _MOST:
+        reason = reason[: _MOST - _END] + reason[-_END:]  # a quoted value is still closed
     kept: list[str] = []
 
     def keep(found: re.Match[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from idxctl.core.fingerprints import of_content, of_error
+from idxctl.core.fingerprints import of_content, of_error, pattern
 
 PARSE = "failed to parse field [{}] of type [{}] in document with id '{}'. Preview of field's value: '{}': For input string: \"{}\""
 
@@ -35,3 +35,10 @@ def test_error_types_are_told_apart():
 def test_content_does_not_depend_on_the_order_of_keys():
     assert of_content({"a": 1, "b": [1, 2]}) == of_content({"b": [1, 2], "a": 1})
     assert of_content({"a": [1, 2]}) != of_content({"a": [2, 1]})
+
+
+def test_a_value_of_any_length_is_taken_out_and_only_the_ends_of_a_reason_are_looked_at():
+    quoted = "invalid input syntax for type integer: {}"
+    long = '"' + "x" * 60_000_000 + '"'
+    assert pattern(quoted.format(long)) == pattern(quoted.format('"y"'))
+    assert len(pattern('"\\"' * 20_000_000)) <= 5_000
