@@ -327,7 +327,7 @@ MUTANTS = (
     Mutant(
         "silence: a read is waited for beyond the age of its bytes",
         ("tests/faults/test_network.py::test_a_read_that_gets_no_answer_is_made_again",),
-        (_edit("idxctl/worker/carry.py", "with conn.patient(self._options.age_limit_seconds):", "with conn.patient(1000):"),),
+        (_edit("idxctl/worker/carry.py", "with conn.patient(limit), conn.reading_within(limit / 3):", "with conn.patient(1000):"),),
     ),
     Mutant(
         "silence: a statement that was given up goes on waiting on the server",
@@ -337,12 +337,12 @@ MUTANTS = (
     Mutant(
         "silence: the server keeps a claim open for a worker that is gone",
         ("tests/faults/test_network.py::test_a_claim_that_never_reaches_its_commit_leaves_the_tasks_to_others",),
-        (_edit(_CLAIM, "let_go=conn.let_go", 'let_go=""'),),
+        (_edit(_CLAIM, "pin=conn.pin,", "pin=conn.pin.removesuffix(conn.let_go),"),),
     ),
     Mutant(
         "silence: the server keeps a transaction open for a worker that is stopped",
         ("tests/integration/test_connect.py::test_a_client_that_is_stopped_in_a_transaction_is_given_up_by_the_server",),
-        (_edit(_CONNECT, "            begin += self.let_go\n", ""),),
+        (_edit(_CONNECT, ".server_version)) + self.let_go", ".server_version))"),),
     ),
     Mutant(
         "silence: the server's end of an idle transaction is taken for a refusal",
@@ -372,12 +372,12 @@ MUTANTS = (
     Mutant(
         "look-alikes: a claim is not pinned",
         (_LIFE,),
-        (_edit(_CLAIM, "READ WRITE; {pin}{let_go}", "READ WRITE{let_go}"),),
+        (_edit(_CLAIM, "pin=conn.pin,", 'pin="SET LOCAL jit = off" + conn.let_go,'),),
     ),
     Mutant(
         "look-alikes: a single statement is not pinned",
         (_LIFE,),
-        (_edit(_CONNECT, 'f"{PIN};\\n"', '"SELECT 1;\\n"'),),
+        (_edit(_CONNECT, "pins = pinned.pin_single(self.raw.info.server_version, writes=writes)", 'pins = ("SELECT 1",)'),),
     ),
     Mutant(
         "look-alikes: what stands around a document query does not name pg_catalog",

@@ -10,7 +10,7 @@ from psycopg import pq
 
 from idxctl.core import keys
 from idxctl.core.errors import SchemaError
-from idxctl.postgres.connect import PIN, Connection
+from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 
 SQL = load("idxctl.capture", "capture.sql")
@@ -163,7 +163,7 @@ def thrown_away(conn: Connection) -> Iterator[None]:
     begin, end = (
         ("SAVEPOINT idxctl_probe", "ROLLBACK TO SAVEPOINT idxctl_probe; RELEASE SAVEPOINT idxctl_probe")
         if nested
-        else (f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {PIN}", "ROLLBACK")
+        else (f"BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {conn.pin}", "ROLLBACK")
     )
     conn.execute(begin)
     try:

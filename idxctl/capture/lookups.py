@@ -19,6 +19,7 @@ from idxctl.capture.catalog import SQL, columns, literal, quoted
 from idxctl.capture.watches import Definition
 from idxctl.core import keys
 from idxctl.core.queries import bare
+from idxctl.postgres import pinned
 from idxctl.postgres.connect import Connection
 
 _PAIRS = 40  # of names and values in one jsonb_build_object; a function takes 100 arguments
@@ -28,14 +29,18 @@ _PAIRS = 40  # of names and values in one jsonb_build_object; a function takes 1
 _TEXTS = {"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "lc_monetary": "C"}
 
 
-def local_settings(definition: Mapping[str, Any]) -> dict[str, str]:
+def local_settings(definition: Mapping[str, Any]) -> dict[str, str | None]:
     """
     Return the settings under which a watch's SQL means what it meant at installation.
 
     ``row_security = off``: a policy that hides rows is an error, not an answer without them (C5).
     """
     path = ["pg_catalog", *(name for name in definition.get("search_path", ()) if name != "pg_catalog"), "pg_temp"]
-    settings = {"search_path": ", ".join(quoted(name) for name in path), "row_security": "off"}
+    settings: dict[str, str | None] = {
+        **pinned.THEIRS,
+        "search_path": ", ".join(quoted(name) for name in path),
+        "row_security": "off",
+    }
     if definition.get("read_as"):
         settings |= _TEXTS
     if definition.get("key_sql"):  # as PostgreSQL wrote it out

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from idxctl.core import bearers, sums, trust
-from idxctl.core.durations import parse_duration
+from idxctl.core.durations import format_duration, parse_duration
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.core.nearest import did_you_mean, nearest
 from idxctl.core.queries import bare
@@ -300,6 +300,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "url_file": _Key(_text),
         "url_command": _Key(_command),
         "schema": _Key(_text),
+        "read_timeout": _Key(_seconds),
     },
     "opensearch": {
         "url": _Key(_urls),
@@ -672,8 +673,12 @@ class _Reader:
                 _connection_string(url.value.reveal())
             except _Wrong as wrong:
                 self.wrong(url.source, url.where, *self._sentence("url", url, wrong))
-        plain = self._plain("database", {key: given for key, given in values.items() if key == "schema"})
-        return DatabaseSettings(url=url.value if url else None, schema=plain.get("schema"))
+        plain = self._plain("database", {key: values[key] for key in ("schema", "read_timeout") if key in values})
+        return DatabaseSettings(
+            url=url.value if url else None,
+            schema=plain.get("schema"),
+            read_timeout_seconds=plain.get("read_timeout", DatabaseSettings.read_timeout_seconds),
+        )
 
     def _opensearch(self) -> OpenSearchSettings:
         values = self.section("opensearch")
@@ -1182,6 +1187,7 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
 
     add("database.url", settings.database.url)
     add("database.schema", settings.database.schema)
+    add("database.read_timeout", format_duration(settings.database.read_timeout_seconds))
     for section, values in (("opensearch", settings.opensearch), ("worker", settings.worker)):
         for item in fields(values):
             name = "url" if item.name == "urls" else item.name.removesuffix("_seconds")

@@ -45,6 +45,7 @@ class DatabaseSettings:
 
     url: Secret | None = None
     schema: str | None = None  # where our tables live; None: the first schema of the search path
+    read_timeout_seconds: float = 300.0  # of one statement that reads documents; a worker's is less than its lease
     keep_values: bool = True  # [log] values: whether the values that errors quote are stored and logged
     keep_data: bool = True  # [dlq] store: whether letters keep the data that an older program stored in them
 

@@ -17,6 +17,7 @@ from idxctl.core import fingerprints, keys
 from idxctl.core.errors import DocumentError, PostgresRefused
 from idxctl.core.queries import bare
 from idxctl.core.settings import IndexSettings
+from idxctl.postgres import pinned
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.named import load
 from idxctl.postgres.user_sql import require_one_query
@@ -46,6 +47,15 @@ class Definition:
     def composite(self) -> bool:
         """Whether a document's id is made of several columns."""
         return len(self.key) > 1
+
+    @property
+    def in_force(self) -> dict[str, str | None]:
+        """
+        The settings under which its SQL runs.
+
+        One that an older idxctl did not store is as the session that renders was given it, as it was then.
+        """
+        return {**pinned.THEIRS, **self.local}
 
     @property
     def render_fingerprint(self) -> str:

@@ -26,19 +26,24 @@ def readable(
     """
     Yield the documents for which *condition* holds, in one statement as long as that goes well.
 
-    Rows whose own values make the query fail are found by reading what is left by id, and put into *failures*. An error
-    that is not one row's raises.
+    Rows whose own values make the query fail, or that take too long by themselves, are found by reading what is left by id,
+    and put into *failures*. An error that is not one row's raises; so does a lack of time for all where there is a *token*,
+    since what was read before grows old (T3): *sizes* knows how many are in time.
     """
     yielded: set[str] = set()
     try:
-        for lines in render.stream(conn, definition, condition, token=token, group=sizes.group(definition)):
-            yielded.update(lines.ids)
-            yield lines
+        if sizes.most_in_time(definition) is None:
+            for lines in render.stream(conn, definition, condition, token=token, group=sizes.group(definition)):
+                yielded.update(lines.ids)
+                yield lines
+            return
     except PostgresRefused as error:
-        if not render.is_of_values(error):
+        if render.is_too_slow(error):
+            sizes.too_slow(definition, len(yielded) or sizes.at_once(definition, max_bytes))
+            if token is not None:
+                raise
+        elif not render.is_of_values(error):
             raise
-    else:
-        return
     rest = [one for one in render.ids_where(conn, definition, condition) if one not in yielded]
     while rest:
         read = render.by_ids(conn, definition, rest, token=token, max_bytes=max_bytes, sizes=sizes)

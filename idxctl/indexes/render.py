@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
@@ -37,6 +38,9 @@ _SMALL_BYTES = 32 * 1024  # ... on average
 _LARGE_BYTES = 256 * 1024  # a document of more is a message of its own in any case
 _ASKS_WITHOUT_ERROR = 160000  # the release from which a value can be tried without an error
 _AND = sql.SQL("OPERATOR(pg_catalog.||)")
+_ENDED = "57014"
+_FEWER = 8  # times, after a read that took too long: it has taken that time from the batch
+_MANY = 4096
 _UNKNOWN = 100  # documents in a first read, when nothing is known of their size
 
 
@@ -67,6 +71,7 @@ class Read:
     )  # ids with a row, which OpenSearch takes no document of, and why
     impossible: set[str] = field(default_factory=set)  # ... without one: nothing has to be written or deleted
     size: int = 0
+    slow: int = 0  # documents that were asked for at once, and were too many for the time that a statement has
 
 
 class Sizes:
@@ -74,6 +79,7 @@ class Sizes:
 
     def __init__(self) -> None:
         self._seen: dict[str, tuple[int, int]] = {}
+        self._in_time: dict[str, int] = {}  # documents at once, of those that were too slow for more
         self._lock = threading.Lock()
 
     def note(self, definition: Definition, documents: int, size: int) -> None:
@@ -97,9 +103,28 @@ class Sizes:
         return _GROUP if average is not None and average <= _SMALL_BYTES else 1
 
     def at_once(self, definition: Definition, max_bytes: int) -> int:
-        """Return how many documents to read so that they come to about *max_bytes*."""
+        """Return how many documents to read so that they come to about *max_bytes*, and are read in time."""
         average = self.average(definition)
-        return _UNKNOWN if average is None else max(int(max_bytes / max(average, 1.0)), 1)
+        most = _UNKNOWN if average is None else max(int(max_bytes / max(average, 1.0)), 1)
+        return min(most, self.most_in_time(definition) or most)
+
+    def most_in_time(self, definition: Definition) -> int | None:
+        """Return how many at once are read in time, where more were not."""
+        return self._in_time.get(definition.render_fingerprint)
+
+    def too_slow(self, definition: Definition, documents: int) -> None:
+        """*documents* at once took too long."""
+        with self._lock:
+            self._in_time[definition.render_fingerprint] = max(documents // _FEWER, 1)
+
+    def in_time(self, definition: Definition, documents: int) -> None:
+        """*documents* at once took a small part of the time."""
+        shape = definition.render_fingerprint
+        with self._lock:
+            if documents >= self._in_time.get(shape, documents + 1):
+                self._in_time[shape] = 2 * documents
+                if self._in_time[shape] > _MANY:
+                    del self._in_time[shape]
 
 
 def by_ids(
@@ -109,14 +134,15 @@ def by_ids(
     Read the documents of *ids* as they are now; an id without a row is in none of the result's parts.
 
     A document whose own values make the query fail is found by halving and returned in ``failures`` with its error; an
-    error that is not one document's raises. An id that cannot be one of this key has no row. About *max_bytes* are held at
+    error that is not one document's raises. Where the time was too short for all, ``rest`` has those that were not read, and
+    ``slow`` is not 0; a document that alone takes too long is in ``failures``, unless it was a lock that was waited for. An id that cannot be one of this key has no row. About *max_bytes* are held at
     the most, and one document.
     """
     at_once = sizes.at_once(definition, max_bytes)
     now = list(ids[:at_once])
     unfit = {one: why for one in now if (why := keys.unfit(one)) is not None}
     fit = [one for one in now if one not in unfit] if unfit else now
-    read = _read_halving(conn, definition, fit, token, max_bytes, sizes) if fit else Read()
+    read = _read_in_time(conn, definition, fit, token, max_bytes, sizes) if fit else Read()
     if unfit:
         there = set(existing(conn, definition, list(unfit)))
         read.unfit.update((one, why) for one, why in unfit.items() if one in there)
@@ -124,6 +150,33 @@ def by_ids(
     read.rest.extend(ids[at_once:])
     sizes.note(definition, len(read.ids), read.size)
     return read
+
+
+def _read_in_time(
+    conn: Connection, definition: Definition, ids: list[str], token: int | None, max_bytes: int, sizes: Sizes
+) -> Read:
+    """Read *ids*, fewer of them where all would take too long."""
+    slow = 0
+    while True:
+        asked = ids[: sizes.at_once(definition, max_bytes)] if slow else ids
+        began = time.monotonic()
+        try:
+            read = _read_halving(conn, definition, asked, token, max_bytes, sizes)
+        except PostgresRefused as error:
+            if not is_too_slow(error):
+                raise
+            sizes.too_slow(definition, len(asked))
+            slow = slow or len(asked)
+            if len(asked) == 1:
+                return Read(failures={asked[0]: error}, rest=ids[1:], slow=slow)
+            if token is not None:
+                return Read(rest=ids, slow=slow)  # what was read before it grows old meanwhile (T3)
+            continue
+        if time.monotonic() - began < conn.read_limit_ms / 1000 / _FEWER:
+            sizes.in_time(definition, len(asked))
+        read.rest.extend(ids[len(asked) :])
+        read.slow = slow
+        return read
 
 
 def _read_halving(
@@ -196,7 +249,7 @@ def possible_ids(conn: Connection, definition: Definition, ids: Sequence[str]) -
             for column, of in zip(columns, definition.key_types, strict=True)
         ),
     )
-    with conn.transaction(local=definition.local, read_only=True):
+    with conn.transaction(local=definition.in_force, read_only=True):
         valid = {row[0] for row in conn.execute(query)}
     return [one for place, one in enumerate(parts, start=1) if place in valid]
 
@@ -207,7 +260,7 @@ def _labels(conn: Connection, definition: Definition) -> dict[str, set[str]]:
         "SELECT e.enumlabel::pg_catalog.text FROM pg_catalog.pg_enum e WHERE e.enumtypid OPERATOR(pg_catalog.=) {}::pg_catalog.regtype"
     )
     plain = keys.PLAIN_TYPES
-    with conn.transaction(local=definition.local, read_only=True):
+    with conn.transaction(local=definition.in_force, read_only=True):
         return {
             of: {row[0] for row in conn.execute(query.format(sql.Literal(of)))}
             for of in set(definition.key_types) if of not in plain
@@ -217,6 +270,23 @@ def _labels(conn: Connection, definition: Definition) -> dict[str, set[str]]:
 def is_of_values(error: PostgresRefused) -> bool:
     """Whether one row's values can be the cause, and not the query or the server."""
     return error.sqlstate.startswith(_VALUE_CLASSES)
+
+
+def is_too_slow(error: PostgresRefused) -> bool:
+    """Whether a statement was ended for the time it took: fewer documents at once may do."""
+    return error.sqlstate == _ENDED
+
+
+def reading(conn: Connection, definition: Definition) -> dict[str, str | None]:
+    """
+    Return the settings that documents are read under.
+
+    The limit is ours, whatever the role's. A lock that is waited for says nothing about the documents, so that wait has an
+    end of its own before it.
+    """
+    limit = conn.read_limit_ms
+    ours = {"row_security": "off", "statement_timeout": f"{limit}ms", "lock_timeout": f"{max(limit // 2, 1)}ms"}
+    return {**definition.in_force, **ours}
 
 
 def _read(
@@ -269,7 +339,7 @@ def _copied(
     paired = token is None and definition.routing is not None
     checked = conn.encoding == "SQL_ASCII"
     # jit: compiling takes longer than a page of documents does.
-    local = {**definition.local, "row_security": "off", "jit": "off"}
+    local = {**reading(conn, definition), "jit": "off"}
     with (
         conn.transaction(local=local, read_only=True),
         translated("read documents"),
@@ -390,7 +460,7 @@ def routings(conn: Connection, definition: Definition, ids: Sequence[str]) -> di
         "::pg_catalog.text)::pg_catalog.text FROM pg_catalog.unnest({ids}::pg_catalog.text[]) AS id"
     ).format(expression=sql.SQL(definition.routing), kind=kind, ids=sql.Literal(list(ids)))
     try:
-        with conn.transaction(local=definition.local, read_only=True):
+        with conn.transaction(local=definition.in_force, read_only=True):
             return {row[0]: row[1].encode() for row in conn.execute(query) if row[1] is not None}
     except PostgresRefused as error:
         if not is_of_values(error):
@@ -460,10 +530,15 @@ def key_literal(definition: Definition, values: Sequence[str]) -> sql.Composed:
 
 
 def next_boundary(
-    conn: Connection, definition: Definition, after: Sequence[str] | None, count: int
+    conn: Connection,
+    definition: Definition,
+    after: Sequence[str] | None,
+    count: int,
+    *,
+    upto: Sequence[str] | None = None,
 ) -> list[str] | None:
     """
-    Return the key of the *count*-th document after *after*, as the text of its parts; None when fewer are left.
+    Return the key of the *count*-th document after *after*, as the text of its parts; None when fewer are left up to *upto*.
 
     Reads keys alone: Postgres leaves the document out of a subquery that nobody asks it of.
     """
@@ -471,11 +546,11 @@ def next_boundary(
     query = sql.SQL("SELECT {texts} FROM {rows} WHERE {condition} ORDER BY {names} OFFSET {skip} LIMIT 1").format(
         texts=sql.SQL(", ").join(sql.SQL("{}::pg_catalog.text").format(name) for name in names),
         rows=rows_of(definition),
-        condition=between(definition, after, None),
+        condition=between(definition, after, upto),
         names=sql.SQL(", ").join(names),
         skip=sql.Literal(count - 1),
     )
-    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+    with conn.transaction(local=reading(conn, definition), read_only=True):
         row = conn.execute(query).fetchone()
     return None if row is None else [str(part) for part in row]
 
@@ -485,7 +560,7 @@ def ids_where(conn: Connection, definition: Definition, condition: sql.Composabl
     query = sql.SQL("SELECT {ident} FROM {rows} WHERE {condition}").format(
         ident=id_text(definition), rows=rows_of(definition), condition=condition
     )
-    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+    with conn.transaction(local=reading(conn, definition), read_only=True):
         return [row[0] for row in conn.execute(query)]
 
 
@@ -497,7 +572,7 @@ def existing(conn: Connection, definition: Definition, ids: Sequence[str]) -> li
         ident=id_text(definition), rows=rows_of(definition), condition=_wanted(definition, ids)
     )
     try:
-        with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+        with conn.transaction(local=reading(conn, definition), read_only=True):
             return [row[0] for row in conn.execute(query)]
     except PostgresRefused as error:
         if not is_of_values(error):

@@ -420,7 +420,7 @@ def _stored(conn: Connection, path: str) -> Iterator[_Query]:
     for installed in installed_watches(conn):
         watch = installed.definition
         name = f"{quoted(watch.table_schema)}.{quoted(watch.table_name)}"
-        its_path = lookups.local_settings(watch.to_json())["search_path"]
+        its_path = str(lookups.local_settings(watch.to_json())["search_path"])
         if not _is_there(conn, name):
             continue
         if watch.keys:

@@ -76,7 +76,7 @@ def add(
     if live is None and index not in settings.indexes:
         raise UsageError(f"index {index} has no document query here", hint="idxctl reindex first")
     definition = live.definition if live is not None else define(conn, settings.indexes[index])
-    local = {**definition.local, "statement_timeout": f"{int(time_limit.total_seconds() * 1000)}ms"}
+    local = {**definition.in_force, "statement_timeout": f"{int(time_limit.total_seconds() * 1000)}ms"}
     with _explained(where, time_limit):
         if dry_run:
             return _count(conn, definition, where, local)
@@ -97,7 +97,7 @@ def _add_ids(conn: Connection, index: str, ids: list[str], level: int, *, dry_ru
     return count
 
 
-def _count(conn: Connection, definition: Definition, where: str | None, local: Mapping[str, str]) -> int:
+def _count(conn: Connection, definition: Definition, where: str | None, local: Mapping[str, str | None]) -> int:
     with conn.transaction(local={**local, "row_security": "off"}, read_only=True):
         chosen = _chosen(conn, definition, where)
         row = conn.execute(sql.SQL("SELECT pg_catalog.count(*) FROM ({}) AS c").format(chosen)).fetchone()
@@ -105,7 +105,7 @@ def _count(conn: Connection, definition: Definition, where: str | None, local: M
 
 
 def _enqueue_chosen(
-    conn: Connection, index: str, definition: Definition, where: str | None, level: int, local: Mapping[str, str]
+    conn: Connection, index: str, definition: Definition, where: str | None, level: int, local: Mapping[str, str | None]
 ) -> int:
     with conn.savepoint(local=local, read_only=True):
         chosen = _chosen(conn, definition, where)

@@ -30,14 +30,13 @@ from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.settings import DatabaseSettings
-from idxctl.postgres import any_bytes, odd_times, rights
+from idxctl.postgres import any_bytes, odd_times, pinned, rights
 from idxctl.postgres.named import Statement
 from idxctl.postgres.patient import KEEPALIVES, PatientConnection
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10
-PINNED = "pg_catalog, pg_temp"  # temporary objects last: the path would have them first if it did not name them
-PIN = f"SET LOCAL search_path = {PINNED}"
+_WITHIN_PATIENCE = 0.8  # of it: the server ends a statement, and says so, before we give the server up
 _RIGHTS_HINT = "run it as the owner, or have that role grant the right; idxctl grants prints what each role needs"
 _ROW_SECURITY_HINT = (
     "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
@@ -59,12 +58,14 @@ class Connection:
         keep_values: bool = True,
         keep_data: bool = True,
         actor: Actor | None = None,
+        read_seconds: float = DatabaseSettings.read_timeout_seconds,
     ) -> None:
         self.raw = raw
         self.schema = schema
         self.keep_values = keep_values
         self.keep_data = keep_data
         self.actor = actor or Actor()  # who acts by it, for the audit
+        self.read_seconds = read_seconds
 
     def run(self, statement: Statement, /, **parameters: Any) -> psycopg.Cursor[Row]:
         """Run a named statement, pinned; a server's or the network's no is raised as ours."""
@@ -114,22 +115,31 @@ class Connection:
             return self.raw.execute(self.query(query), parameters)
         text = self.query(query)
         text = text if isinstance(text, bytes) else _text(text, self.raw)
+        status = self.raw.info.parameter_status
+        writes = status("default_transaction_read_only") == "on" and status("in_hot_standby") != "on"
+        pins = pinned.pin_single(self.raw.info.server_version, writes=writes)
         cursor = psycopg.ClientCursor(self.raw)
-        cursor.execute(_PIN_AND + text, parameters)
-        cursor.nextset()
+        cursor.execute(b"".join([";\n".join(pins).encode(), b";\n", text]), parameters)
+        for _ in pins:
+            cursor.nextset()
         return cursor
 
+    @property
+    def pin(self) -> str:
+        """What pins a transaction, to be said after BEGIN."""
+        return "; ".join(pinned.pin(self.raw.info.server_version)) + self.let_go
+
     @contextlib.contextmanager
-    def transaction(self, *, local: Mapping[str, str] | None = None, read_only: bool = False) -> Iterator[None]:
+    def transaction(self, *, local: Mapping[str, str | None] | None = None, read_only: bool = False) -> Iterator[None]:
         """
         Open a READ COMMITTED transaction, whatever the server's default, pinned; roll back on an exception.
 
-        *local* are settings in force until its end, a search path for the application's SQL among them.
+        *local* are settings in force until its end, a search path for the application's SQL among them; one that is None is
+        as the session was given it.
         """
         with translated("transaction"):
             begin = "BEGIN ISOLATION LEVEL READ COMMITTED" + (" READ ONLY" if read_only else " READ WRITE")
-            begin += f"; {PIN}"
-            begin += self.let_go
+            begin += f"; {self.pin}"
             self.raw.execute(begin.encode())
             try:
                 self._set_locally(local or {})
@@ -144,7 +154,7 @@ class Connection:
         """Let SQL of the application's see *search_path* meanwhile, in an open transaction; an exception is to end that."""
         self._set_locally({"search_path": search_path})
         yield
-        self._set_locally({"search_path": PINNED})
+        self._set_locally({"search_path": pinned.PINNED})
 
     @property
     def let_go(self) -> str:
@@ -158,7 +168,7 @@ class Connection:
         return "" if patience is None else f"; SET LOCAL idle_in_transaction_session_timeout = {int(patience * 1000)}"
 
     @contextlib.contextmanager
-    def savepoint(self, *, local: Mapping[str, str] | None = None, read_only: bool = False) -> Iterator[None]:
+    def savepoint(self, *, local: Mapping[str, str | None] | None = None, read_only: bool = False) -> Iterator[None]:
         """
         Open a savepoint in the transaction; an exception rolls back to it, and *local* settings end with it.
 
@@ -171,6 +181,13 @@ class Connection:
             self._set_locally(local or {})
             yield
             self._set_locally(before)
+
+    @property
+    def read_limit_ms(self) -> int:
+        """How long one statement may read documents: less than we put up with a server that says nothing."""
+        patience = self.raw.patience
+        seconds = self.read_seconds if patience is None else min(self.read_seconds, patience * _WITHIN_PATIENCE)
+        return max(int(seconds * 1000), 1)
 
     @contextlib.contextmanager
     def patient(self, seconds: float) -> Iterator[None]:
@@ -191,17 +208,27 @@ class Connection:
         finally:
             self.actor = before
 
-    def _set_locally(self, settings: Mapping[str, str]) -> None:
+    @contextlib.contextmanager
+    def reading_within(self, seconds: float) -> Iterator[None]:
+        """Have no statement read documents for longer than *seconds* meanwhile."""
+        before = self.read_seconds
+        self.read_seconds = min(before, seconds)
+        try:
+            yield
+        finally:
+            self.read_seconds = before
+
+    def _set_locally(self, settings: Mapping[str, str | None]) -> None:
         """Set all of them in one statement: a batch's read has a dozen, and each round trip is paid by every batch."""
         if settings:
             calls = ", ".join(["pg_catalog.set_config(%s, %s, true)"] * len(settings))
             self.raw.execute(f"SELECT {calls}".encode(), [part for pair in settings.items() for part in pair])
 
-    def _settings(self, names: Sequence[str]) -> dict[str, str]:
-        """Return what settings are now, in one statement as well."""
+    def _settings(self, names: Sequence[str]) -> dict[str, str | None]:
+        """Return what settings are now, in one statement as well; None for one of the application's that is not set."""
         if not names:
             return {}
-        calls = ", ".join(["pg_catalog.current_setting(%s)"] * len(names))
+        calls = ", ".join(["pg_catalog.current_setting(%s, true)"] * len(names))
         row = self.raw.execute(f"SELECT {calls}".encode(), names).fetchone()
         assert row is not None
         return dict(zip(names, row, strict=True))
@@ -277,7 +304,14 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", act
         ) from None  # libpq's sentence quotes what it could not read, a password as well
     with translated("connect"):
         schema = settings.schema or _current_schema(raw)
-    return Connection(raw, schema, keep_values=settings.keep_values, keep_data=settings.keep_data, actor=actor)
+    return Connection(
+        raw,
+        schema,
+        keep_values=settings.keep_values,
+        keep_data=settings.keep_data,
+        actor=actor,
+        read_seconds=settings.read_timeout_seconds,
+    )
 
 
 def _json(value: Any) -> str:
@@ -297,9 +331,6 @@ def _current_schema(raw: PatientConnection) -> str:
             hint="set [database] schema in idxctl.toml",
         )
     return str(row[0])
-
-
-_PIN_AND = f"{PIN};\n".encode()
 
 
 def _text(query: Any, raw: PatientConnection) -> bytes:

@@ -57,14 +57,19 @@ def shown_by(raw: psycopg.Connection[Any]) -> None:
 
         def __init__(self, oid: int, context: Any = None) -> None:
             super().__init__(oid, context)
-            self._usual = make(oid, context)
+            # The driver looks at the session's DateStyle as it was last told of; what we read is ISO, by the pins of the
+            # statement (see `idxctl.postgres.pinned`), and a statement that is alone tells of none.
+            said = self.connection.info.parameter_status("DateStyle") if self.connection else None
+            told = said is None or said.startswith("ISO")
+            self._usual = make(oid, context if told else None)
+            self._zone = None if told or self.connection is None else self.connection.info.timezone
 
         def load(self, data: Any) -> datetime:
             try:
                 found: datetime = self._usual.load(data)
             except psycopg.DataError:
                 return OddTime.of(bytes(data).decode())
-            return found
+            return found if self._zone is None else found.astimezone(self._zone)
 
     raw.adapters.register_loader("timestamptz", _Loader)
     raw.adapters.register_dumper(OddTime, _Dumper)

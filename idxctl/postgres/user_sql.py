@@ -30,7 +30,9 @@ def require_one_query(conn: Connection, text: str) -> None:
         cursor.execute(text.encode())
 
 
-def carry_over(conn: Connection, query: sql.Composable, into: sql.Composable, *, local: Mapping[str, str]) -> int:
+def carry_over(
+    conn: Connection, query: sql.Composable, into: sql.Composable, *, local: Mapping[str, str | None]
+) -> int:
     """
     Copy what *query* finds *into* a table and columns, in the open transaction; returns the number of rows.
 

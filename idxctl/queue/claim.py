@@ -11,11 +11,11 @@ from typing import Any
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.points import reach
 from idxctl.indexes import generations
-from idxctl.postgres.connect import PIN, Connection, translated
+from idxctl.postgres.connect import Connection, translated
 from idxctl.queue import SQL, holders, tokens
 
 # One round trip. A weaker synchronous_commit would let a token be drawn twice after a crash of the server (T2).
-_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {pin}{let_go};
+_BEGIN = """BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; {pin};
 SET LOCAL lock_timeout = {wait};
 SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') IN ('off', 'local');
 LOCK TABLE {home}.opensearch_indexing_barrier IN ROW SHARE MODE;
@@ -144,8 +144,7 @@ def _taken(conn: Connection, take: _Take) -> Claimed | None:
     begin = _BEGIN.format(
         home='"' + conn.schema.replace('"', '""') + '"',
         schema="'" + conn.schema.replace("'", "''") + "'",
-        pin=PIN,
-        let_go=conn.let_go,
+        pin=conn.pin,
         wait=int(holders.WAIT_SECONDS * 1000),
     )
     born = time.monotonic()  # before the token is drawn: bytes may seem older than they are, never younger (T3)

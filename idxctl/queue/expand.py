@@ -168,7 +168,7 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
     )
     into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
     with conn.patient(_PATIENCE_SECONDS), conn.transaction():
-        return carry_over(conn, tasks, into, local=definition.local)
+        return carry_over(conn, tasks, into, local=definition.in_force)
 
 
 def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], str]:

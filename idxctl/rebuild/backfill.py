@@ -11,7 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 
 import orjson
@@ -69,6 +69,19 @@ class Progress:
             self.failed += failed
             self.size += size
             self.waiting = None
+
+
+@dataclass
+class _Done:
+    """How far a chunk has come whose documents are too slow to be read at once."""
+
+    upto: Sequence[str] | None
+    documents: int = 0
+    failed: int = 0
+
+
+class _TooSlow(Exception):  # noqa: N818 - it is tried again
+    """The time that a statement has was too short for the documents asked for."""
 
 
 class Backfill:
@@ -207,16 +220,25 @@ class Backfill:
         """Bring one chunk into the index, however often an outage or its age makes that start again."""
         failed = 0
         apart: dict[str, frozenset[str]] = {}  # what the way failed on, as far as it was narrowed down
+        done = _Done(chunk.after)
         while not self._stop.is_set():
+            again: str | None
             try:
-                again = self._attempt(chunk, apart)
+                part = self._part(replace(chunk, after=done.upto))
+                again = self._attempt(part, apart, done)
+                if again is None:
+                    if part.upto == chunk.upto:
+                        self._finish(chunk, done)
+                        return
+                    done.upto = part.upto
             except PostgresUnreachable as error:
                 again = error.message
-            if again is None:
-                return
-            self.progress.waiting = again
-            self._stop.wait(backoff.before_probe(failed))
-            failed += 1
+            except _TooSlow:
+                again = "the document query is slow; it is read in smaller parts"
+            if again is not None:
+                self.progress.waiting = again
+                self._stop.wait(backoff.before_probe(failed))
+                failed += 1
             try:
                 retaken = self._drawn(SQL["retake_chunk"], run=self._run, number=chunk.number, owner=self._owner)
             except PostgresUnreachable:
@@ -231,7 +253,25 @@ class Backfill:
         if row is None or not row[0]:
             raise _taken_over()
 
-    def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]]) -> str | None:
+    def _part(self, chunk: Chunk) -> Chunk:
+        """Return as much of a chunk as is read in time; all of it unless documents are slow."""
+        definition = self._generation.definition
+        most = self._limits.sizes.most_in_time(definition)
+        if most is None:
+            return chunk
+        try:
+            upto = render.next_boundary(self._pool.mine(), definition, chunk.after, most, upto=chunk.upto)
+        except PostgresRefused as error:
+            raise preflight.unreadable(self._generation.index, error) from error
+        return chunk if upto is None else replace(chunk, upto=upto)
+
+    def _finish(self, chunk: Chunk, done: _Done) -> None:
+        self._pool.mine().run(
+            SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=done.documents, failed=done.failed
+        )  # fmt: skip
+        reach("chunk.done")
+
+    def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]], done: _Done) -> str | None:
         """
         Read and write a chunk once; returns why it must be read again, None when it is done.
 
@@ -251,12 +291,9 @@ class Backfill:
         apart.update(written.apart)
         if again := self._judge(written):
             return again
-        conn = self._pool.mine()
-        failed = self._blame(conn, chunk, written)
-        conn.run(
-            SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=documents, failed=failed
-        )
-        reach("chunk.done")
+        failed = self._blame(self._pool.mine(), chunk, written)
+        done.documents += documents
+        done.failed += failed
         self._limits.sizes.note(self._generation.definition, documents, size)
         self.progress.add(max(documents - failed, 0), failed, size)
         return None
@@ -298,14 +335,17 @@ class Backfill:
         condition = render.between(definition, chunk.after, chunk.upto)
         failures: dict[str, PostgresRefused] = {}
         try:
-            yield from ranges.readable(
-                conn, definition, condition, token=chunk.token, max_bytes=self._limits.body_bytes, sizes=sizes,
-                failures=failures,
-            )  # fmt: skip
+            with conn.reading_within(self._limits.age_limit_seconds / 3):
+                yield from ranges.readable(
+                    conn, definition, condition, token=chunk.token, max_bytes=self._limits.body_bytes, sizes=sizes,
+                    failures=failures,
+                )  # fmt: skip
         except PostgresRefused as error:
+            if render.is_too_slow(error):
+                raise _TooSlow from error
             raise preflight.unreadable(generation.index, error) from error
         for one, cause in failures.items():
-            written.note([one], [generation], Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
+            written.note([one], [generation], steps.unreadable(conn, cause))
 
     @staticmethod
     def _cannot_go_on(written: Written) -> str | None:

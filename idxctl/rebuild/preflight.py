@@ -153,7 +153,7 @@ def check_query(conn: Connection, index: str, definition: Definition) -> tuple[i
     Return the planner's estimate of the rows, and warnings; a read by key that misses every index is an error on a
     large table.
     """
-    local = {**definition.local, "row_security": "off"}
+    local = {**definition.in_force, "row_security": "off"}
     with conn.transaction(local=local, read_only=True):
         whole = _explain(conn, sql.SQL("SELECT 1 FROM {}").format(rows_of(definition)))
     with conn.transaction(local={**local, "enable_seqscan": "off", "enable_bitmapscan": "on"}, read_only=True):
@@ -223,7 +223,7 @@ def check_ids(conn: Connection, index: IndexSettings, definition: Definition) ->
     """A document without an id could never be indexed, and none would notice."""
     missing = sql.SQL(" OR ").join(sql.SQL("{} IS NULL").format(column) for column in key_columns(definition))
     query = sql.SQL("SELECT 1 FROM {} WHERE {} LIMIT 1").format(rows_of(definition), missing)
-    with conn.transaction(local={**definition.local, "row_security": "off"}, read_only=True):
+    with conn.transaction(local={**definition.in_force, "row_security": "off"}, read_only=True):
         found = conn.execute(query).fetchone()
     if found is not None:
         raise DocumentError(

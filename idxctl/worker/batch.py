@@ -34,6 +34,7 @@ _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query ret
 _TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
 TOO_LONG, NO_TEXT = "id_too_long", "id_not_utf8"  # of a row whose id no index takes
 _AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
+_TOO_SLOW = Verdict(Kind.TRANSIENT, "too_slow", "there was no time to read it; it is read with fewer others")
 _APART = "apart"  # the type of what is put back to be sent apart from the others
 _MOST_TRIALS = 8  # documents charged within a claim with what the way did: where it is most of them, it is the index
 _SLOW_PARTS = 16  # a body that is waited for in vain costs its time; one that passes costs a request
@@ -90,6 +91,7 @@ class Written:
     passed: bool = False  # OpenSearch has taken a body, or part of one
     largest: int = 0  # bytes of one document at the most, where that is more than a few
     sent_bytes: int = 0
+    slow: int = 0  # documents that were asked for at once, and too many for the time that there is
     search: Search = field(default_factory=Search)
     apart: dict[str, frozenset[str]] = field(default_factory=dict)  # documents, and those they are sent with next time
     live: Generation | None = None  # has answered for a body
@@ -155,6 +157,9 @@ def read_and_write(
     for sharing in _shapes([one for one in generations if one.id not in strangers]):
         rest: Sequence[str] = ids
         while rest:
+            if written.slow and too_old(batch, limits):
+                written.note(rest, sharing, _TOO_SLOW)
+                break
             expected = partial(_expected, limits, sharing[0].definition, len(rest))
             with limits.load.room(expected) as room:
                 rest = _some(conn, client, batch, sharing, rest, limits, written, room)
@@ -182,8 +187,9 @@ def _some(
         written.note(ids, sharing, Verdict(_read_kind(error), f"sql_{error.sqlstate}", error.detail))
         return ()
     reach("read.done")
+    written.slow += read.slow
     for one, cause in read.failures.items():
-        written.note([one], sharing, Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail))
+        written.note([one], sharing, unreadable(conn, cause))
     written.note(read.doubled, sharing, _DOUBLED)
     written.note(read.impossible, sharing, DONE)
     for one, reason in read.unfit.items():
@@ -200,6 +206,16 @@ def _some(
 
 def _type_of_unfit(document_id: str) -> str:
     return TOO_LONG if keys.too_long(document_id) else NO_TEXT
+
+
+def unreadable(conn: Connection, cause: PostgresRefused) -> Verdict:
+    """Return what becomes of a document that cannot be read: one that takes too long may do better another time."""
+    if render.is_too_slow(cause):
+        reason = (
+            f"reading this one document takes longer than {conn.read_limit_ms / 1000:g} s ([database] read_timeout)"
+        )
+        return Verdict(Kind.DOUBTFUL, f"sql_{cause.sqlstate}", reason)
+    return Verdict(Kind.PERMANENT, f"sql_{cause.sqlstate}", cause.detail)
 
 
 def _expected(limits: Limits, definition: Definition, documents: int) -> int:

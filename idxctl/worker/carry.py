@@ -108,8 +108,12 @@ class Carrier:
         conn = self._pool.mine()
         generations = self._cache.get(conn, list(batch.generations))
         blocked_for = _reason_of_block(conn, batch.index) if head.probing else None
-        with conn.patient(self._options.age_limit_seconds):  # what takes longer to read may not be sent (T3)
+        limit = self._options.age_limit_seconds  # what takes longer to read may not be sent (T3)
+        with conn.patient(limit), conn.reading_within(limit / 3):
             written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
+        if written.slow:
+            fact("slow", f"{batch.index}: the document query is slow: {written.slow} documents took longer than "
+                 f"{limit / 3:g} s at once; it is read in smaller parts", index=batch.index, documents=written.slow)  # fmt: skip
         states: dict[int, str] = {}
 
         def sort(conn: Connection) -> Sorted:

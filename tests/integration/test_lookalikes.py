@@ -12,8 +12,7 @@ import pytest
 
 from idxctl import Indexer
 from idxctl.core.settings import DatabaseSettings, Secret
-from idxctl.postgres import connect as connect_module
-from idxctl.postgres import migrate
+from idxctl.postgres import migrate, pinned
 from idxctl.postgres.connect import connect
 from support import lookalikes
 
@@ -182,7 +181,7 @@ def test_without_the_pin_they_would_have_been_called(database, monkeypatch):
     with connect(DatabaseSettings(url=Secret(database))) as conn:
         migrate.up(conn)
         lookalikes.plant(database)
-        monkeypatch.setattr(connect_module, "_PIN_AND", b"SELECT 1;\n")
+        monkeypatch.setattr(pinned, "pin_single", lambda *_, **__: ("SELECT 1",))
         with pytest.raises(Exception, match="look-alike"):
             migrate.status(conn)
     assert lookalikes.fired(database)
