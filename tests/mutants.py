@@ -557,7 +557,7 @@ MUTANTS = (
     Mutant(
         "a row that breaks the query stops the check of the others",
         ("tests/integration/test_reindex.py::test_a_row_that_breaks_the_query_becomes_a_letter_and_the_others_are_checked",),
-        (_edit("idxctl/indexes/ranges.py", "        if not render.is_of_values(error):\n", "        if token is None or not render.is_of_values(error):\n"),),
+        (_edit("idxctl/indexes/ranges.py", "        elif not render.is_of_values(error):\n", "        elif token is None or not render.is_of_values(error):\n"),),
     ),
     Mutant(
         "what was lost together comes back together",
