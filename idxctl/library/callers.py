@@ -20,6 +20,7 @@ from psycopg.pq import Escaping, PipelineStatus, TransactionStatus
 from psycopg.rows import tuple_row
 
 from idxctl.core.errors import SchemaError, UsageError, WrongType
+from idxctl.postgres import any_bytes
 from idxctl.postgres.connect import translated
 from idxctl.postgres.named import load
 
@@ -208,7 +209,7 @@ class PsycopgCaller:
     def _literals(self, append: Append) -> dict[bytes, bytes]:
         """Return the parameters as SQL, whatever dumpers the caller has registered."""
         escape, encoding = Escaping(self.connection.pgconn), self.connection.info.encoding
-        if encoding == "ascii":  # SQL_ASCII: the server takes any bytes
+        if encoding == "ascii" or any_bytes.is_passed_by(self.connection):  # SQL_ASCII: the server takes any bytes
             encoding = "utf-8"
 
         def literal(text: str) -> bytes:

@@ -15,6 +15,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.adapt import Buffer, Loader
+from psycopg.pq import Format
 from psycopg.types.json import set_json_dumps, set_json_loads
 from psycopg.types.string import StrDumperUnknown
 
@@ -30,6 +31,11 @@ def passed_by(raw: psycopg.Connection[Any]) -> None:
     raw.adapters.register_dumper(str, _Str)
     set_json_loads(_read, raw)
     set_json_dumps(_written, raw)
+
+
+def is_passed_by(raw: psycopg.Connection[Any]) -> bool:
+    """Whether `passed_by` was called for a connection, one of ours; callers' own have the encoding that they say."""
+    return raw.adapters.get_loader(raw.adapters.types["text"].oid, Format.TEXT) is _Text
 
 
 def is_of(raw: psycopg.Connection[Any]) -> bool:
