@@ -18,7 +18,7 @@ from idxctl.opensearch import answers
 from idxctl.opensearch.client import Client, segment
 
 _POLL_SECONDS = 0.1
-_ALLOCATABLE = {"yes", "throttled", "awaiting_info", "allocation_delayed"}
+_ALLOCATABLE = {"yes", "throttled", "awaiting_info", "allocation_delayed", "no_attempt"}
 
 
 @dataclass(frozen=True)
