@@ -18,6 +18,7 @@ from psycopg.types.json import Jsonb
 from idxctl.capture.catalog import SQL, columns, literal, quoted
 from idxctl.capture.watches import Definition
 from idxctl.core import keys
+from idxctl.core.errors import PostgresRefused
 from idxctl.core.queries import bare
 from idxctl.postgres import pinned
 from idxctl.postgres.connect import Connection
@@ -85,22 +86,42 @@ def expansion(
     assert one.keys is not None
     outputs = [f'k."k{place}"' for place in range(len(one.key_types))]
     id_ = keys.document_id_sql(outputs, one.key_types)
+    return sql.SQL(
+        "{changed}\nSELECT DISTINCT {id} FROM (\n{query}\n) AS k ({outputs}) WHERE ({id}) IS NOT NULL"
+    ).format(
+        changed=_changed(one, rows, types, by_stored_types=by_stored_types),
+        id=_raw(id_),
+        query=_raw(bare(one.keys)),
+        outputs=_raw(", ".join(f'"k{place}"' for place in range(len(one.key_types)))),
+    )
+
+
+def readable(conn: Connection, definition: Mapping[str, Any], rows: Sequence[Sequence[Any]]) -> bool:
+    """Whether the texts of *rows* are values of the types that the table's columns have now, whatever a query makes of them."""
+    one = Definition.from_json(definition)
+    if not one.read_as:
+        return True
+    changed = _changed(one, rows, casts(conn, definition), by_stored_types=False)
+    try:
+        with conn.savepoint(local=local_settings(definition), read_only=True):
+            conn.execute(sql.SQL("{}\nSELECT pg_catalog.count(changed) FROM changed").format(changed))
+    except PostgresRefused as error:
+        return not error.sqlstate.startswith("22")
+    return True
+
+
+def _changed(
+    one: Definition, rows: Sequence[Sequence[Any]], types: Sequence[str], *, by_stored_types: bool
+) -> sql.Composed:
+    """Return the WITH clause that makes a task's *rows* the table `changed`."""
     if one.read_as:
         changed, record = _typed(one, types or one.read_as)
     else:
         changed = ", ".join(f"r.{quoted(name)}" for name in one.columns)
         record = f" CROSS JOIN LATERAL {_record(one, by_stored_types=by_stored_types)}"
     return sql.SQL(
-        "WITH changed AS (SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS e (v){record})\n"
-        "SELECT DISTINCT {id} FROM (\n{query}\n) AS k ({outputs}) WHERE ({id}) IS NOT NULL"
-    ).format(
-        columns=_raw(changed),
-        rows=sql.Literal(Jsonb(rows)),
-        record=_raw(record),
-        id=_raw(id_),
-        query=_raw(bare(one.keys)),
-        outputs=_raw(", ".join(f'"k{place}"' for place in range(len(one.key_types)))),
-    )
+        "WITH changed AS (SELECT {columns} FROM pg_catalog.jsonb_array_elements({rows}) AS e (v){record})"
+    ).format(columns=_raw(changed), rows=sql.Literal(Jsonb(rows)), record=_raw(record))
 
 
 def _typed(one: Definition, types: Sequence[str]) -> tuple[str, str]:

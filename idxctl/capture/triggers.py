@@ -12,7 +12,8 @@ Capture never fails the writer (C6), and calls nothing of others' with the owner
 itself what a name in its statements would mean now: `pg_typeof` over no row, in a block that writes nothing and so costs no
 transaction id. Columns are as they were: the statements run, over PostgreSQL's own types alone; a value of any other type
 goes through its output function, which only a superuser can make, and never through a cast. They are not, or a guarded
-expression fails: one coarse task a transaction and watch. The queue itself is gone: a gap is marked in a sequence.
+expression fails: one coarse task a transaction and watch. The queue itself is gone, or has what others put on it and refuses the task:
+a gap is marked in a sequence. Whether it is as it was made is asked when a statement is planned, so it costs nothing.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _OLD, _NEW = "opensearch_indexing_old", "opensearch_indexing_new"
 _FIT, _IDS, _PIECE, _CURSOR, _TEXT = (
     f"opensearch_indexing_{name}" for name in ("fit", "ids", "piece", "cursor", "error")
 )
+# A session may have set it to anything: it is counted from 0 then.
 _MOVING = "coalesce(nullif(pg_catalog.current_setting('opensearch_indexing.moving', true), ''), '0')"
 PARTITIONED = "partitioned"  # the argument of an UPDATE trigger that counts down what its BEFORE trigger counted up
 
@@ -146,10 +148,10 @@ class _Writer:
 
     def body(self) -> str:
         branches = [
-            ("INSERT", [self._look(_NEW), *self._each(self._inserted)]),
-            ("UPDATE", [self._look(_NEW), *self._each(self._updated), *(self._count(-1) if self.partitioned else [])]),
-            ("DELETE", [self._look(_OLD), *self._each(self._deleted)]),
-            ("TRUNCATE", [self._require_queue(), *self._swept()]),
+            ("INSERT", self._looked(_NEW, self._inserted)),
+            ("UPDATE", [*self._looked(_NEW, self._updated), *(self._count(-1) if self.partitioned else [])]),
+            ("DELETE", self._looked(_OLD, self._deleted)),
+            ("TRUNCATE", [self._require_queue(), self._caught(self._swept())]),
         ]
         declared = (
             f"{_FIT} pg_catalog.bool[]", f"{_IDS} pg_catalog.text[]", f"{_PIECE} pg_catalog.jsonb",
@@ -163,6 +165,36 @@ class _Writer:
             lines.append(f"    {'ELSIF' if place else 'IF'} TG_OP = '{event}' THEN")
             lines += [_indented(statement, 8) for statement in statements]
         return "\n".join([*lines, "    END IF;", "    RETURN NULL;", "END ", ""])
+
+    def _looked(self, source: str, write: Callable[[Watch], str]) -> list[str]:
+        """
+        Look at what there is, then write what each watch asks for.
+
+        Nothing of ours refuses a task. What others put on the queue might, a constraint or a trigger: then each statement
+        pays a subtransaction that writes, and what is refused marks a gap.
+        """
+        statements = self._each(write)
+        if self._strict:
+            return [self._look(source), *statements]
+        plain = _indented("\n".join(statements), 4)
+        return [
+            self._look(source),
+            f"IF {_FIT}[{self._sound_place()}] THEN\n{plain}\nELSE\n{_indented(self._caught(statements), 4)}\nEND IF;",
+        ]
+
+    def _caught(self, statements: Sequence[str]) -> str:
+        text = _indented("\n".join(statements), 4)
+        if self._strict:
+            return "\n".join(statements)
+        return f"BEGIN\n{text}\nEXCEPTION WHEN OTHERS THEN\n    {_indented(self._mark('refuses it'), 4).lstrip()}\nEND;"
+
+    @property
+    def _strict(self) -> bool:
+        return any(watch.definition.strict for watch in self.watches)
+
+    def _sound_place(self) -> int:
+        """Where it stands whether the queue is as it was made: after all that `_checks` has."""
+        return len(self.watches) + sum(bool(watch.definition.ignore) for watch in self.watches) + 1
 
     def _each(self, write: Callable[[Watch], str]) -> list[str]:
         """Write what each watch asks for where the columns it looks at are as they were, else the coarse task (C6)."""
@@ -202,7 +234,8 @@ class _Writer:
         """All at once as long as all is well, one by one otherwise."""
         checks = self._checks(source)
         joins = [f"LEFT JOIN {source} AS t ON false", *(over for _, over in checks[len(self.watches) :]), self._probe()]
-        conditions = ",\n        ".join(condition for condition, _ in checks)
+        sound = f"{quoted(self.schema)}.opensearch_indexing_queue_as_made()"
+        conditions = ",\n        ".join([*(condition for condition, _ in checks), sound])
         lines = [
             "BEGIN",
             f"    SELECT ARRAY[\n        {conditions}]",
@@ -214,14 +247,16 @@ class _Writer:
             "END;",
             f"IF {_FIT} IS NULL THEN",
             _indented(self._require_queue(), 4),
-            f"    {_FIT} := pg_catalog.array_fill(false, ARRAY[{len(checks)}]);",
+            f"    {_FIT} := pg_catalog.array_fill(false, ARRAY[{len(checks) + 1}]);",
         ]
+        checks.append((sound, self._probe()))
         for number, (condition, over) in enumerate(checks, 1):
             rows = f"LEFT JOIN {source} AS t ON false"
+            from_ = over if over in {rows, self._probe()} else f"{rows} {over}"
             lines += [
                 "    BEGIN",
                 f"        {_FIT}[{number}] := (SELECT {condition}",
-                f"            FROM (SELECT) AS one {rows if over == rows else f'{rows} {over}'});",
+                f"            FROM (SELECT) AS one {from_});",
                 "    EXCEPTION WHEN OTHERS THEN NULL;",
                 "    END;",
             ]
@@ -232,18 +267,11 @@ class _Writer:
 
     def _require_queue(self) -> str:
         """Mark a gap where the queue takes nothing; it is held, so that nobody drops it before the task is in it."""
-        strict = any(watch.definition.strict for watch in self.watches)
         mark = (
             "RAISE EXCEPTION 'idxctl cannot capture this change: its queue is not there'\n"
             "            USING ERRCODE = 'undefined_table', HINT = 'idxctl migrate status';"
-            if strict
-            else "BEGIN\n"
-            f"            PERFORM pg_catalog.nextval({literal(f'{quoted(self.schema)}.opensearch_indexing_gap')}::pg_catalog.regclass);\n"
-            "        EXCEPTION WHEN OTHERS THEN NULL;\n"
-            "        END;\n"
-            "        RAISE LOG 'idxctl: a change of %.% is not captured: its queue is not there; idxctl migrate status',\n"
-            "            TG_TABLE_SCHEMA, TG_TABLE_NAME;\n"
-            "        RETURN NULL;"
+            if self._strict
+            else f"{_indented(self._mark('is not there'), 8).lstrip()}\n        RETURN NULL;"
         )
         return (
             "BEGIN\n"
@@ -253,11 +281,24 @@ class _Writer:
             "END;"
         )
 
+    def _mark(self, why: str) -> str:
+        """Count a change that leaves no task, in all that may be left: a sequence, and the server's log."""
+        return (
+            "BEGIN\n"
+            f"    PERFORM pg_catalog.nextval({literal(f'{quoted(self.schema)}.opensearch_indexing_gap')}::pg_catalog.regclass);\n"
+            "EXCEPTION WHEN OTHERS THEN NULL;\n"
+            "END;\n"
+            f"RAISE LOG 'idxctl: a change of %.% is not captured: its queue {why} (%); idxctl migrate status',\n"
+            "    TG_TABLE_SCHEMA, TG_TABLE_NAME, SQLERRM;"
+        )
+
     def _refuse_strangers(self) -> str:
         """
-        Refuse a table of a role that has no business here: EXECUTE is all it takes to put a trigger on one.
+        Take nothing from a table of another role that is no part of the watched one: EXECUTE is all it takes to put a trigger on it.
 
-        A renamed table, a detached partition: they are captured as before, and belong to whom they belonged.
+        A renamed table, a detached partition: they are captured as before, and belong to whom they belonged. Where another
+        role made a table in the renamed one's place, its writers are not to fail: a coarse task, and no value is looked at.
+        A temporary table is refused: it was never the watched one.
         """
         schema, name = self.of
         ours = f"pg_catalog.to_regclass({literal(f'{quoted(schema)}.{quoted(name)}')})"
@@ -273,8 +314,13 @@ class _Writer:
             "            UNION SELECT i.inhparent FROM above a JOIN pg_catalog.pg_inherits i ON i.inhrelid = a.inhparent\n"
             f"        ) SELECT FROM above a WHERE a.inhparent = {ours}\n"
             "    ) THEN\n"
-            f"        RAISE EXCEPTION 'this function captures changes of table %, not of %', {literal(f'{schema}.{name}')}, TG_TABLE_NAME\n"
-            "            USING ERRCODE = 'insufficient_privilege';\n"
+            "        IF EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = TG_RELID AND c.relpersistence = 't') THEN\n"
+            f"            RAISE EXCEPTION 'this function captures changes of table %, not of %', {literal(f'{schema}.{name}')}, TG_TABLE_NAME\n"
+            "                USING ERRCODE = 'insufficient_privilege';\n"
+            "        END IF;\n"
+            f"{_indented(self._require_queue(), 8)}\n"
+            f"{_indented(self._caught([self._coarse(watch, literal('table')) for watch in self.watches]), 8)}\n"
+            "        RETURN NULL;\n"
             "    END IF;\n"
             "END IF;"
         )
@@ -339,8 +385,8 @@ class _Writer:
     # Partitioned tables -----------------------------------------------------------------------------------------------
     def _moved_rows(self) -> list[str]:
         """C2: a MERGE that moves a row to another partition shows it to row triggers alone; they fire while one may run."""
-        inserted = [self._look("(SELECT NEW.*)"), *self._each(lambda watch: self._moved(watch, "NEW"))]
-        deleted = [self._look("(SELECT OLD.*)"), *self._each(lambda watch: self._moved(watch, "OLD"))]
+        inserted = self._looked("(SELECT NEW.*)", lambda watch: self._moved(watch, "NEW"))
+        deleted = self._looked("(SELECT OLD.*)", lambda watch: self._moved(watch, "OLD"))
         return [
             "    IF TG_WHEN = 'BEFORE' THEN",
             *(_indented(statement, 8) for statement in self._count(+1)),
@@ -357,7 +403,8 @@ class _Writer:
         ]
 
     def _count(self, step: int) -> list[str]:
-        number = f"greatest({_MOVING}::pg_catalog.int4 {step:+d}, 0)::pg_catalog.text"
+        now = f"CASE WHEN {_MOVING} OPERATOR(pg_catalog.~) '^[0-9]{{1,8}}$' THEN {_MOVING}::pg_catalog.int4 ELSE 0 END"
+        number = f"greatest({now} {step:+d}, 0)::pg_catalog.text"
         perform = f"PERFORM pg_catalog.set_config('opensearch_indexing.moving', {number}, true);"
         return [perform] if step > 0 else [f"IF TG_NARGS > 0 THEN\n    {perform}\nEND IF;"]
 

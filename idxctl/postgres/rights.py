@@ -110,7 +110,7 @@ FUNCTIONS: Mapping[str, Mapping[str, str]] = {
     "viewer": {"waiting": "what waits is counted, without the values in it"},
 }
 # Called by our triggers alone, with the owner's rights.
-OURS_ALONE = frozenset({"dlq_group", "dlq_number"})
+OURS_ALONE = frozenset({"dlq_group", "dlq_number", "queue_look", "queue_as_made"})
 
 _DENIED = re.compile(r"permission denied for (?P<what>\w+(?: \w+)??) (?P<name>\S+)$")
 _BEFORE = (

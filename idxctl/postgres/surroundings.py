@@ -36,6 +36,7 @@ class Surroundings:
     owner: str | None  # of the tables; None: there are none
     missing: tuple[str, ...] = ()  # "table opensearch_indexing_queue"
     publications: tuple[str, ...] = ()  # FOR ALL TABLES
+    altered: bool = False  # the queue has what others put on it
 
 
 def made_by(steps: Iterable[str]) -> set[tuple[str, str]]:
@@ -61,7 +62,20 @@ def look(conn: Connection, steps: Iterable[str]) -> Surroundings:
         owner=owner[0] if owner else None,
         missing=tuple(f"{kind} {name}" for kind, name in missing),
         publications=tuple(name for (name,) in conn.run(SQL["publications"])),
+        altered=_altered(conn, present, missing),
     )
+
+
+def _altered(conn: Connection, present: set[tuple[str, str]], missing: list[tuple[str, str]]) -> bool:
+    """Whether something was put on the queue that may refuse a task; only its owner can ask."""
+    function = ("function", "opensearch_" + "indexing_queue_look")
+    if function not in present or ("table", "opensearch_" + "indexing_queue") in missing:
+        return False
+    (may_ask,) = conn.run(SQL["may_ask"], schema=conn.schema).fetchone() or (False,)
+    if not may_ask:
+        return False
+    row = conn.execute(sql.SQL("SELECT {}()").format(sql.Identifier(conn.schema, function[1]))).fetchone()
+    return row is not None and not row[0]
 
 
 def refuse_strangers(conn: Connection) -> None:
@@ -90,7 +104,7 @@ def ways_out(conn: Connection) -> str:
 
 
 def open_to_others(conn: Connection) -> tuple[str, ...]:
-    """Say who else may create functions beside ours, and what to do."""
+    """Say who else may create functions beside ours, or put code of theirs on our tables, and what to do."""
     creators = _creators(conn)
     notes = []
     if EVERYBODY in creators:
@@ -98,6 +112,13 @@ def open_to_others(conn: Connection) -> tuple[str, ...]:
     others = [name for name in creators if name != EVERYBODY]
     if others:
         notes.append(f"roles other than its owner may create functions in schema {conn.schema}: {', '.join(others)}")
+    if held := _powers(conn):
+        shown = "; ".join(held[:_SHOWN])
+        more = f"; and {len(held) - _SHOWN} more" if len(held) > _SHOWN else ""
+        notes.append(
+            f"other roles have rights on idxctl's tables that none needs: {shown}{more}. REVOKE them, and see to default "
+            "privileges (\\ddp in psql); idxctl grants prints what a role needs"
+        )
     return tuple(notes)
 
 
@@ -111,6 +132,11 @@ def warnings(conn: Connection, found: Surroundings) -> tuple[str, ...]:
             f"missing in schema {conn.schema}: {shown}{more}; idxctl migrate up --repair makes them again, empty: "
             "what they held is lost, idxctl reindex writes every document"
         )
+    if found.altered:
+        notes.append(
+            "the queue is not as it was made (a constraint, trigger, rule, unique index or column was added or changed): writes "
+            "go through, at a higher price, and what it refuses is marked as a gap"
+        )
     if found.publications:
         notes.append(
             f"publication {', '.join(found.publications)} is FOR ALL TABLES: every change of the queue goes to its "
@@ -121,3 +147,15 @@ def warnings(conn: Connection, found: Surroundings) -> tuple[str, ...]:
 
 def _creators(conn: Connection) -> tuple[str, ...]:
     return tuple(role for (role,) in conn.run(SQL["creators"], schema=conn.schema, everybody=EVERYBODY))
+
+
+def _powers(conn: Connection) -> tuple[str, ...]:
+    """
+    Return the rights of roles other than the owner that no role needs, each with what to do: GRANT ALL and default privileges give them.
+
+    A trigger on our tables runs as their owner, and what generations and watches hold is SQL that workers run.
+    """
+    return tuple(
+        f"{role} has {privileges} on {table} ({why})"
+        for role, privileges, table, why in conn.run(SQL["powers"], schema=conn.schema, everybody=EVERYBODY)
+    )

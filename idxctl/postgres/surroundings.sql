@@ -58,3 +58,37 @@ WHERE n.nspname = %(schema)s AND NOT t.tgisinternal AND t.tgenabled <> 'D';
 -- name: publications
 -- Publications that take in every table, ours as well.
 SELECT pubname::text FROM pg_publication WHERE puballtables ORDER BY pubname;
+
+-- name: may_ask
+-- Whether this role may ask if the queue is as it was made.
+SELECT has_function_privilege(p.oid, 'EXECUTE')
+FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+WHERE n.nspname = %(schema)s AND p.proname = 'opensearch_' || 'indexing_queue_look';
+
+-- name: powers
+-- TRIGGER and REFERENCES on any table of ours; changing what workers run or believe; taking the sequence of tokens back.
+SELECT CASE held.grantee WHEN 0 THEN %(everybody)s ELSE pg_get_userbyid(held.grantee)::text END,
+       string_agg(held.privilege, ', ' ORDER BY held.privilege), held.relname::text, min(held.why)
+FROM (
+    SELECT a.grantee, a.privilege_type AS privilege, c.relname,
+        CASE WHEN a.privilege_type = 'TRIGGER' THEN 'its code would run as the owner'
+             WHEN a.privilege_type = 'REFERENCES' THEN 'a foreign key would stop deletes'
+             WHEN c.relkind = 'S' THEN 'tokens could be drawn twice'
+             WHEN c.relname IN ('opensearch_' || 'indexing_generations', 'opensearch_' || 'indexing_watches') THEN 'workers run what stands there'
+             ELSE 'it says what is true' END AS why
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) AS a
+    LEFT JOIN pg_roles r ON r.oid = a.grantee
+    WHERE n.nspname = %(schema)s AND starts_with(c.relname::text, 'opensearch_' || 'indexing_')
+      AND a.grantee <> c.relowner AND r.rolsuper IS NOT TRUE
+      AND CASE
+          WHEN c.relkind = 'S' THEN a.privilege_type = 'UPDATE' AND c.relname = 'opensearch_' || 'indexing_token'
+          WHEN c.relkind NOT IN ('r', 'p') THEN false
+          WHEN a.privilege_type IN ('TRIGGER', 'REFERENCES') THEN true
+          WHEN c.relname = 'opensearch_' || 'indexing_generations' THEN a.privilege_type = 'UPDATE'
+          ELSE c.relname IN ('opensearch_' || 'indexing_watches', 'opensearch_' || 'indexing_settings',
+                             'opensearch_' || 'indexing_migrations', 'opensearch_' || 'indexing_audit')
+               AND a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE', 'TRUNCATE')
+      END
+) AS held
+GROUP BY held.grantee, held.relname
+ORDER BY 1, 3;

@@ -192,6 +192,8 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
         count += found
         if error is None:
             continue
+        if not lookups.readable(conn, definition, part):
+            return _all_instead(conn, batch, task), [], ""
         if is_of_values(error) and len(part) > 1 and len(failed) < _MOST_FAILED_ROWS:
             middle = len(part) // 2
             waiting += [part[middle:], part[:middle]]
@@ -203,6 +205,17 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
         failed += part
         why = f"the keys query over {schema}.{table} does not run: {error.detail} [{error.sqlstate}]"
     return count, failed, why
+
+
+def _all_instead(conn: Connection, batch: Batch, task: Task) -> int:
+    """
+    Leave a coarse task for rows whose stored texts their columns' types do not take any more (C6).
+
+    An enum's label that was renamed since, a column that was retyped: the lookup over them would never run.
+    """
+    return conn.run(
+        SQL["enqueue_coarse"], index=batch.index, watch=task.payload["watch"], enqueued_at=task.enqueued_at
+    ).rowcount
 
 
 def _look_up_by_successors(

@@ -272,6 +272,11 @@ SELECT %(index)s, id, %(priority)s, %(enqueued_at)s, %(origin)s
 FROM (SELECT DISTINCT unnest(%(ids)s::text[]) AS id) AS found
 WHERE id IS NOT NULL
 
+-- name: enqueue_coarse
+-- C6: instead of changed rows that cannot be read any more. One is enough, and those that wait are taken as one.
+INSERT INTO opensearch_indexing_queue (index_name, kind, priority, enqueued_at, origin, payload)
+VALUES (%(index)s, 'keys', -1, %(enqueued_at)s, 'lookup', jsonb_build_object('watch', %(watch)s::bigint, 'coarse', 'values'))
+
 -- name: other_batches
 -- Batches of an index in flight apart from this one, and how long each has at most before its bytes are too old.
 SELECT token, extract(epoch FROM clock_timestamp() - claimed_at) FROM opensearch_indexing_inflight

@@ -9,6 +9,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from idxctl.core.errors import PostgresRefused
+from idxctl.postgres import migrate
 from idxctl.queue import gaps
 from support.capture import Captured, index
 
@@ -182,6 +183,95 @@ def test_without_the_queue_writes_go_through_and_a_gap_is_marked(db, loss):
     db.sql(loss)
     db.sql("INSERT INTO docs VALUES (1, 'a')", "UPDATE docs SET id = 2", "DELETE FROM docs", "TRUNCATE docs")
     assert gaps.unseen(db.conn) == 4
+
+
+QUEUE = "opensearch_indexing_queue"
+ALTERED = [  # what capture then meets: its queue is there, and refuses the task
+    [f"ALTER TABLE {QUEUE} ADD COLUMN tenant text NOT NULL"],
+    [f"ALTER TABLE {QUEUE} ADD CHECK (origin <> 'trigger')"],
+    [f"ALTER TABLE {QUEUE} ALTER document_id TYPE varchar(3), ALTER index_name TYPE varchar(2)"],
+    [f"ALTER TABLE {QUEUE} ALTER id DROP IDENTITY"],
+    [f"ALTER TABLE {QUEUE} ALTER available_at DROP DEFAULT"],
+    [f"ALTER TABLE {QUEUE} ALTER origin TYPE uuid USING NULL, ALTER origin DROP NOT NULL, ALTER origin DROP DEFAULT"],
+    [
+        "CREATE FUNCTION boom() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'boom'; END $$",
+        f"CREATE TRIGGER boom BEFORE INSERT ON {QUEUE} FOR EACH STATEMENT EXECUTE FUNCTION boom()",
+    ],
+    [f"CREATE UNIQUE INDEX ON {QUEUE} ((1))", f"INSERT INTO {QUEUE} (index_name, document_id) VALUES ('other', '1')"],
+    [f"CREATE INDEX ON {QUEUE} ((1 / (length(origin) - 7)))"],
+    [f"ALTER TABLE {QUEUE} RENAME TO away", f"CREATE VIEW {QUEUE} AS SELECT * FROM away UNION SELECT * FROM away"],
+]
+
+
+@pytest.mark.parametrize("made", ALTERED, ids=range(len(ALTERED)))
+def test_a_queue_that_others_altered_fails_no_write_and_marks_gaps(db, made):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    db.watch({"table": "docs", "key": ("id",)}, {"table": "docs", "keys": "SELECT code FROM changed"})
+    assert db.after("INSERT INTO docs VALUES (1000, 'a')") == each_once(1000)  # this session has its plans
+    db.sql(f"TRUNCATE {QUEUE}", *made)
+    db.sql("INSERT INTO docs VALUES (1, 'a')", "UPDATE docs SET id = 20000", "DELETE FROM docs", "TRUNCATE docs")
+    assert gaps.unseen(db.conn) >= 3  # a TRUNCATE's one task fits some of them
+    (warning,) = migrate.status(db.conn).warnings
+    assert "not as it was made" in warning or f"missing in schema public: table {QUEUE}" in warning
+
+
+def test_a_queue_that_others_altered_without_harm_takes_every_task(db):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    db.watch({"table": "docs", "key": ("id",)})
+    db.sql(f"ALTER TABLE {QUEUE} ADD CHECK (priority < 2)", f"ALTER TABLE {QUEUE} ADD note text")
+    assert db.after("INSERT INTO docs VALUES (1, 'a')", "UPDATE docs SET id = 2") == Counter({"1": 2, "2": 1})
+    assert gaps.unseen(db.conn) == 0
+
+
+def test_the_queue_is_known_to_be_as_it_was_made_and_a_writer_pays_no_subtransaction(db):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    assert migrate.status(db.conn).warnings == ()
+    db.sql("BEGIN", "INSERT INTO docs VALUES (1)")
+    used = "SELECT count(DISTINCT xmin::text) FROM (SELECT xmin FROM docs UNION ALL SELECT xmin FROM opensearch_indexing_queue) t"
+    assert db.conn.execute(used.encode()).fetchone() == (1,)
+    db.sql(
+        "COMMIT",
+        f"ALTER TABLE {QUEUE} ADD CHECK (priority < 2)",
+        "BEGIN",
+        "DELETE FROM docs",
+        "INSERT INTO docs VALUES (2)",
+    )
+    assert db.conn.execute(used.encode()).fetchone() != (1,)
+    db.sql("COMMIT")
+
+
+def test_functions_that_may_read_the_queue_and_not_write_it_fail_no_write(db, unique_name):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    (name,) = db.conn.execute(
+        b"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE '%%_capture_%%'"
+    ).fetchone()
+    db.sql(f"CREATE ROLE {unique_name}", f"GRANT ALL ON SCHEMA public TO {unique_name}")
+    try:
+        db.sql(f"ALTER FUNCTION {name} OWNER TO {unique_name}", f"GRANT SELECT ON {QUEUE} TO {unique_name}")
+        db.sql(f"GRANT USAGE ON SEQUENCE opensearch_indexing_gap TO {unique_name}")
+        db.sql("INSERT INTO docs VALUES (1)")
+        assert gaps.unseen(db.conn) == 1
+    finally:
+        db.sql(f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+def test_a_table_swapped_by_rename_for_one_of_another_owner_takes_writes_and_leaves_a_coarse_task(db, unique_name):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    db.sql(f"CREATE ROLE {unique_name}", "ALTER TABLE docs RENAME TO docs_old", "CREATE TABLE docs (id int)")
+    try:
+        db.sql(f"ALTER TABLE docs OWNER TO {unique_name}")
+        (found,) = db.coarse("BEGIN", "INSERT INTO docs_old VALUES (1)", "UPDATE docs_old SET id = 2", "COMMIT")
+        assert found[1] == "table"
+    finally:
+        db.sql(f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+@pytest.mark.parametrize("value", ["abc", "99999999999", "-1", "1.5"])
+def test_whatever_a_session_makes_of_our_settings_its_writes_go_through(db, value):
+    db.sql("CREATE TABLE docs (id int) PARTITION BY LIST (id)", "CREATE TABLE docs_1 PARTITION OF docs DEFAULT")
+    db.watch({"table": "docs", "key": ("id",)})
+    db.sql(f"SET opensearch_indexing.moving = '{value}'", "INSERT INTO docs VALUES (1)", "UPDATE docs SET id = 2")
+    assert set(db.ids()) == {"1", "2"}
 
 
 def test_without_any_table_of_ours_writes_go_through(db):

@@ -130,6 +130,30 @@ def test_an_older_program_writes_letters_without_a_right_on_any_function(conn, s
     assert found.fetchall() == [("listings", "12345", 12345, "legacy", True)]
 
 
+def test_rights_that_came_by_default_make_nobody_the_owner(conn, stranger):
+    """GRANT ALL, as an application's role often has it: its trigger on the queue would run with the owner's rights."""
+    role = sql.Identifier(stranger.info.user)
+    conn.execute(sql.SQL("ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {}").format(role))
+    trap = """
+        CREATE TEMP TABLE bait (id int);
+        CREATE FUNCTION pg_temp.spring() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
+        CREATE TRIGGER spring BEFORE INSERT ON public.opensearch_indexing_queue FOR EACH ROW EXECUTE FUNCTION pg_temp.spring()
+    """
+    migrate.up(conn)
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        stranger.execute(trap)
+    (warning,) = migrate.status(conn).warnings
+    assert (
+        f"{stranger.info.user} has UPDATE on opensearch_indexing_generations (workers run what stands there)" in warning
+    )
+    assert "TRIGGER" not in warning
+    conn.execute(sql.SQL("GRANT ALL ON ALL TABLES IN SCHEMA public TO {}").format(role))
+    (warning,) = migrate.status(conn).warnings
+    assert "TRIGGER" in warning
+    conn.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
+    assert migrate.status(conn).warnings == ()
+
+
 # The schema ----------------------------------------------------------------------------------------------------------
 
 

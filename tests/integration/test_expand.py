@@ -49,6 +49,30 @@ def test_a_lookup_that_cannot_run_waits_and_stops_no_other_task(items):
     assert items.differences() == []
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ["ALTER TYPE mood RENAME VALUE 'old' TO 'new'"],
+        ["ALTER TABLE categories ALTER mood TYPE int USING length(mood::text)"],
+        ["ALTER TABLE categories DROP COLUMN mood, ADD COLUMN mood date"],
+    ],
+)
+def test_stored_values_that_their_column_takes_no_more_are_looked_at_as_a_whole(items, change):
+    """The lookup over them would wait for ever: its changes are found among all documents instead."""
+    items.sql("CREATE TYPE mood AS ENUM ('old')")
+    items.sql("ALTER TABLE categories ADD COLUMN mood mood")
+    config = items.config.read_text()
+    assert "ON i.category_id = c.id" in config
+    items.configure(toml=config.replace("ON i.category_id = c.id", "ON i.category_id = c.id AND c.mood::text <> ''"))
+    items.watch()
+    items.sql("UPDATE categories SET name = 'renamed', mood = 'old' WHERE id = 1")
+    for statement in change:
+        items.sql(statement)
+    items.drain()
+    assert items.document(3)["category"] == "renamed"
+    assert items.differences() == []
+
+
 def test_until_empty_ends_with_3_when_a_lookup_cannot_run(items, idxctl):
     """It is tried some times, as a document would be, and not for ever."""
     idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
