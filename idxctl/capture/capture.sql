@@ -250,3 +250,13 @@ WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attname
 -- name: may_make
 -- Whether this role may make a temporary view, or one in our schema.
 SELECT has_database_privilege(current_database(), 'TEMPORARY'), coalesce((SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = %(schema)s), false)
+
+-- name: resync
+-- C6: everything of these indexes, after the transactions that are open now.
+INSERT INTO opensearch_indexing_queue (index_name, kind, priority, origin, payload)
+SELECT w.index_name, 'keys', -1, 'gap',
+       jsonb_build_object('watch', min(w.id), 'coarse', 'triggers', 'after', pg_current_xact_id()::text)
+FROM opensearch_indexing_watches w
+WHERE w.removed_at IS NULL AND w.index_name = ANY(%(indexes)s)
+  AND EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = w.index_name AND g.state <> 'retired')
+GROUP BY w.index_name

@@ -82,6 +82,7 @@ class Missing:
     trigger: Trigger
     function: Function
     why: str
+    was_off: bool = False  # enabled again by somebody, and not as it was installed
 
 
 @dataclass(frozen=True)
@@ -160,9 +161,11 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         for member in planned.members:
             for trigger in triggers.triggers(member, root_kind=planned.table.kind):
                 wanted_triggers.add((member.oid, trigger.name))
-                why = _wrong(found.get((member.oid, trigger.name)), trigger, function)
+                there_now = found.get((member.oid, trigger.name))
+                why = _wrong(there_now, trigger, function)
                 if why:
-                    missing.append(Missing(member, planned.key, trigger, function, why))
+                    was_off = there_now is not None and there_now.enabled == "O" and there_now.owned
+                    missing.append(Missing(member, planned.key, trigger, function, why, was_off))
     extra = tuple(each for key, each in found.items() if key not in wanted_triggers)
     return TriggerChanges(
         functions=tuple(functions),

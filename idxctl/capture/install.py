@@ -15,7 +15,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from idxctl.capture.catalog import SQL, label, quoted, require_tables
-from idxctl.capture.changes import Addition, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
+from idxctl.capture.changes import (
+    Addition,
+    Missing,
+    RowChanges,
+    TriggerChanges,
+    row_changes,
+    tables_of,
+    trigger_changes,
+)
 from idxctl.capture.plan import CapturePlan, PlannedTable
 from idxctl.capture.watches import Watch, installed_watches
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, UsageError
@@ -88,7 +96,7 @@ def install(
             *passed_over,
             *_unconfigured(stored, indexes),
             *_origin_only(todo),
-            *_missed(todo, rows.kept),
+            *_missed(todo, stored),
         )
         done = _installed(watches, rows, todo, warnings, dry_run=dry_run)
         if dry_run:
@@ -96,6 +104,8 @@ def install(
             return done
         refuse_captured_elsewhere(conn, todo)
         _apply(conn, todo, _Locks(conn, wait_seconds, clock, pause))
+        # Under the locks: whatever was written without us is committed, and is read by the worker.
+        conn.run(SQL["resync"], indexes=sorted(_overtaken(todo, stored)))
         if done.changed:
             detail = {
                 "tables": list(done.tables),
@@ -213,14 +223,31 @@ def _origin_only(todo: TriggerChanges) -> list[str]:
     ]
 
 
-def _missed(todo: TriggerChanges, kept: Sequence[Watch]) -> list[str]:
-    """Name the tables that were watched, and whose changes went by all the same."""
-    watched = {watch.definition.table for watch in kept}
-    holes = [each for each in todo.missing if each.table in watched and each.why in {"missing", "disabled"}]
-    names = dict.fromkeys((label(each.member.schema, each.member.name), each.why) for each in holes)
+def _holes(todo: TriggerChanges, stored: Sequence[Watch]) -> list[Missing]:
+    """Return the triggers of watched tables that let changes go by: gone, disabled, or enabled again by somebody."""
+    watched = {watch.definition.table for watch in stored}
     return [
-        f"triggers on {name} were {why}: changes made meanwhile were not captured; idxctl reindex brings them in"
-        for name, why in names
+        each for each in todo.missing if each.table in watched and (each.was_off or each.why in {"missing", "disabled"})
+    ]
+
+
+def _overtaken(todo: TriggerChanges, stored: Sequence[Watch]) -> set[str]:
+    """Return the indexes that have missed changes, of which nobody can tell which."""
+    tables = {each.table for each in _holes(todo, stored)}
+    return {watch.index for watch in stored if watch.definition.table in tables}
+
+
+def _missed(todo: TriggerChanges, stored: Sequence[Watch]) -> list[str]:
+    """Name the tables that were watched, and whose changes went by all the same."""
+    names = {
+        label(each.member.schema, each.member.name): "off for a while" if each.was_off else each.why
+        for each in _holes(todo, stored)
+    }
+    again = ", ".join(sorted(_overtaken(todo, stored)))
+    return [
+        f"triggers on {name} were {why}: changes made meanwhile were not captured; "
+        f"a task has workers look at every row and document of {again} again"
+        for name, why in names.items()
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from idxctl.capture import triggers
 from idxctl.capture.catalog import label, require_tables
-from idxctl.capture.changes import TriggerChanges, row_changes, tables_of, trigger_changes
+from idxctl.capture.changes import Missing, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.plan import PlannedTable, PlannedWatch, Problem, Survey, survey
 from idxctl.capture.watches import Definition, Watch, installed_watches
 from idxctl.core.settings import IndexSettings
@@ -115,12 +115,18 @@ def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str
         if whole:
             reasons.append((NEW_PARTITION, f"{name} has no triggers yet"))
             continue
-        reasons += [(each.why, f"trigger {each.trigger.name} on {name} is {each.why}") for each in mine]
+        reasons += [(each.why, f"trigger {each.trigger.name} on {name} {_how_it_stands(each)}") for each in mine]
     if table in todo.outdated:
         reasons.append((OUTDATED, "the trigger function is not the one that belongs here"))
     elif any(function.name for function in todo.functions if function.table == table):
         reasons.append((MISSING, "the trigger function is missing"))
     return reasons
+
+
+def _how_it_stands(each: Missing) -> str:
+    if each.was_off:
+        return "was enabled by somebody: what was written while it was off is not captured; idxctl watch install looks for it"
+    return f"is {each.why}"
 
 
 _STATEMENT_EVENTS = ("insert", "update", "delete", "truncate")
