@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import psycopg
@@ -130,6 +131,25 @@ def test_what_to_do_about_alerts(reader, items):
         filled = line.replace("NAME", items.index).replace("FINGERPRINT", group)
         if not filled.startswith(("idxctl dlq retry", "idxctl reindex")):  # they fail again, as the page says
             reader.type(filled)
+
+
+def test_restore_from_a_backup(items):
+    """The page's claims are `test_triggers_were_off.py`; here the object names that its list leaves out."""
+    assert "grep -v opensearch_indexing" in (PAGES / "restore-from-a-backup.md").read_text()
+    names = items.sql("SELECT tgname FROM pg_trigger WHERE tgrelid = 'items'::regclass AND NOT tgisinternal")
+    assert names
+    assert all(name.startswith("opensearch_indexing") for (name,) in names)
+
+
+def test_orm_migrations(items):
+    """The filter of the page leaves out every table of ours, and none of the application's."""
+    page = (PAGES / "orm-migrations.md").read_text()
+    found: dict = {}
+    code = re.search(r"    def include_name.*?\n\n", page, re.DOTALL)
+    exec(textwrap.dedent(code[0]), found)
+    tables = [name for (name,) in items.sql("SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+    kept = {name for name in tables if found["include_name"](name, "table", {})}
+    assert kept == {"items", "parts", "categories"}
 
 
 def test_coming_from_an_older_indexer(database, opensearch_url, index_prefix, idxctl, tmp_path):
