@@ -172,7 +172,7 @@ def test_going_down_brings_the_older_shape_back_with_its_letters(conn):
     run(conn, OLDER + LETTERS)
     before = shape(conn), letters(conn, "id", "listing_id", "action", "data", "attempts", "last_error", "created_at")
     migrate.up(conn, default_index="products")
-    assert migrate.plan_down(conn, to=0).loses == ()
+    assert migrate.plan_down(conn, to=0).loses == (("audit entries", 1),)  # that of the way up
     migrate.down(conn, to=0)
     names = [name for name, _, _ in before[0]]
     assert [name for name, _, _ in shape(conn)] == names
