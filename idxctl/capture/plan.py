@@ -144,7 +144,7 @@ def survey(conn: Connection, indexes: Mapping[str, IndexSettings]) -> Survey:
     path = catalog.search_path(conn)
     for index in indexes.values():
         for watch in index.watches:
-            looked = _Look(conn, index, watch, path)
+            looked = _Look(conn, index, watch, index.search_path or path)
             definition = looked.definition()
             found.problems += looked.problems
             if definition is None or looked.table is None:

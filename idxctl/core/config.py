@@ -230,6 +230,28 @@ def _names(value: Any) -> tuple[str, ...]:
     return names
 
 
+def _server_settings(value: Any) -> dict[str, str]:
+    """Read settings of PostgreSQL, ``app.tenant = "north"`` as well; a dot in a bare key of TOML makes a table."""
+    if not isinstance(value, dict):
+        raise _Wrong("must be a table", 'write [indexes.NAME.settings] and lines like "app.tenant" = "north"')
+    found: dict[str, str] = {}
+    for name, one in value.items():
+        if isinstance(one, dict):
+            found |= {f"{name}.{inner}": text for inner, text in _server_settings(one).items()}
+        elif isinstance(one, bool):
+            found[name] = "on" if one else "off"
+        elif isinstance(one, (str, int, float)):
+            found[name] = str(one)
+        else:
+            raise _Wrong(f"{name} is {_kind(one)}", "write a text, a number, true or false")
+    refused = sorted(
+        found.keys() & {"search_path", "role", "session_authorization", "row_security", "transaction_read_only"}
+    )
+    if refused:
+        raise _Wrong(f"{refused[0]} cannot be set here", "search_path is a key of the index itself")
+    return found
+
+
 def _urls(value: Any) -> tuple[SplitResult, ...]:
     """Read one URL, several with commas, or a list. What is wrong is said without quoting any of it."""
     entries = value.split(",") if isinstance(value, str) else list(_strings(value))
@@ -348,7 +370,7 @@ _SECTIONS: Mapping[str, Mapping[str, _Key]] = {
         "max_body": _Key(_count),
     },
 }
-_INDEX_KEYS = ("document", "mapping", "key", "routing", "pipeline", "verify_ignore", "watch")
+_INDEX_KEYS = ("document", "mapping", "key", "routing", "pipeline", "verify_ignore", "search_path", "settings", "watch")
 _WATCH_KEYS: Mapping[str, Callable[[Any], Any]] = {
     "table": _text,
     "key": _names,
@@ -876,6 +898,8 @@ class _Reader:
             "routing": _text,
             "pipeline": _text,
             "verify_ignore": _strings,
+            "search_path": _names,
+            "settings": _server_settings,
         }
         values = {
             key: self._value(("indexes", name), where, table, key, read)
@@ -892,6 +916,8 @@ class _Reader:
             routing=values.get("routing"),
             pipeline=values.get("pipeline"),
             verify_ignore=values.get("verify_ignore") or (),
+            search_path=values.get("search_path") or (),
+            pinned=values.get("settings") or {},
             watches=self._watches(name, table, index_key),
         )
 

@@ -98,6 +98,10 @@ class IndexSettings:
     routing: str | None = None  # an SQL expression over document_id
     pipeline: str | None = None
     verify_ignore: tuple[str, ...] = ()
+    search_path: tuple[str, ...] = ()  # that its SQL sees; empty: that of the session that defines it
+    pinned: Mapping[str, str] = field(
+        default_factory=dict
+    )  # settings of PostgreSQL that its documents are rendered under
     watches: tuple[WatchSettings, ...] = ()
 
 

@@ -7,8 +7,9 @@ explain use the stored one, never a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from psycopg import sql
@@ -24,7 +25,8 @@ from idxctl.postgres.user_sql import require_one_query
 
 SQL = load("idxctl.indexes", "indexes.sql")
 
-_RENDER_SETTINGS = ("TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output")
+_NAMED = re.compile(r"current_setting\s*\(\s*'(\w+(?:\.\w+)+)'", re.IGNORECASE)  # of the application's own
+_SINCE = "standard_conforming_strings"  # stored by every idxctl that stores more than five
 _ENUM = " (enum)"
 
 
@@ -42,6 +44,7 @@ class Definition:
     pipeline: str | None = None
     verify_ignore: tuple[str, ...] = ()
     local: Mapping[str, str] = field(default_factory=dict)  # settings in force while it renders
+    given: tuple[str, ...] = ()  # those of them that the session which made it was given by its client
 
     @property
     def composite(self) -> bool:
@@ -66,7 +69,24 @@ class Definition:
     @property
     def fingerprint(self) -> str:
         """The same for definitions that make the same index."""
-        return fingerprints.of_content(asdict(self))
+        return fingerprints.of_content({name: value for name, value in asdict(self).items() if name != "given"})
+
+    def beside(self, live: Definition, pinned_by: Collection[str]) -> Definition:
+        """
+        Return it as it compares with *live*: what only one client's session was given (``PGTZ``) makes no difference.
+
+        Nor does what an older idxctl did not store, unless the configuration pins it (*pinned_by*).
+        """
+        older = _SINCE not in live.local
+        local = {}
+        for name, value in self.local.items():
+            if name in pinned_by or (name in live.local and name not in {*self.given, *live.given}):
+                local[name] = value
+            elif name in live.local:
+                local[name] = live.local[name]
+            elif not older:
+                local[name] = value
+        return replace(self, local=local)
 
     def stored(self) -> dict[str, Any]:
         """Return it as the database keeps it."""
@@ -76,7 +96,7 @@ class Definition:
     def restore(cls, stored: Mapping[str, Any]) -> Definition:
         """Make it from what the database keeps; keys of a newer program are left out."""
         known = {name: value for name, value in stored.items() if name in cls.__dataclass_fields__}
-        for name in ("key", "key_types", "verify_ignore"):
+        for name in ("key", "key_types", "verify_ignore", "given"):
             known[name] = tuple(known.get(name, ()))
         return cls(**known)
 
@@ -88,10 +108,7 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
     Raises `DocumentError` for a query that cannot run, lacks its columns or has a key that does not round-trip.
     """
     query = bare(index.document)
-    settings = (
-        conn.execute(SQL["render_settings"].qualified(conn.schema)).fetchone() or ()
-    )  # of the session, not pinned
-    local = dict(zip(("search_path", *_RENDER_SETTINGS), settings, strict=True))
+    local, given = _depends_on(conn, index, query)
     with conn.transaction(local=local, read_only=True):
         columns = _columns(conn, index, query)
     key = index.key or ("document_id",)
@@ -116,7 +133,26 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
         pipeline=index.pipeline,
         verify_ignore=index.verify_ignore,
         local=local,
+        given=given,
     )
+
+
+def _depends_on(conn: Connection, index: IndexSettings, query: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Return the settings that rendering depends on, and which of them only this session was given by its client."""
+    names = (*pinned.RENDERED, *dict.fromkeys(_NAMED.findall(f"{query}\n{index.routing or ''}")))
+    row = conn.execute(SQL["render_settings"].qualified(conn.schema), {"names": list(names)}).fetchone()
+    assert row is not None
+    path, values, given = row
+    local = {
+        "search_path": path,
+        **{name: value for name, value in zip(names, values, strict=True) if value is not None},
+    }
+    if index.search_path:
+        local["search_path"] = ", ".join('"' + name.replace('"', '""') + '"' for name in index.search_path)
+    exact = {name.lower(): name for name in local}
+    local |= {exact.get(name.lower(), name): value for name, value in index.pinned.items()}
+    configured = {exact.get(name.lower(), name) for name in index.pinned}
+    return local, tuple(name for name in given or () if name not in configured)
 
 
 def _columns(conn: Connection, index: IndexSettings, query: str) -> dict[str, str]:

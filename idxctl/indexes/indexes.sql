@@ -1,9 +1,13 @@
 -- name: render_settings
--- All that the text of a document may depend on, as it is in this session: run under its own search path, not pinned.
+-- What the text of a document may depend on, as it is in this session, and what of it the session alone was given: run under
+-- its own search path, not pinned.
 SELECT (SELECT pg_catalog.string_agg(pg_catalog.quote_ident(s::pg_catalog.text), ', ')
         FROM pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s),
-       pg_catalog.current_setting('TimeZone'), pg_catalog.current_setting('DateStyle'), pg_catalog.current_setting('IntervalStyle'),
-       pg_catalog.current_setting('extra_float_digits'), pg_catalog.current_setting('bytea_output')
+       pg_catalog.array_agg(pg_catalog.current_setting(w.name, true) ORDER BY w.place),
+       pg_catalog.array_agg(w.name) FILTER (
+           WHERE s.source OPERATOR(pg_catalog.=) ANY ('{client,session,interactive}'::pg_catalog.text[]))
+FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) WITH ORDINALITY AS w (name, place)
+LEFT JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) OPERATOR(pg_catalog.=) pg_catalog.lower(w.name)
 
 -- name: type_names
 -- Types by number, in the order given; their names as the document query's own search path has them.

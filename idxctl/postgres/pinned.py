@@ -30,6 +30,14 @@ _TRANSACTIONS_END = 170000  # the release from which a whole transaction may be 
 OURS: Mapping[str, str] = {"search_path": PINNED, **_MEANING, **_LIMITS}
 THEIRS: Mapping[str, str | None] = dict.fromkeys(_MEANING)  # None: as the session was given it
 
+# What the text of a document may depend on: stored with a generation, whoever renders it. Settings of the application's own
+# are added where a query names them, by `current_setting('…')`, or the configuration does.
+RENDERED = (
+    "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "default_text_search_config", "lc_monetary",
+    "lc_numeric", "lc_time", "standard_conforming_strings", "backslash_quote", "transform_null_equals", "array_nulls",
+    "quote_all_identifiers", "xmloption", "xmlbinary", "gin_fuzzy_search_limit",
+)  # fmt: skip
+
 
 def _set(name: str, value: str) -> str:
     return f"SET LOCAL {name} = {value if name == 'search_path' else repr(value)}"

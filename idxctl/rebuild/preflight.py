@@ -92,7 +92,7 @@ def plan(
         number += 1
     if conn.run(SQL["watched"], index=index.name).fetchone() is None:
         warnings.append(f"index {index.name}: no watch is installed, so changes are not captured; idxctl watch install")
-    changed = live is None or live.fingerprint != definition.fingerprint
+    changed = live is None or live.fingerprint != _compared(definition, live, index).fingerprint
     name = generations.physical_name(index.name, number)
     lost = live is not None and not aliases.ours(client, live.name, index.name)
     if lost and live is not None:
@@ -146,6 +146,11 @@ def _require_rights(conn: Connection) -> None:
             f"a rebuild needs rights that this role of PostgreSQL does not have: {', '.join(lacking)}",
             hint="idxctl grants --operator ROLE prints them",
         )
+
+
+def _compared(definition: Definition, live: Generation, index: IndexSettings) -> Definition:
+    pinned_by = {name for name in definition.local if name.lower() in {one.lower() for one in index.pinned}}
+    return definition.beside(live.definition, pinned_by | ({"search_path"} if index.search_path else set()))
 
 
 def check_query(conn: Connection, index: str, definition: Definition) -> tuple[int, list[str]]:
