@@ -109,7 +109,8 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
     """
     query = bare(index.document)
     local, given = _depends_on(conn, index, query)
-    with conn.transaction(local=local, read_only=True):
+    # The names of types are ours to read, whatever the application's own SQL is to see.
+    with conn.transaction(local={**local, "quote_all_identifiers": "off"}, read_only=True):
         columns = _columns(conn, index, query)
     key = index.key or ("document_id",)
     _check_columns(index, columns, key)
