@@ -437,6 +437,11 @@ class _Reader:
         except tomllib.TOMLDecodeError as error:
             # The parser's sentence names keys and characters, never a value; the line itself is not quoted.
             raise InvalidConfig([Problem(str(path), "", f"not valid TOML: {_decapitalised(str(error))}")]) from None
+        except (ValueError, RecursionError):  # a number of thousands of digits, brackets of thousands of levels
+            what = "holds a number that is too long, or is nested too deeply"
+            raise InvalidConfig([Problem(str(path), "", what)]) from None
+        if _holds_nul(self.file):
+            raise InvalidConfig([Problem(str(path), "", "holds a NUL (\\u0000), which no name or setting can")])
         self.lines = line_numbers(text)
 
     def _note(self, standing: trust.Standing, *, secret: bool = False) -> None:
@@ -445,13 +450,28 @@ class _Reader:
         remarks += [standing.can_be_read()] if secret and standing.exposed else []
         self.remarks.update({(one.kind, one.path): one for one in remarks})
 
-    def _read(self, path: Path, *, secret: bool = False) -> bytes:
+    def _read(self, path: Path, *, secret: bool = False, named_by_file: bool = True) -> bytes:
         """Read a file that decides; raises `_Wrong` for one that others could have written."""
         data, standing = self.trust.read(path)
         if standing.refused:
             raise _Wrong(standing.refused, standing.fix)
+        if named_by_file:
+            self._require_open(path, standing)
         self._note(standing, secret=secret)
         return data
+
+    def _require_open(self, path: Path, standing: trust.Standing) -> None:
+        """
+        Raise `_Wrong` for a file that those who wrote the configuration could not read themselves.
+
+        What they name is sent to a server of their choice: a secret to authenticate with, SQL and mapping as such.
+        """
+        ours = self.standing
+        if ours and ours.foreign and not standing.is_open_to(ours):
+            raise _Wrong(
+                f"{path} is not read, since {ours.path}, which names it, belongs to somebody else ({ours.foreign})",
+                f"name it in the environment, or trust the folder: {trust.VARIABLE}={ours.path.parent.absolute()}",
+            )
 
     def at(self, *keys: str | int) -> str:
         """Name the place in the file that *keys* lead to, with the line where it can be found."""
@@ -574,13 +594,8 @@ class _Reader:
             data, standing = self.trust.read(path)
             if standing.refused:
                 raise _Wrong(standing.refused, standing.fix)
-            foreign = self.standing if self.standing and self.standing.foreign and given.rank == FILE else None
-            if foreign and not standing.exposed and standing.uid != foreign.uid:
-                # It would be sent to a server of that user's choice, who could not read it otherwise.
-                raise _Wrong(
-                    f"{path} is not read, since {foreign.path}, which names it, belongs to somebody else ({foreign.foreign})",
-                    f"name it in the environment, or trust the folder: {trust.VARIABLE}={foreign.path.parent.absolute()}",
-                )
+            if given.rank == FILE:
+                self._require_open(path, standing)
             self._note(standing, secret=True)
             text = data.decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
@@ -798,8 +813,7 @@ class _Reader:
         self.sources[f"{section}.{key}"] = given.source
         path = self._path(given)
         try:
-            with path.open("rb"):
-                standing = self.trust.look(path)
+            _, standing = self.trust.read(path)
         except OSError as error:
             self.wrong(given.source, given.where, f"{key}: cannot read {path}: {_why(error)}")
             return None
@@ -845,13 +859,18 @@ class _Reader:
     @staticmethod
     def _path(given: _Given) -> Path:
         """Return the path that a key names; relative ones start at the folder of the file."""
-        return given.base / Path(given.value).expanduser()
+        try:
+            return given.base / Path(given.value).expanduser()
+        except RuntimeError:  # "~name" of nobody: it is not there, and will be said so
+            return given.base / str(given.value)
 
     def _bearers(self, given: _Given) -> list[Bearer]:
         """Read the file of bearer tokens."""
         path = self._path(given)
         try:
-            found, wrong = bearers.parse(self._read(path, secret=True).decode("utf-8-sig"))
+            found, wrong = bearers.parse(
+                self._read(path, secret=True, named_by_file=given.rank == FILE).decode("utf-8-sig")
+            )
         except _Wrong as error:
             self.wrong(given.source, given.where, f"tokens_file: {error.what}", error.fix)
             return []
@@ -1110,6 +1129,19 @@ def index_name_problem(name: str) -> str | None:
 def _without_user(url: SplitResult) -> str:
     host = url.netloc.rpartition("@")[2]
     return f"{url.scheme}://{host}{url.path.rstrip('/')}"
+
+
+def _holds_nul(parsed: object) -> bool:
+    waiting = [parsed]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, dict):
+            waiting += [*one, *one.values()]
+        elif isinstance(one, list):
+            waiting += one
+        elif isinstance(one, str) and "\0" in one:
+            return True
+    return False
 
 
 def _why(error: Exception) -> str:

@@ -12,6 +12,7 @@ nobody can exchange anything between the look and the use of a name.
 
 from __future__ import annotations
 
+import errno
 import functools
 import grp
 import os
@@ -25,6 +26,7 @@ from pathlib import Path
 
 VARIABLE = "IDXCTL_TRUST_DIRECTORY"
 ROOT = 0
+LARGEST = 32 * 1024 * 1024  # bytes of a file that decides; a device or a hole in a disk has no end
 _MOST_LINKS = 40  # as the kernel allows
 _OPEN_FILES = re.compile(r"/proc/\d+/fd")  # what is open already has no place
 _ACL = "system.posix_acl_access"
@@ -55,7 +57,14 @@ class Standing:
     refused: str = ""
     fix: str = ""
     foreign: str = ""
-    exposed: bool = False  # others can read it
+    exposed: bool = False  # its mode lets others read it
+    owners: frozenset[int] = frozenset()  # who else decides: of the file, and of folders on the way
+    closed: frozenset[tuple[str, int]] = frozenset()  # folders on the way that others cannot pass, and whose they are
+
+    def is_open_to(self, other: Standing) -> bool:
+        """Whether those who decided *other* can read this file themselves, by their own rights; where theirs lies, they were."""
+        before_them = {owner for _, owner in self.closed - other.closed}
+        return self.uid in other.owners or (self.exposed and before_them <= other.owners)
 
     def belongs_to_somebody_else(self) -> Remark:
         """Return the remark on a foreign file."""
@@ -95,8 +104,13 @@ class Trust:
             standing = self._standing(path, os.fstat(descriptor), descriptor)
             if standing.refused:
                 return b"", standing
+            if standing.foreign and not stat.S_ISREG(standing.mode):
+                raise OSError(errno.EINVAL, f"it is no plain file, and belongs to somebody else ({standing.foreign})")
             os.set_blocking(descriptor, True)  # a pipe of the shell's own: <(command)
-            return file.read(), standing
+            data = file.read(LARGEST + 1)
+            if len(data) > LARGEST:
+                raise OSError(errno.EFBIG, f"it is larger than {LARGEST // 1024**2} MB")
+            return data, standing
 
     def look(self, path: Path) -> Standing:
         """Say how a file stands that somebody else will open. Raises `OSError` where it is not there."""
@@ -117,6 +131,8 @@ class Trust:
             fix,
             " and ".join(dict.fromkeys(map(name_of, owners))),
             exposed=_others(found, stat.S_IROTH, stat.S_IRGRP, self._ours, None) != "",
+            owners=frozenset(owners),
+            closed=_closed(os.path.realpath(path)),
         )
 
     def _of_file(self, path: Path, found: os.stat_result, acl: int | Path) -> tuple[str, str]:
@@ -184,6 +200,15 @@ def not_said_yet(remarks: Iterable[Remark]) -> list[Remark]:
     new = [one for one in remarks if (one.kind, one.path) not in _said]
     _said.update((one.kind, one.path) for one in new)
     return new
+
+
+def _closed(path: str) -> frozenset[tuple[str, int]]:
+    """Return the folders above *path* that not everybody can pass; what has no place is closed to all."""
+    try:
+        folders = [(str(one), one.stat()) for one in Path(path).parents]
+    except OSError:
+        return frozenset({(path, -1)})
+    return frozenset((place, found.st_uid) for place, found in folders if not found.st_mode & stat.S_IXOTH)
 
 
 def _within(path: str, folder: str) -> bool:

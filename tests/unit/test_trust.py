@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import stat
 import struct
 import subprocess
 import sys
@@ -247,7 +248,7 @@ def project(folder):
     """A folder with every kind of file that decides."""
     for name in {*DECIDING, "cert.pem"}:
         (folder / name).write_text(CONTENT.get(name, name))
-        (folder / name).chmod(0o600)
+        (folder / name).chmod(0o644 if name.endswith((".sql", ".json")) else 0o600)
     return folder
 
 
@@ -469,3 +470,61 @@ def test_help_looks_at_no_file(planted):
     planted.chmod(0o777)
     done = command(planted, "--help")
     assert (done.returncode, done.stderr) == (0, "")
+
+
+# What is no file, and what those who wrote the configuration could not read ----------------------------------------------
+
+
+@as_root
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_plain_file_is_not_waited_for_in_somebody_elses_folder(folder, kind):
+    os.chown(folder, NOBODY, NOBODY)
+    place = folder / "idxctl.toml"
+    if kind == "pipe":
+        os.mkfifo(place, 0o600)
+    else:
+        os.mknod(place, 0o600 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+    held = os.open(place, os.O_RDWR)  # a pipe that somebody may write to, and never does
+    try:
+        with pytest.raises(OSError, match="no plain file"):
+            Trust().read(place)
+    finally:
+        os.close(held)
+
+
+def test_a_file_without_end_is_read_to_a_bound(file):
+    os.truncate(file, trust.LARGEST + 1)
+    with pytest.raises(OSError, match="larger than 32 MB"):
+        Trust().read(file)
+
+
+@as_root
+@pytest.mark.parametrize("key", ["password_file", "document", "mapping"])
+def test_what_a_foreign_configuration_names_is_read_only_if_its_owner_could(folder, file, tmp_path, key):
+    hidden = tmp_path / "hidden"
+    hidden.mkdir(mode=0o700)
+    secret = hidden / "secret"
+    secret.write_text('{"mappings": {}}')
+    secret.chmod(0o644)  # a mode that says nothing where the folder is closed
+    inside = f"[opensearch]\nusername = 'u'\npassword_file = '{secret}'\n"
+    index = f"[indexes.x]\ndocument = 'SELECT 1'\nmapping = {{}}\n{key} = '{secret}'\n[[indexes.x.watch]]\ntable = 't'\nkey = 'id'\n"
+    index = "\n".join(line for line in index.splitlines() if line.split(" ")[0] != key or str(secret) in line)
+    file.write_text(inside if key == "password_file" else index)
+    tmp_path.chmod(0o755)
+    for place in (folder, file):
+        os.chown(place, NOBODY, NOBODY)
+    with pytest.raises(InvalidConfig, match="is not read, since"):
+        config.load(path=file, environ=SERVERS, need_indexes=key != "password_file")
+    hidden.chmod(0o711)
+    try:
+        config.load(path=file, environ=SERVERS, need_indexes=key != "password_file")
+    except InvalidConfig as error:
+        assert "is not read, since" not in str(error)  # noqa: PT017
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "a = " + "9" * 5000, '[opensearch]\nurl = "a\\u0000b"',
+                                  '[opensearch]\nusername = "u"\npassword_file = "~nobody-of-that-name/x"'])  # fmt: skip
+def test_a_configuration_that_cannot_be_meant_is_a_problem_and_no_internal_error(file, text):
+    file.write_text(text)
+    with pytest.raises(InvalidConfig):
+        config.load(path=file, environ=SERVERS)
