@@ -250,7 +250,7 @@ class _Timed:
 
     def makefile(self, *_: object, **__: object) -> io.BufferedReader:
         self._readers += 1
-        return io.BufferedReader(_Incoming(self), 64 * 1024)
+        return _Bounded(_Incoming(self), 64 * 1024)
 
     def fileno(self) -> int:
         return self._raw.fileno()
@@ -273,6 +273,15 @@ class _Timed:
         """Close it, whoever reads of it."""
         self._closed = True
         self._raw.close()
+
+
+class _Bounded(io.BufferedReader):
+    """Reads no more than was asked for: http.client takes "-1" for the size of a chunk, and would read on for ever."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or size < 0:
+            raise ValueError("a chunk has no size")
+        return super().read(size)
 
 
 class _Incoming(io.RawIOBase):

@@ -246,6 +246,17 @@ def test_a_body_without_end_is_read_to_a_bound():
         assert ended.wait(10)
 
 
+@pytest.mark.parametrize("size", [b"-1", b"-5", b"-0x1"])
+def test_a_chunk_of_no_size_is_no_leave_to_read_on_for_ever(size):
+    begun = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n" + size + b"\r\n"
+    with dripping(begun, b"x" * 65536) as (url, ended):
+        with connect(OpenSearchSettings(urls=(url,), request_timeout_seconds=5)) as client:
+            with pytest.raises(OpenSearchUnreachable) as caught:
+                client.ask("GET", "/", answers.parsed, most_bytes=1000)
+        assert not caught.value.slow
+        assert ended.wait(10)
+
+
 def test_nothing_is_asked_to_be_compressed_unless_requests_are(items: Rig):
     seen = []
     with Hostile(items.opensearch) as server:
