@@ -11,6 +11,20 @@ from typing import Any
 from idxctl.cli.render import coloured
 from idxctl.core import legible, redaction
 
+# Facts that quote nothing: how a process starts, goes on and ends, and where it is listened to.
+_OF_OURS = {
+    "started",
+    "running",
+    "stopped",
+    "draining",
+    "released",
+    "http",
+    "sequence",
+    "deleted",
+    "resumed",
+    "rescued",
+}
+_SENTENCES = {"reason", "why", "error", "detail"}
 _ALARMS = {"dead", "failing", "blocked", "circuit", "postgres", "lost", "broken", "failed", "load", "refused"}
 
 
@@ -22,14 +36,14 @@ class LogFormat(str, Enum):
 
 
 class _Hiding(logging.Filter):
-    """Takes the values that errors quote out of facts; those of start and stop have none."""
+    """Takes the values that errors quote out of facts, whatever they are called: a new one may quote an error too."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if getattr(record, "fact", "") in _ALARMS or record.levelno >= logging.WARNING:
+        if getattr(record, "fact", "") not in _OF_OURS or record.levelno >= logging.WARNING:
             record.msg, record.args = redaction.without_values(record.getMessage()), None
             fields = getattr(record, "fields", {})
             record.fields = {
-                key: redaction.without_values(one) if key == "reason" and isinstance(one, str) else one
+                key: redaction.without_values(one) if key in _SENTENCES and isinstance(one, str) else one
                 for key, one in fields.items()
             }
         return True

@@ -7,36 +7,63 @@ import re
 HIDDEN = "…"
 _LONGEST = 16_000  # characters of a sentence that are looked at; the rest of a longer one is left out
 
-# Values that are quoted to the end, quotes of their own in them: OpenSearch's preview, PostgreSQL's after its colon.
-_TO_THE_END = re.compile(r"(?<=: )(?:'.*'|\".*\")", re.DOTALL)
-_QUOTED = re.compile(r"\"(?:[^\"\\]|\\.)*\"|(?<!\w)'.*?'(?!\w)", re.DOTALL)  # not the apostrophe of a word
-_OPEN = re.compile(r"(?:\"|(?<!\w)')(?!…)[^\"']*\Z", re.DOTALL)  # a quotation that was cut off
-_FIELD = re.compile(r"(?<!date )field \[[\w.@-]+\]|\[[\w.@-]+\] (?:within|of type)|of type \[[\w.]+\]")
-_BRACKETS = re.compile(r"\[[^\[\]]*\]")
+# Where a value may begin: a quotation, though not the apostrophe of a word, a bracket, or what no field could be parsed from,
+# since the causes of that are the parsers' own sentences, some of which quote without a quote.
+_OPENS = re.compile(r"\"|(?<!\w)'|\[")
+_FIELD = re.compile(
+    r"(?<!date )field \[[\w.@-]+\](?: of type \[[\w.]+\])?|\[[\w.@-]+\] within|of type \[[\w.]+\]|object mapping for \[[\w.@-]+\]"
+)
+_PARSE = "failed to parse "
+_PARSED = re.compile(rf"{_PARSE}field \[[\w.@-]+\](?: of type \[[\w.]+\])?")
+_GROUP = re.compile(r" \([0-9a-f]{6}\)\Z")  # the fingerprint, where a line of the log ends
 # Not a port, a status, a fingerprint, nor a part of a name or an address.
 _NUMBER = re.compile(r"(?<!same error \()(?<!status )(?<!status \[)(?<![\w\]]:)(?<![\w./-])-?\d[\d.,]*(?!\w)")
-_NAMES = re.compile(r"\bsql_42\w{3}: |\[42\w{3}\]")  # what a query names and there is not: quoted, and no value
+# What a query names and there is not: quoted, and no value. It is said before anything is quoted, or a value could say it.
+_NAMES = re.compile(
+    r"[^\"'\[]*\bsql_42\w{3}: |[^\"'\[]*(?:does not run|cannot be searched for what is due|query fails): .*\[42\w{3}\](?:; [\w .-]*)?\Z",
+    re.DOTALL,
+)
+# What the application's functions say (RAISE, and states of its own) quotes values in any way, or in none.
+_OURS = r"(?:0\w|1\w|2\w|3[^89]|4\w|5[3-8]|72|F0|HV)\w{3}"
+_THEIRS = re.compile(rf"(\bsql_(?!{_OURS})[0-9A-Z]{{5}}: ).*", re.DOTALL)
+_THEIRS_AT_THE_END = re.compile(
+    rf"((?:does not run|cannot be searched for what is due|query fails): ).*(\[(?!{_OURS}\])[0-9A-Z]{{5}}\])", re.DOTALL
+)
 
 
 def without_values(reason: str) -> str:
     """
-    Return *reason* with what may be a field's value as `HIDDEN`; names of fields and types stay.
+    Return *reason* with what may be a field's value as `HIDDEN`; names of fields and types before it stay.
 
+    A value may hold any quote, bracket or phrase, so that nothing tells where it ends: the sentence ends where one begins.
     In doubt it is a value. Fingerprints are made from the whole sentence, before.
     """
-    if _NAMES.search(reason):
-        return reason
-    text = reason[:_LONGEST]
-    text = _TO_THE_END.sub(lambda found: f"{found.group()[0]}{HIDDEN}{found.group()[0]}", text)
-    text = _QUOTED.sub(lambda found: f"{found.group()[0]}{HIDDEN}{found.group()[0]}", text)
-    text = _OPEN.sub(HIDDEN, text)
-    kept: list[str] = []
+    group = _GROUP.search(reason)
+    text = _THEIRS_AT_THE_END.sub(rf"\1{HIDDEN} \2", _THEIRS.sub(rf"\1{HIDDEN}", reason[:_LONGEST]))
+    if _NAMES.match(text):
+        return text
+    end = _first_value(text)
+    named = [found.span() for found in _FIELD.finditer(text[:end])]
     parts = []
     at = 0
-    for found in _FIELD.finditer(text):
-        parts.append(text[at : found.start()])
-        kept.append(found.group())
-        at = found.end()
-    parts.append(text[at:])
-    hidden = [_NUMBER.sub(HIDDEN, _BRACKETS.sub(f"[{HIDDEN}]", part)) for part in parts]
-    return "".join(part + name for part, name in zip(hidden, [*kept, ""], strict=True))
+    for start, stop in named:
+        parts += [_NUMBER.sub(HIDDEN, text[at:start]), text[start:stop]]
+        at = stop
+    parts.append(_NUMBER.sub(HIDDEN, text[at:end]))
+    if end < len(text) or len(reason) > _LONGEST:
+        parts += [HIDDEN, group.group() if group else ""]
+    return "".join(parts)
+
+
+def _first_value(text: str) -> int:
+    """Return where the first value of *text* may begin, its length if there is none."""
+    fields = {found.start() + found.group().index("["): found for found in _FIELD.finditer(text)}
+    at = 0
+    while (found := _OPENS.search(text, at)) is not None:
+        field = fields.get(found.start())
+        if field is None:
+            return found.start()
+        at = field.end()
+        if _PARSED.fullmatch(text, field.start() - len(_PARSE), at):
+            return at
+    return len(text)

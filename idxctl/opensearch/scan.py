@@ -39,6 +39,8 @@ def ids(client: Client, index: str) -> Iterator[list[str]]:
     try:
         while page.ids:
             seen += len(page.ids)
+            if seen > total:
+                break  # it may never end, and each id would become a task
             yield page.ids
             # Not repeated: the scroll may have moved on, and a page would be skipped.
             following = {"scroll": _KEEP, "scroll_id": page.scroll}

@@ -7,7 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from idxctl.cli import log
 from idxctl.postgres.connect import Pool
+from idxctl.worker.options import fact
 
 SECRET = "jane.doe@example.com"
 
@@ -56,6 +58,15 @@ def test_the_log_holds_none_either(items, idxctl):
         assert SECRET not in done.stderr
         items.enqueue(1)
     assert SECRET not in everything(items)
+
+
+def test_a_fact_of_any_name_holds_none(capsys):
+    log.configure(log.LogFormat.JSON, values=False)
+    for name in ("stuck", "repeats", "settings", "one that comes later"):
+        fact(name, f'it is refused: "{SECRET}"', reason=f'refused: "{SECRET}"')
+    told = capsys.readouterr().err
+    assert SECRET not in told
+    assert told.count("it is refused: …") == 4
 
 
 def test_data_of_an_older_program_is_not_kept_beyond_a_retry(hidden, items, idxctl):

@@ -19,6 +19,14 @@ REASONS = [
     'mapper [name] within {"card": "SECRET", "n": 4111}',
     "[SECRET] is no date",
     "Preview of field's value: 'SECRET",
+    "in document with id '7'. Preview of field's value: 'a] SECRET [b': failed to parse date field [a] SECRET [b] with format [x]: Failed",
+    "Text 'James' SECRET house' could not be parsed at index 0",
+    "failed to parse field [place] of type [geo_shape]: Unknown geometry type: SECRET",
+    "sql_P0001: no such customer: SECRET",
+    "sql_ZZ001: SECRET sql_42703: x",
+    "the document query of items does not run: no such customer: SECRET [P0001]",
+    'invalid input syntax for type integer: "sql_42703: SECRET"',
+    'invalid input syntax for type integer: "SECRET" [22P02]; column x does not exist [42703]',
 ]
 
 
@@ -42,6 +50,9 @@ def test_numbers_are_values_too():
         ("cannot reach http://10.0.0.7:9200: status 503", "cannot reach http://10.0.0.7:9200: status 503"),
         ('products-000007: sql_42703: column "price" does not exist', 'column "price" does not exist'),
         ("nearly every document is refused with the same error (123456), a: b", "(123456)"),
+        ("listings 7: failed to parse field [price] of type [float] in document with id '7' (a1b2c3)", "(a1b2c3)"),
+        ('the document query of items does not run: column "price" does not exist [42703]', 'column "price"'),
+        ("object mapping for [attrs] tried to parse field [attrs] as object", "field [attrs] as object"),
         ("products-000007: sql_22P02: invalid", "products-000007: sql_22P02: "),
     ],
 )
