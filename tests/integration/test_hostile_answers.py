@@ -168,6 +168,16 @@ def test_half_an_index_is_not_the_end_of_it(items: Rig, hostile):
         assert hostile.spoilt, what
 
 
+def test_a_scroll_that_turns_in_a_circle_ends_with_as_many_documents_as_there_are(items: Rig, hostile):
+    name = items.generation().name
+    page = {"_scroll_id": "s", "timed_out": False, "_shards": {"total": 2, "successful": 2, "failed": 0}}
+    page["hits"] = {"total": {"value": 20, "relation": "eq"}, "hits": [{"_id": str(one)} for one in range(8)]}
+    hostile.spoil(at("/_search(/scroll)?$", "POST"), lambda _: response(json.dumps(page).encode()), times=1000)
+    with pytest.raises(OpenSearchUnintelligible, match="24 of 20"):
+        list(scan.ids(items.client, name))
+    assert hostile.spoilt == 3
+
+
 def test_a_document_that_cannot_be_read_is_not_taken_for_missing(items: Rig, hostile):
     doc = {"_index": "x", "_id": "1", "error": {"type": "index_not_found_exception", "reason": "no such index"}}
     hostile.spoil(at("/_mget$"), lambda _: response(json.dumps({"docs": [doc]}).encode()))
