@@ -77,5 +77,35 @@ $function$, '@ours@', quote_ident(schema));
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_queue_look() FROM PUBLIC', schema);
     EXECUTE format('REVOKE ALL ON FUNCTION %I.opensearch_indexing_queue_as_made() FROM PUBLIC', schema);
 
+    -- T4, as in 000003, and no further than workers ever ask for: a sequence at its end draws no token, for ever.
+    EXECUTE replace($function$
+CREATE OR REPLACE FUNCTION @ours@.opensearch_indexing_advance_token(past bigint, why text) RETURNS bigint
+LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $body$
+DECLARE
+    last     bigint;
+    sequence oid;
+    clock    bigint := extract(epoch FROM clock_timestamp()) * 1000000;
+    here     text := @ours@.opensearch_indexing_server();
+BEGIN
+    IF past > 4611686018427387904 THEN
+        RAISE EXCEPTION 'opensearch_indexing_advance_token: % is more than half of all tokens', past
+            USING ERRCODE = 'invalid_parameter_value';
+    END IF;
+    LOCK TABLE @ours@.opensearch_indexing_token_jumps IN SHARE ROW EXCLUSIVE MODE;   -- one jump at a time
+    -- Takes the sequence's lock before its value is read: no number is drawn in between.
+    ALTER SEQUENCE @ours@.opensearch_indexing_token NO CYCLE;
+    SELECT last_value, tableoid INTO last, sequence FROM @ours@.opensearch_indexing_token;
+    IF here IS DISTINCT FROM (SELECT server FROM @ours@.opensearch_indexing_token_jumps ORDER BY id DESC LIMIT 1) THEN
+        -- A sequence that runs ahead of the clock, after a foreign version: past what was drawn in a quarter of an hour.
+        past := greatest(past, CASE WHEN clock > last THEN clock ELSE last + 1000000000 END);
+    END IF;
+    IF past < last THEN
+        RETURN last;
+    END IF;
+    EXECUTE format('ALTER SEQUENCE %s RESTART WITH %s', sequence::regclass, past + 1);
+    INSERT INTO @ours@.opensearch_indexing_token_jumps (jumped_from, jumped_to, reason, server) VALUES (last, past + 1, left(why, 1000), here);
+    RETURN past + 1;
+END $body$ $function$, '@ours@', quote_ident(schema));
+
     PERFORM set_config('search_path', place, true);
 END $made$;

@@ -49,7 +49,9 @@ def sql(conn: Connection, plan: CapturePlan, indexes: Sequence[str]) -> str:
     if not rows.any and not todo.any:
         return "-- Nothing to do: the triggers are as configured.\n"
     parts = [
-        _NOTES + _to_be_run_by(conn, todo) + "".join(f"-- Warning: {warning}.\n" for warning in plan.warnings),
+        _NOTES
+        + _to_be_run_by(conn, todo)
+        + "".join(f"-- Warning: {_one_line(warning)}.\n" for warning in plan.warnings),
         f"BEGIN;\nSET LOCAL lock_timeout = '{_LOCK_TIMEOUT}';",
         "\n".join(_rows(conn, rows, numbers)),
         "\n\n".join(f"{statement};" for statement in [*statements(todo, always=True), *_owners(conn, todo)]),
@@ -108,4 +110,9 @@ def _queue_owner(conn: Connection) -> str:
 def _to_be_run_by(conn: Connection, todo: TriggerChanges) -> str:
     """Name the owners that PostgreSQL will ask for."""
     owners = {each.member.owner for each in todo.missing} | {each.owner for each in todo.extra} | {_queue_owner(conn)}
-    return f"--\n-- To be run by a superuser, or by a role that is a member of each of: {', '.join(sorted(owners))}.\n"
+    return f"--\n-- To be run by a superuser, or by a role that is a member of each of: {', '.join(_one_line(owner) for owner in sorted(owners))}.\n"
+
+
+def _one_line(text: str) -> str:
+    """Names of others stand in comments: a line of its own would be a statement, run by a DBA."""
+    return " ".join(text.split())

@@ -336,10 +336,8 @@ class _Writer:
                 f"RAISE EXCEPTION 'idxctl cannot capture this change of % ({watch.id}: %)', TG_TABLE_NAME, {why}\n"
                 "    USING HINT = 'idxctl watch status says why; capture = \"strict\" asks for this error';"
             )
-        flags = "coalesce(pg_catalog.current_setting('opensearch_indexing.coarse', true), '')"
         return (
-            f"IF pg_catalog.strpos({flags}, ' {watch.id} ') = 0 THEN\n"
-            f"    PERFORM pg_catalog.set_config('opensearch_indexing.coarse', {flags} || ' {watch.id} ', true);\n"
+            f"{_first('coarse', watch)}\n"
             f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
             f"    VALUES ({literal(watch.index)}, 'keys', -1, 'trigger',\n"
             f"        pg_catalog.jsonb_build_object('watch', {watch.id}, 'coarse', {why}));\n"
@@ -372,9 +370,7 @@ class _Writer:
         # C3. TRUNCATE fires on every partition; one task an index and transaction is enough, the flag dies with either.
         indexes = {watch.index: watch for watch in reversed(self.watches)}
         return [
-            f"IF pg_catalog.strpos(coalesce(pg_catalog.current_setting('opensearch_indexing.swept', true), ''), ' {watch.id} ') = 0 THEN\n"
-            "    PERFORM pg_catalog.set_config('opensearch_indexing.swept', "
-            f"coalesce(pg_catalog.current_setting('opensearch_indexing.swept', true), '') || ' {watch.id} ', true);\n"
+            f"{_first('swept', watch)}\n"
             f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
             f"    VALUES ({literal(index)}, 'sweep', 0, 'trigger', "
             f"pg_catalog.jsonb_build_object('watch', {watch.id}, 'reason', 'truncate'));\n"
@@ -563,6 +559,21 @@ _QUEUE_COLUMNS = (
     "pg_catalog.num_nulls(q.index_name, q.document_id, q.kind, q.priority, q.origin, q.payload)"  # 6 over no row
 )
 _LONG = ("text", "character varying")
+
+
+def _first(what: str, watch: Watch) -> str:
+    """
+    Begin what is done once a transaction, or savepoint, and watch: the flag dies with either.
+
+    It names the transaction: what a session, a role or a database has of that name in its settings silences nothing.
+    """
+    setting = f"opensearch_indexing.{what}"
+    flags = f"coalesce(pg_catalog.current_setting('{setting}', true), '')"
+    flag = f"pg_catalog.concat(' ', pg_catalog.pg_current_xact_id(), '/{watch.id} ')"
+    return (
+        f"IF pg_catalog.strpos({flags}, {flag}) = 0 THEN\n"
+        f"    PERFORM pg_catalog.set_config('{setting}', pg_catalog.concat({flags}, {flag}), true);"
+    )
 
 
 def _fits(one: Definition) -> str:

@@ -149,7 +149,7 @@ def script(made: Iterable[Grant]) -> Iterator[str]:
             yield f"-- {one.kind}: {_one_line(one.role)}"
         if one.beyond:
             yield f"-- {one.why}:"
-            yield f"-- {one.statement};"
+            yield f"-- {_one_line(one.statement)};"
         else:
             note = (
                 one.why + ("" if one.may_grant else f"; to be run as {one.owner}") + (" (in force)" if one.held else "")

@@ -73,6 +73,7 @@ FROM (
     SELECT a.grantee, a.privilege_type AS privilege, c.relname,
         CASE WHEN a.privilege_type = 'TRIGGER' THEN 'its code would run as the owner'
              WHEN a.privilege_type = 'REFERENCES' THEN 'a foreign key would stop deletes'
+             WHEN c.relname = 'opensearch_' || 'indexing_gap' THEN 'each draw has every index looked at again'
              WHEN c.relkind = 'S' THEN 'tokens could be drawn twice'
              WHEN c.relname IN ('opensearch_' || 'indexing_generations', 'opensearch_' || 'indexing_watches') THEN 'workers run what stands there'
              ELSE 'it says what is true' END AS why
@@ -81,6 +82,7 @@ FROM (
     WHERE n.nspname = %(schema)s AND starts_with(c.relname::text, 'opensearch_' || 'indexing_')
       AND a.grantee <> c.relowner AND r.rolsuper IS NOT TRUE
       AND CASE
+          WHEN c.relname = 'opensearch_' || 'indexing_gap' THEN a.privilege_type IN ('USAGE', 'UPDATE')
           WHEN c.relkind = 'S' THEN a.privilege_type = 'UPDATE' AND c.relname = 'opensearch_' || 'indexing_token'
           WHEN c.relkind NOT IN ('r', 'p') THEN false
           WHEN a.privilege_type IN ('TRIGGER', 'REFERENCES') THEN true

@@ -413,3 +413,15 @@ def test_the_script_does_what_install_would_do(db, installer):
     assert script(db.conn, plan(db.conn, index(*watches)), ["docs"]).startswith("-- Nothing to do")
     db.sql("INSERT INTO docs VALUES (1)")
     assert (db.ids(), db.expanded()) == (ids(1), ["1"])
+
+
+def test_the_script_for_a_dba_has_no_line_of_somebody_elses(db, unique_name):
+    """A role's name may hold a line break: what follows it would be a statement, run by a superuser."""
+    role = f'"{unique_name}\nSELECT 1/0; --"'
+    db.sql("CREATE TABLE bills (id int)", f"CREATE ROLE {role}", f"ALTER TABLE bills OWNER TO {role}")
+    try:
+        text = script(db.conn, plan(db.conn, index({"table": "bills", "key": ("id",)})), ["docs"])
+        assert unique_name in text
+        assert "\nSELECT 1/0" not in text
+    finally:
+        db.sql(f"DROP OWNED BY {role} CASCADE", f"DROP ROLE {role}")

@@ -274,6 +274,17 @@ def test_whatever_a_session_makes_of_our_settings_its_writes_go_through(db, valu
     assert set(db.ids()) == {"1", "2"}
 
 
+def test_what_a_session_has_in_our_settings_silences_nothing(db):
+    """ALTER ROLE and ALTER DATABASE SET it as well."""
+    db.sql("CREATE TABLE docs (id int, code text)").watch({"table": "docs", "key_sql": "code::int"})
+    every = " ".join(f" {number} " for number in range(50))
+    db.sql(*(f"SET opensearch_indexing.{name} = '{every}'" for name in ("swept", "coarse")))
+    (found,) = db.coarse("INSERT INTO docs VALUES (1, 'none')")
+    assert found[1] == "22P02"
+    db.sql("BEGIN", "TRUNCATE docs", "TRUNCATE docs", "COMMIT")
+    assert len(db.tasks("id", "sweep")) == 1
+
+
 def test_without_any_table_of_ours_writes_go_through(db):
     db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
     names = db.conn.execute(

@@ -7,7 +7,7 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from idxctl.core.errors import ConfigError
+from idxctl.core.errors import ConfigError, PostgresRefused
 from idxctl.core.settings import DatabaseSettings, Secret
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import connect
@@ -152,6 +152,16 @@ def test_rights_that_came_by_default_make_nobody_the_owner(conn, stranger):
     assert "TRIGGER" in warning
     conn.execute(sql.SQL("REVOKE ALL ON ALL TABLES IN SCHEMA public FROM {}").format(role))
     assert migrate.status(conn).warnings == ()
+
+
+def test_nobody_moves_the_tokens_to_their_end(conn):
+    """A worker may move them forward; at the end of the sequence nothing could be claimed any more."""
+    migrate.up(conn)
+    for past in (2**63 - 2, 2**62 + 1):
+        with pytest.raises(PostgresRefused, match="more than half of all tokens"):
+            conn.execute(f"SELECT opensearch_indexing_advance_token({past}, 'far')".encode())
+    conn.execute("SELECT opensearch_indexing_advance_token(4611686018427387904, 'as far as it goes')")
+    assert conn.execute("SELECT nextval('opensearch_indexing_token')").fetchone() > (2**62,)
 
 
 # The schema ----------------------------------------------------------------------------------------------------------
