@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -17,8 +18,11 @@ SAFE = frozenset({"GET", "HEAD"})
 _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="idxctl"'}
 _SEND = "send Authorization: Bearer TOKEN"
 # What proxies add: whoever asks is then not this machine, whatever the connection says.
-_RELAYED = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "x-cluster-client-ip", "true-client-ip",
-                      "cf-connecting-ip", "fastly-client-ip", "x-envoy-external-address", "x-original-url"})  # fmt: skip
+# By kind, since each has names of its own for where a request came from and what it was before.
+_RELAYED = re.compile(
+    r"via|.*(?:forward|proxy|proxied|client-?ip|real-?(?:ip|port)|user-?ip|connecting-ip|remote-?(?:ip|addr|user)|original|nginx).*"
+    r"|(?:cdn|cf|fly|fastly|x-(?:envoy|amz|amzn|azure|arr|appengine|vercel|cloud|cdn))-.*"
+)
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,7 @@ def relayed(request: Request) -> bool:
     nginx adds no header unless told to, and speaks HTTP/1.0 to what is behind it; nobody else does.
     """
     names = request.headers.keys()
-    by_name = any(name in _RELAYED or name.startswith("x-forwarded") for name in names)
+    by_name = any(_RELAYED.fullmatch(name.replace("_", "-")) for name in names)
     return by_name or request.scope.get("http_version") == "1.0"
 
 
@@ -133,7 +137,14 @@ def _of_another_site(request: Request) -> bool:
     if request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}:
         return True
     origin = request.headers.get("origin")
-    return origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower()
+    return origin is not None and _site(origin) != request.headers.get("host", "").lower()
+
+
+def _site(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # no address, so none of ours
+        return "?"
 
 
 def is_loopback(address: str) -> bool:

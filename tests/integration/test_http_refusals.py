@@ -90,6 +90,15 @@ RELAYED = (
     "X-Forwarded-Anything",
     "Via",
     "X-Real-IP",
+    "X-Original-Forwarded-For",
+    "X_Forwarded_For",
+    "CDN-Loop",
+    "WL-Proxy-Client-IP",
+    "Fly-Client-IP",
+    "X-Azure-SocketIP",
+    "X-Amzn-Trace-Id",
+    "X-Envoy-Peer-Metadata",
+    "Proxy-Connection",
 )
 
 
@@ -103,6 +112,12 @@ def test_what_a_proxy_passes_on_does_not_come_from_this_machine(still, header):
             assert api.get(path, headers={header: "127.0.0.1"}).status == 200, path
     with served(still.settings) as api:
         assert api.get("/dlq", headers={header: "203.0.113.7"}, token=VIEWER).status == 200
+
+
+def test_an_origin_that_is_no_address_is_another_site_and_no_internal_error(still):
+    with served(still.settings) as api:
+        refused = api.post("/dlq/retry", headers={"Origin": "http://["})
+        assert (refused.status, refused.is_problem) == (403, True)
 
 
 def test_a_plain_nginx_adds_no_header_and_is_known_by_its_old_http(still):
