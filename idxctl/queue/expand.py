@@ -125,7 +125,10 @@ def _coarse(
     one = replace(min(tasks, key=lambda task: task.enqueued_at), payload=payload)
     if _others(conn, batch, before, gone_after):
         return _Coarse(waiting=(one,), why="waits for batches in flight")
-    open_, over = conn.run(SQL["coarse_round"], index=batch.index, after=after or 0).fetchone() or (False, True)
+    open_, over = conn.run(SQL["coarse_round"], index=batch.index, after=after or 0, schema=conn.schema).fetchone() or (
+        False,
+        True,
+    )
     if open_ or not over:
         why = "waits for the documents of the last one" if open_ else "waits for transactions that began before it"
         return _Coarse(waiting=(one,), why=why)

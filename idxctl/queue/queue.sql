@@ -364,10 +364,24 @@ FROM (
 ) AS waiting
 
 -- name: coarse_round
--- C6: whether documents of the last coarse task still wait, and whether all transactions up to one are over.
+-- C6: whether documents of the last coarse task still wait, and whether all transactions up to one are over that may have
+-- written a watched table. They hold its lock until they end, which takes a right on it: anybody who may connect, to another
+-- database too, can keep a transaction open. Locks are given back after a transaction has become visible, so what this does
+-- not find, the next statement sees. A trigger is taken off only when no writer holds the table.
 SELECT EXISTS (SELECT FROM opensearch_indexing_queue q
                WHERE q.index_name = %(index)s AND q.priority = -1::smallint AND q.kind = 'document' AND q.origin = 'coarse'),
        pg_snapshot_xmin(pg_current_snapshot())::text::bigint > %(after)s::bigint
+       OR NOT EXISTS (
+           SELECT FROM pg_locks written
+           JOIN pg_locks writer ON writer.virtualtransaction = written.virtualtransaction
+               AND writer.locktype = 'transactionid' AND writer.mode = 'ExclusiveLock'
+           WHERE written.locktype = 'relation' AND written.granted
+             AND written.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+             AND written.mode IN ('RowExclusiveLock', 'ShareRowExclusiveLock', 'ExclusiveLock', 'AccessExclusiveLock')
+             AND age(writer.transactionid) > age((%(after)s::bigint %% 4294967296)::text::xid)
+             AND EXISTS (SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid JOIN pg_namespace n ON n.oid = p.pronamespace
+                         WHERE t.tgrelid = written.relation AND n.nspname = %(schema)s
+                           AND starts_with(p.proname::text, 'opensearch_' || 'indexing_capture_')))
 
 -- name: absorb_coarse
 -- C6: coarse tasks committed by now are done with the one that is held; without its lease, nothing is taken.

@@ -4,6 +4,7 @@ import random
 
 import psycopg
 import pytest
+from psycopg.conninfo import make_conninfo
 
 from idxctl.core.errors import IdxctlError
 from idxctl.queue import gaps, rescue
@@ -359,4 +360,38 @@ def test_after_any_change_of_tables_and_back_every_document_is_its_row(items, se
     items.watch()
     gaps.repair(items.conn)
     items.drain()
+    assert items.differences() == []
+
+
+def test_a_gap_waits_for_writers_of_watched_tables_and_for_no_stranger(items, unique_name):
+    items.drain()
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CONSTRAINT no CHECK (origin <> 'trigger')")
+    items.sql(f"CREATE ROLE {unique_name} LOGIN")
+    try:
+        with psycopg.connect(make_conninfo(items.database, user=unique_name)) as stranger:
+            stranger.execute("SELECT pg_current_xact_id()")
+            with psycopg.connect(items.database) as writer:
+                writer.execute("UPDATE items SET name = 'late' WHERE id = 1")
+                assert gaps.repair(items.conn) > 0
+                hand = items.hand()
+                hand.step()
+                waits = "SELECT last_error FROM opensearch_indexing_queue WHERE kind = 'keys'"
+                assert items.sql(waits) == [("waits for transactions that began before it",)]
+            items.drain()
+            assert items.document(1)["name"] == "late"
+            assert items.differences() == []
+    finally:
+        items.sql(f"DROP ROLE {unique_name}")
+
+
+def test_what_an_altered_queue_refused_is_indexed_with_no_word_from_the_application(items):
+    """C6: the worker's own tasks pass the constraint, so the gap is seen to while it is still there."""
+    items.drain()
+    items.sql("ALTER TABLE opensearch_indexing_queue ADD CONSTRAINT no CHECK (origin <> 'trigger')")
+    items.sql("UPDATE items SET name = 'refused' WHERE id = 1")
+    items.sql("DELETE FROM items WHERE id = 2")
+    assert items.sql("SELECT count(*) FROM opensearch_indexing_queue") == [(0,)]
+    assert gaps.repair(items.conn) > 0
+    items.drain()
+    assert items.document(1)["name"] == "refused"
     assert items.differences() == []
