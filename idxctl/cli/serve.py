@@ -52,6 +52,7 @@ def serve(
         _print_hash()
         return
     state = current()
+    configure(log_format, debug=state.debug)  # for what reading the configuration has to say
     settings = state.load(**{"http.read_only": read_only or None})
     configure(log_format, debug=state.debug, values=settings.database.keep_values)
     stopped = threading.Event()

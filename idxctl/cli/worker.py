@@ -101,6 +101,7 @@ def start(
         "worker.preset": preset.value if preset else None,
     }
     state.flags = {**state.flags, **{name: value for name, value in given.items() if value is not None}}
+    configure(log_format, debug=state.debug)  # for what reading the configuration has to say
     settings = state.settings
     configure(log_format, debug=state.debug, values=settings.database.keep_values)
     pool, client = state.pool(), state.opensearch()

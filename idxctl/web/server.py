@@ -19,6 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from idxctl.core import bearers
 from idxctl.core.errors import ConfigError, IdxctlError
 from idxctl.core.settings import HttpSettings, Settings
+from idxctl.core.trust import not_said_yet
 from idxctl.web import app
 from idxctl.web.auth import Access, is_loopback
 from idxctl.web.backend import Backend
@@ -105,7 +106,7 @@ def _tell(settings: Settings, address: Address) -> None:
     people = len(settings.http.bearers)
     changes = "read-only" if settings.http.read_only or not people else f"{people} token{'' if people == 1 else 's'}"
     fact("http", f"http://{address.shown}, {changes}", address=address.shown)
-    for remark in (*map(str, settings.http.remarks), *_remarks(settings.http)):
+    for remark in (*map(str, not_said_yet(settings.http.remarks)), *_remarks(settings.http)):
         fact("http", remark)
 
 

@@ -29,7 +29,8 @@ KEYS = {
 def test_ids_are_sifted_by_the_type_of_the_key(items: Rig, of: str, monkeypatch):
     items.sql("CREATE TYPE mood AS ENUM ('sad', 'so so')")
     possible, impossible = KEYS[of]
-    definition = Definition("SELECT 1 AS document_id, '{}'::json AS document", ("document_id",), (of,), "json")
+    query = "SELECT 1 AS document_id, '{}'::json AS document"
+    definition = Definition(query, ("document_id",), (of,), "json", local={"search_path": "public"})
     asked = [one for pair in zip(possible, [*impossible, *possible], strict=False) for one in pair]
     asked = list(dict.fromkeys([*asked, *impossible]))
     assert set(render.possible_ids(items.conn, definition, asked)) == set(possible)
