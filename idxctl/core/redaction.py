@@ -6,6 +6,7 @@ import re
 
 HIDDEN = "…"
 _LONGEST = 16_000  # characters of a sentence that are looked at; the rest of a longer one is left out
+_END = 200  # of these, from the end, where a state stands
 
 # Where a value may begin: a quotation, though not the apostrophe of a word, a bracket, or what no field could be parsed from,
 # since the causes of that are the parsers' own sentences, some of which quote without a quote.
@@ -27,8 +28,10 @@ _NAMES = re.compile(
 _OURS = r"(?:0\w|1\w|2\w|3[^89]|4\w|5[3-8]|72|F0|HV)\w{3}"
 _THEIRS = re.compile(rf"(\bsql_(?!{_OURS})[0-9A-Z]{{5}}: ).*", re.DOTALL)
 _THEIRS_AT_THE_END = re.compile(
-    rf"((?:does not run|cannot be searched for what is due|query fails): ).*(\[(?!{_OURS}\])[0-9A-Z]{{5}}\])", re.DOTALL
+    rf"((?:does not run|cannot be searched for what is due|query fails): ).*\[(?!{_OURS}\])([0-9A-Z]{{5}})\](?:; [\w .-]*)?\Z",
+    re.DOTALL,
 )
+_RAISED = re.compile(r".* \[(P0\w{3})\]\)?\Z", re.DOTALL)
 
 
 def without_values(reason: str) -> str:
@@ -39,7 +42,11 @@ def without_values(reason: str) -> str:
     In doubt it is a value. Fingerprints are made from the whole sentence, before.
     """
     group = _GROUP.search(reason)
-    text = _THEIRS_AT_THE_END.sub(rf"\1{HIDDEN} \2", _THEIRS.sub(rf"\1{HIDDEN}", reason[:_LONGEST]))
+    text = reason if len(reason) <= _LONGEST else reason[: _LONGEST - _END] + reason[-_END:]
+    text = _THEIRS.sub(rf"\1{HIDDEN}", text)
+    text, found = _THEIRS_AT_THE_END.subn(rf"\1{HIDDEN} (\2)", text)
+    if not found:
+        text = _RAISED.sub(rf"{HIDDEN} (\1)", text)
     if _NAMES.match(text):
         return text
     end = _first_value(text)

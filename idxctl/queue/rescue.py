@@ -102,7 +102,7 @@ def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
             refused = error
     assert token is not None
     assert refused is not None
-    why = conn.storable(f"{refused.detail} [{refused.sqlstate}]")
+    why = conn.reason(f"{refused.detail} [{refused.sqlstate}]")
     conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS, why=why)
     return Rescued(token, "", "", 0, None, gone=False, stuck=why)
 

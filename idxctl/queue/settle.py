@@ -540,7 +540,7 @@ def blame_each(conn: Connection, token: int, blamed: Sequence[Blamed]) -> None:
     """Do as `blame` does, and note one that PostgreSQL refuses in its plainest form; outside any transaction."""
 
     def alone(one: Blamed, error: PostgresRefused) -> None:
-        reason = _ascii(f"{one.reason} ({error.detail})")
+        reason = _ascii(f"{one.reason} ({error.detail} [{error.sqlstate}])")
         plain = replace(one, error_type=_ascii(one.error_type)[:_TYPE], reason=reason)
         named = replace(plain, document_id=short_name(one.document_id))
         _first_that_works(

@@ -443,7 +443,7 @@ class Worker:
         if shown.state != "closed":
             breaker = {
                 "state": shown.state,
-                "reason": shown.reason,
+                "reason": conn.reason(shown.reason or ""),
                 "since": shown.since,
                 "next_probe_seconds": shown.next_probe_seconds,
             }

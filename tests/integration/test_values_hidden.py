@@ -9,7 +9,11 @@ import pytest
 
 from idxctl.cli import log
 from idxctl.postgres.connect import Pool
+from idxctl.queue import rescue
 from idxctl.worker.options import fact
+from idxctl.worker.pool import Worker
+from support.pages import take
+from support.rig import until
 
 SECRET = "jane.doe@example.com"
 
@@ -57,6 +61,30 @@ def test_the_log_holds_none_either(items, idxctl):
         assert done.status == 0, done.stderr
         assert SECRET not in done.stderr
         items.enqueue(1)
+    assert SECRET not in everything(items)
+
+
+def test_a_heartbeat_holds_none_that_a_gateway_has_quoted(hidden, items):
+    worker = Worker(items.pool, items.client, items.worker_options())
+    worker.breaker.failed(f'status 502, which says "{SECRET}"')
+    worker._beat(items.pool.mine(), "running")
+    ((breaker,),) = items.sql("SELECT breaker->>'reason' FROM opensearch_indexing_workers")
+    assert breaker == "status 502, which says …"
+
+
+def test_what_keeps_a_batch_from_being_taken_back_is_kept_without_any(hidden, items):
+    items.enqueue(1)
+    take(items)
+    items.sql("UPDATE opensearch_indexing_inflight SET lease_until = '-infinity'")
+    items.sql(
+        f"CREATE FUNCTION grudge() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no {SECRET}'; END $$"
+    )
+    for table in ("queue", "dlq"):
+        items.sql(
+            f"CREATE TRIGGER grudge BEFORE INSERT ON opensearch_indexing_{table} FOR EACH ROW EXECUTE FUNCTION grudge()"
+        )
+    (held,) = until(lambda: rescue.rescue(items.pool.mine(), max_attempts=3), "nothing lapsed")
+    assert held.stuck == "… (P0001)"
     assert SECRET not in everything(items)
 
 

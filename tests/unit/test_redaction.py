@@ -25,6 +25,10 @@ REASONS = [
     "sql_P0001: no such customer: SECRET",
     "sql_ZZ001: SECRET sql_42703: x",
     "the document query of items does not run: no such customer: SECRET [P0001]",
+    "no such customer: SECRET [P0001]",
+    "it is late; no such customer: SECRET [P0001]",
+    "it is late (its letter could not be written as it was: no such customer: SECRET [P0001])",
+    'the document query of items does not run: invalid input: "SECRET [ABCDE] SECRET" [22P02]',
     'invalid input syntax for type integer: "sql_42703: SECRET"',
     'invalid input syntax for type integer: "SECRET" [22P02]; column x does not exist [42703]',
 ]
