@@ -228,6 +228,7 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
     stage.heading("what to try next")
     if not kept:
         rows = [
+            *_where_it_is(),
             ("idxctl demo --keep", "leaves the servers running, to try things by hand"),
             ("idxctl --help", "all commands"),
         ]
@@ -260,6 +261,14 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
         stage.typed(line)
     stage.say("To end it, and to remove the directory:")
     stage.typed(f"idxctl demo --stop {shlex.quote(str(home.directory))}")
+
+
+def _where_it_is() -> list[tuple[str, str]]:
+    """Return what makes the commands below work as they stand, where the shell does not find them: after `make demo`."""
+    if shutil.which("idxctl"):
+        return []
+    folder = Path(sys.argv[0]).absolute().parent
+    return [(f'export PATH={shlex.quote(str(folder))}:"$PATH"', "where idxctl is")]
 
 
 def _aligned(rows: list[tuple[str, str]]) -> None:
