@@ -30,13 +30,12 @@ class PgBouncer:
         parts = urllib.parse.urlsplit(url)
         self.port = free_port()
         self.url = parts._replace(netloc=f"{parts.username}@127.0.0.1:{self.port}").geturl()
-        password = f" password={parts.password}" if parts.password else ""
         self.pool_size = pool_size
         self._directory = Path(tempfile.mkdtemp(prefix="idxctl-pgbouncer-"))
-        (self._directory / "users.txt").write_text(f'"{parts.username}" ""\n')
+        (self._directory / "users.txt").write_text(f'"{parts.username}" "{parts.password or ""}"\n')
         (self._directory / "pgbouncer.ini").write_text(
             f"""[databases]
-* = host={parts.hostname} port={parts.port}{password}
+* = host={parts.hostname} port={parts.port}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {self.port}
@@ -70,7 +69,7 @@ logfile = {self._directory}/log
             stderr=subprocess.DEVNULL,
             **user,
         )
-        until(self._answers, f"PgBouncer does not answer: {self.log()}")
+        until(self._answers, f"PgBouncer does not answer; it writes to {self._directory}/log")
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -64,7 +64,7 @@ def test_java(shop, opensearch_url, unique_name, idxctl, tmp_path):
     shutil.copytree(EXAMPLES / "java", home, ignore=shutil.ignore_patterns("target"))
     build("mvn", "-q", "compile", "dependency:copy-dependencies", cwd=home)
     parts = urlsplit(shop)
-    url = f"jdbc:postgresql://{parts.hostname}:{parts.port}{parts.path}?user={parts.username}"
+    url = f"jdbc:postgresql://{parts.hostname}:{parts.port}{parts.path}?user={parts.username}&password={parts.password}"
     classes = f"{home / 'target/classes'}:{home / 'target/dependency'}/*"
     run_and_compare(
         ["java", "-cp", classes, "shop.Shop", unique_name, str(COUNT)],
