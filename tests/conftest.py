@@ -155,6 +155,20 @@ def pytest_configure_node(node) -> None:
     node.workerinput["servers_run"] = owner.run
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Reports cross from an xdist worker as UTF-8: what a test of bytes that are no text has said is escaped."""
+    report = yield
+    report.sections = [(name, _escaped(text)) for name, text in report.sections]
+    if report.failed and _escaped(said := str(report.longrepr)) != said:
+        report.longrepr = _escaped(said)
+    return report
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
 # PostgreSQL ----------------------------------------------------------------------------------------------------------
 
 
