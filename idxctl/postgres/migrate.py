@@ -19,6 +19,7 @@ Rules for a new migration (``migrations/NNNNNN_name.up.sql`` and ``.down.sql``):
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -478,7 +479,10 @@ def require(conn: Connection) -> None:
     """
     wanted = len(known())
     try:
-        version, gaps, blocking = conn.run(SQL["version"], wanted=wanted).fetchone() or (0, 0, 0)
+        with (
+            conn.savepoint() if conn.in_transaction else contextlib.nullcontext()
+        ):  # a caller's goes on without the tables
+            version, gaps, blocking = conn.run(SQL["version"], wanted=wanted).fetchone() or (0, 0, 0)
     except PostgresRefused as error:
         if error.sqlstate not in {"42P01", "3F000"}:
             raise
