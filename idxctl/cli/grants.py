@@ -90,6 +90,6 @@ def _tell(done: Applied, output: Output) -> None:
     if done.left:
         owners = ", ".join(dict.fromkeys(one.owner for one in done.left))
         raise PartlyDone(
-            f"{len(done.left):,} rights are not this role's to grant: {owners}",
+            f"not granted: {len(done.left):,}, to be given by {owners}",
             hint="have them run by who may: idxctl grants ... prints them for psql",
         )

@@ -299,14 +299,15 @@ class _Maker:
         if bound and kind != "installer":
             (free,) = self._conn.run(SQL["role"], role=role).fetchone() or (False,)
             why = f"policies of {', '.join(f'{one.schema}.{one.name}' for one in bound)} would hide rows, and their documents would be deleted"
+            # It holds for every table of every database of the cluster: a person decides that, `--apply` never does.
             yield self._made(
                 kind,
                 role,
                 f"ALTER ROLE {quoted(role)} BYPASSRLS",
                 why,
-                "a superuser",
+                "a superuser by hand, since it holds in the whole cluster",
                 bool(free),
-                may_grant=_is_superuser(self._conn),
+                may_grant=False,
             )
 
     def _beyond(self, kind: str, role: str) -> Iterator[Grant]:
@@ -361,11 +362,6 @@ def _current_user(conn: Connection) -> str:
     row = conn.execute("SELECT current_user::pg_catalog.regrole::pg_catalog.text").fetchone()
     assert row is not None
     return str(row[0])
-
-
-def _is_superuser(conn: Connection) -> bool:
-    row = conn.execute("SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user").fetchone()
-    return bool(row and row[0])
 
 
 # What is read --------------------------------------------------------------------------------------------------------

@@ -292,7 +292,17 @@ def test_a_role_that_policies_bind_is_told_of_bypassrls(running):
     running.admin("ALTER TABLE shop.items ENABLE ROW LEVEL SECURITY")
     script = running.run("installer", "grants", "--worker", running.names["worker"]).stdout
     assert f'ALTER ROLE "{running.names["worker"]}" BYPASSRLS;' in script
-    assert "to be run as a superuser" in script
+    assert "to be run as a superuser by hand" in script
+
+
+def test_bypassrls_is_for_a_person_to_give_even_where_a_superuser_applies(running):
+    """It holds in every database of the cluster."""
+    running.admin("ALTER TABLE shop.items ENABLE ROW LEVEL SECURITY")
+    worker = running.names["worker"]
+    done = running.command_line("grants", "--worker", worker, "--apply", env={"IDXCTL_DATABASE_URL": running.url})
+    assert done.status == 3, done.stderr
+    assert "not granted: 1, to be given by a superuser by hand" in done.stderr
+    assert running.admin("SELECT rolbypassrls FROM pg_roles WHERE rolname = %s", worker) == [(False,)]
 
 
 def test_policies_on_our_own_tables_are_named_and_not_taken_for_tables_that_are_not_there(running):
