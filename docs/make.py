@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from idxctl.operate.export.monitoring import pages
+from idxctl.monitoring import pages
 
 HERE = Path(__file__).parent
 

@@ -16,7 +16,8 @@ from idxctl.cli.render import Column
 from idxctl.cli.state import DryRunOption, OutputOption, YesOption, current
 
 if TYPE_CHECKING:
-    from idxctl.operate.export import cron as engine
+    from idxctl.cron.entry import Entry
+    from idxctl.cron.install import Installed, Removed
 
 app = plain_app(help="Retry dead letters from cron: install the entry, show it, remove it.")
 
@@ -56,11 +57,12 @@ def install(
 
     A run that finds the one before still at work ends at once, with status 0.
     """
-    from idxctl.operate.export import cron
+    from idxctl.cron import blocks, entry, tab
+    from idxctl.cron import install as engine
 
-    options = cron.Options(
-        executable=cron.executable(sys.argv[0], path=os.environ.get("PATH")),
-        command=cron.command_words(command, limit),
+    options = entry.Options(
+        executable=entry.executable(sys.argv[0], path=os.environ.get("PATH")),
+        command=entry.command_words(command, limit),
         name=name,
         schedule=schedule,
         config=_configuration(checked=not only_print),
@@ -68,23 +70,23 @@ def install(
         log=log,
         to_logger=logger,
     )
-    owner = cron.account(user)
-    entry = cron.prepare(options, owner, os.environ, here=not only_print)
+    owner = tab.account(user)
+    wanted = entry.prepare(options, owner, os.environ, here=not only_print)
     if only_print:
-        render.script(os.fsdecode(cron.put(b"", entry.name, entry.body())))
+        render.script(os.fsdecode(blocks.put(b"", wanted.name, wanted.body())))
     else:
-        tab = cron.Tab(owner, path=os.environ.get("PATH"))
-        _tell(cron.install(tab, entry, now=_now()))
-    _warn(entry)
+        _tell(engine.install(tab.Tab(owner, path=os.environ.get("PATH")), wanted, now=_now()))
+    _warn(wanted)
 
 
 @app.command(epilog=exits())
 def show(output: OutputOption, user: UserOption = None) -> None:
     """Print our entries with their next run and where their output goes."""
-    from idxctl.operate.export import cron
+    from idxctl.cron import install as engine
+    from idxctl.cron import tab
 
-    owner = cron.account(user)
-    entries = cron.show(cron.Tab(owner, path=os.environ.get("PATH")), now=_now())
+    owner = tab.account(user)
+    entries = engine.show(tab.Tab(owner, path=os.environ.get("PATH")), now=_now())
     columns = [
         Column("name"),
         Column("schedule"),
@@ -105,15 +107,16 @@ def remove(
     dry_run: DryRunOption = False,
 ) -> None:
     """Take the entry out of the crontab, which gets back the bytes it had before."""
-    from idxctl.operate.export import cron
+    from idxctl.cron import install as engine
+    from idxctl.cron import tab
 
-    tab = cron.Tab(cron.account(user), path=os.environ.get("PATH"))
+    mine = tab.Tab(tab.account(user), path=os.environ.get("PATH"))
     names = None if everything else [name]
-    done = cron.remove(tab, names, dry_run=True)
+    done = engine.remove(mine, names, dry_run=True)
     if done.names and not dry_run:
         question = f"Remove {', '.join(done.names)} from the crontab of {done.user}?"
         current().confirm(question, yes=yes, unattended=True)
-        done = cron.remove(tab, names)
+        done = engine.remove(mine, names)
     _tell_removed(done)
 
 
@@ -133,7 +136,7 @@ def _now() -> datetime:
     return datetime.now().astimezone()
 
 
-def _tell(done: engine.Installed) -> None:
+def _tell(done: Installed) -> None:
     entry = done.entry
     what = {"installed": "installed", "replaced": "changed", "unchanged": "is there already"}[done.outcome]
     when = (
@@ -150,7 +153,7 @@ def _tell(done: engine.Installed) -> None:
     render.next_step("idxctl cron show · idxctl cron remove")
 
 
-def _warn(entry: engine.Entry) -> None:
+def _warn(entry: Entry) -> None:
     for remark in entry.remarks:
         render.warn(remark)
     if entry.withheld:
@@ -162,7 +165,7 @@ def _warn(entry: engine.Entry) -> None:
         )
 
 
-def _tell_removed(done: engine.Removed) -> None:
+def _tell_removed(done: Removed) -> None:
     if not done.names:
         others = f"; there is {', '.join(done.left)}" if done.left else ""
         render.out(f"Nothing to remove from the crontab of {done.user}{others}.")

@@ -38,7 +38,7 @@ def export(
     force: Annotated[bool, typer.Option("--force", help="Write over files that were changed.")] = False,
 ) -> None:
     """Write scrape configuration, alert rules with tests and a runbook, and a Grafana dashboard. Needs no server."""
-    from idxctl.operate.export.monitoring import files
+    from idxctl.monitoring import files
 
     written = files.export(directory, targets=target or ["127.0.0.1:9321"], runbook=runbook, label=label, force=force)
     render.table(

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from idxctl.operate.export import cron
+from idxctl.cron.entry import Options, prepare
+from idxctl.cron.tab import Account
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """#!/bin/sh
@@ -30,13 +31,13 @@ def place(tmp_path):
 
 @pytest.fixture
 def owner(place):
-    return cron.Account("me", os.geteuid() or 1, os.getegid(), place, is_me=True)
+    return Account("me", os.geteuid() or 1, os.getegid(), place, is_me=True)
 
 
 def prepared(place, owner, env=None, **options):
     asked = {"executable": (str(place / "idxctl"),), "log": place / "log dir" / "x.log", **options}
     (place / "log dir").mkdir(exist_ok=True)
-    entry = cron.prepare(cron.Options(**asked), owner, {"PATH": os.environ["PATH"], **(env or {})})
+    entry = prepare(Options(**asked), owner, {"PATH": os.environ["PATH"], **(env or {})})
     entry.lock.parent.mkdir(parents=True, exist_ok=True)
     return entry
 

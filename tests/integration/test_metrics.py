@@ -9,8 +9,8 @@ import json
 import pytest
 
 from idxctl.core import metrics
-from idxctl.operate.export.monitoring import dashboard
-from idxctl.operate.export.monitoring.alerts import ALERTS
+from idxctl.monitoring import dashboard
+from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue import pause
 from idxctl.worker import janitor
 from support.calls import names_in, served

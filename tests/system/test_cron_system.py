@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
-from idxctl.operate.export import cron
+from idxctl.cron.entry import Options, prepare
+from idxctl.cron.install import cron_runs, install, remove, show
+from idxctl.cron.tab import Tab, account
 
 pytestmark = pytest.mark.system
 
@@ -81,11 +83,11 @@ def program():
 
 @pytest.fixture
 def tab(user):
-    return cron.Tab(cron.account(user), path=os.environ["PATH"])
+    return Tab(account(user), path=os.environ["PATH"])
 
 
-def prepare(tab, program, **options):
-    return cron.prepare(cron.Options(executable=(str(program),), **options), tab.owner, {"PATH": os.environ["PATH"]})
+def prepared(tab, program, **options):
+    return prepare(Options(executable=(str(program),), **options), tab.owner, {"PATH": os.environ["PATH"]})
 
 
 def now():
@@ -121,23 +123,23 @@ def listing(user):
 def test_a_real_tab_gets_its_bytes_back(before, tab, program):
     if before is not None:
         tab.write(before)
-    assert cron.install(tab, prepare(tab, program), now=now()).outcome == "installed"
+    assert install(tab, prepared(tab, program), now=now()).outcome == "installed"
     once = listing(tab.owner.name).stdout
     assert once.startswith(before or b"")
-    assert cron.install(tab, prepare(tab, program), now=now()).outcome == "unchanged"
+    assert install(tab, prepared(tab, program), now=now()).outcome == "unchanged"
     assert listing(tab.owner.name).stdout == once
-    assert cron.install(tab, prepare(tab, program, schedule="@hourly"), now=now()).outcome == "replaced"
-    assert [shown.schedule for shown in cron.show(tab, now=now())] == ["@hourly"]
-    assert cron.remove(tab, ["dlq-retry"]).names == ("dlq-retry",)
+    assert install(tab, prepared(tab, program, schedule="@hourly"), now=now()).outcome == "replaced"
+    assert [shown.schedule for shown in show(tab, now=now())] == ["@hourly"]
+    assert remove(tab, ["dlq-retry"]).names == ("dlq-retry",)
     after = listing(tab.owner.name)
     assert after.stdout == (before or b"")
     assert after.returncode == (0 if before else 1)  # no tab before, none after
 
 
 def test_installing_the_same_entry_again_does_not_write_the_tab(tab, program):
-    cron.install(tab, prepare(tab, program), now=now())
+    install(tab, prepared(tab, program), now=now())
     written = (SPOOL / tab.owner.name).stat()
-    cron.install(tab, prepare(tab, program), now=now())
+    install(tab, prepared(tab, program), now=now())
     again = (SPOOL / tab.owner.name).stat()
     assert (again.st_ino, again.st_mtime_ns) == (written.st_ino, written.st_mtime_ns)
 
@@ -146,20 +148,20 @@ def test_a_tab_without_a_final_newline_keeps_the_one_that_crontab_insists_on(tab
     spool = SPOOL / tab.owner.name
     spool.write_bytes(b"* * * * * true")
     spool.chmod(0o600)
-    cron.install(tab, prepare(tab, program), now=now())
+    install(tab, prepared(tab, program), now=now())
     assert listing(tab.owner.name).stdout.startswith(b"* * * * * true\n# BEGIN idxctl: dlq-retry (newline added above)")
-    assert cron.remove(tab, None).newline_kept
+    assert remove(tab, None).newline_kept
     assert listing(tab.owner.name).stdout == b"* * * * * true\n"
 
 
 def test_several_entries_live_side_by_side(tab, program):
     tab.write(b"# mine\n")
     for name in ("a", "b", "c"):
-        cron.install(tab, prepare(tab, program, name=name), now=now())
-    done = cron.remove(tab, ["b", "x"])
+        install(tab, prepared(tab, program, name=name), now=now())
+    done = remove(tab, ["b", "x"])
     assert (done.names, done.left) == (("b",), ("a", "c"))
-    assert [shown.name for shown in cron.show(tab, now=now())] == ["a", "c"]
-    cron.remove(tab, None)
+    assert [shown.name for shown in show(tab, now=now())] == ["a", "c"]
+    remove(tab, None)
     assert listing(tab.owner.name).stdout == b"# mine\n"
 
 
@@ -167,9 +169,9 @@ def test_half_a_block_is_left_alone(tab, program):
     damaged = b"# mine\n# BEGIN idxctl: dlq-retry\n* * * * * true\n"
     tab.write(damaged)
     for call in (
-        lambda: cron.install(tab, prepare(tab, program), now=now()),
-        lambda: cron.remove(tab, None),
-        lambda: cron.show(tab, now=now()),
+        lambda: install(tab, prepared(tab, program), now=now()),
+        lambda: remove(tab, None),
+        lambda: show(tab, now=now()),
     ):
         with pytest.raises(ConfigError, match="line 2 has no END"):
             call()
@@ -179,13 +181,13 @@ def test_half_a_block_is_left_alone(tab, program):
 def test_what_crontab_refuses_is_told_in_its_words_and_changes_nothing(tab, program):
     tab.write(b"# mine\n")
     with pytest.raises(IdxctlError, match="command too long"):
-        cron.install(tab, prepare(tab, program, command=("x" * 2000,)), now=now())
+        install(tab, prepared(tab, program, command=("x" * 2000,)), now=now())
     assert listing(tab.owner.name).stdout == b"# mine\n"
 
 
 def test_directories_are_made_by_the_user_who_needs_them(tab, program):
-    entry = prepare(tab, program)
-    cron.install(tab, entry, now=now())
+    entry = prepared(tab, program)
+    install(tab, entry, now=now())
     for file in (entry.log, entry.lock):
         assert file.parent.is_dir()
         assert file.parent.owner() == tab.owner.name
@@ -193,7 +195,7 @@ def test_directories_are_made_by_the_user_who_needs_them(tab, program):
 
 def test_a_log_that_the_user_cannot_write_is_an_error_before_the_tab_is_touched(tab, program):
     with pytest.raises(ConfigError, match="cannot write /root/x/y"):
-        cron.install(tab, prepare(tab, program, log=Path("/root/x/y.log")), now=now())
+        install(tab, prepared(tab, program, log=Path("/root/x/y.log")), now=now())
     assert listing(tab.owner.name).returncode == 1
     assert not Path("/root/x").exists()
 
@@ -203,13 +205,13 @@ def test_a_program_that_the_user_cannot_reach_is_an_error(tab, tmp_path):
     hidden.write_text("#!/bin/sh\n")
     hidden.chmod(0o755)
     with pytest.raises(ConfigError, match=f"{tab.owner.name} cannot run"):
-        cron.install(tab, prepare(tab, hidden), now=now())
+        install(tab, prepared(tab, hidden), now=now())
 
 
 def test_a_command_that_does_not_start_is_an_error(tab, program):
     program.write_text("#!/bin/sh\necho 'No such option: --limt' >&2\nexit 2\n")
     with pytest.raises(UsageError, match="No such option: --limt"):
-        cron.install(tab, prepare(tab, program), now=now())
+        install(tab, prepared(tab, program), now=now())
     assert listing(tab.owner.name).returncode == 1
 
 
@@ -220,7 +222,7 @@ def test_only_root_may_touch_the_tab_of_another(user):
         status = 1
         try:
             os.setuid(owner.pw_uid)
-            cron.account("root")
+            account("root")
         except UsageError as error:
             status = 42 if "only root" in error.message else 2
         finally:
@@ -251,7 +253,7 @@ class Fifo:
 @pytest.fixture
 def daemon():
     """Run cron, unless one runs here already."""
-    if cron.cron_runs():
+    if cron_runs():
         yield
         return
     process = subprocess.Popen(["/usr/sbin/cron", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -288,7 +290,7 @@ def ended(tmp_path):
 
 def test_cron_fires_the_entry_and_a_held_lock_skips_it(tmp_path, alter_ego, daemon, idxctl, ended):
     before = f"SHELL={tmp_path}/sh\n# mine\n".encode()
-    tab = cron.Tab(cron.account(alter_ego), path=os.environ["PATH"])
+    tab = Tab(account(alter_ego), path=os.environ["PATH"])
     tab.write(before)
     log = tmp_path / "logs" / "50% done.log"
     command = ("--schedule", "* * * * *", "--log", str(log), "--command", f"cron show -o json --user {alter_ego}")
@@ -302,7 +304,7 @@ def test_cron_fires_the_entry_and_a_held_lock_skips_it(tmp_path, alter_ego, daem
     a_second_ahead = time.time() + 1  # cron compares whole seconds, and may have looked in the very one of the writing
     os.utime(SPOOL, (a_second_ahead, a_second_ahead))
 
-    lock = cron.prepare(cron.Options(executable=("x",), name=name), tab.owner, {"PATH": os.environ["PATH"]}).lock
+    lock = prepare(Options(executable=("x",), name=name), tab.owner, {"PATH": os.environ["PATH"]}).lock
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         assert ended.wait(A_FIRING) == "status 0\n"

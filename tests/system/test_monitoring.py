@@ -16,8 +16,8 @@ import urllib.request
 
 import pytest
 
-from idxctl.operate.export.monitoring import dashboard
-from idxctl.operate.export.monitoring.alerts import ALERTS
+from idxctl.monitoring import dashboard
+from idxctl.monitoring.alerts import ALERTS
 from support.calls import Caller
 from support.fixtures import items, items_template  # noqa: F401 - pytest finds them by name here
 from support.rig import until

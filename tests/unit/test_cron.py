@@ -9,11 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idxctl.core.errors import ConfigError, UsageError
-from idxctl.operate.export import cron
+from idxctl.cron.blocks import cut, find, put
+from idxctl.cron.entry import Options, executable, prepare
+from idxctl.cron.environment import split_environment
+from idxctl.cron.install import read_block
+from idxctl.cron.schedule import Schedule
+from idxctl.cron.tab import Account, Tab, account
 
 BODY = b"*/5 * * * * /usr/bin/idxctl dlq retry --limit 100\n"
-ME = cron.Account("alice", 1000, 1000, Path("/home/alice"), is_me=True)
-ROOT = cron.Account("root", 0, 0, Path("/root"), is_me=True)
+ME = Account("alice", 1000, 1000, Path("/home/alice"), is_me=True)
+ROOT = Account("root", 0, 0, Path("/root"), is_me=True)
 PATH = {"PATH": "/usr/local/bin:/usr/bin:/bin"}
 
 FOREIGN_LINES = st.sampled_from(
@@ -39,7 +44,7 @@ FOREIGN_TABS = st.builds(
 
 
 def entry(env=PATH, owner=ME, **options):
-    return cron.prepare(cron.Options(**{"executable": ("/opt/idxctl",), **options}), owner, env)
+    return prepare(Options(**{"executable": ("/opt/idxctl",), **options}), owner, env)
 
 
 def line(prepared, shell="/bin/sh"):
@@ -51,30 +56,30 @@ def line(prepared, shell="/bin/sh"):
 
 @given(FOREIGN_TABS | st.binary().filter(lambda tab: b"idxctl" not in tab))
 def test_removing_restores_the_former_bytes(tab):
-    assert cron.cut(cron.put(tab, "dlq-retry", BODY), "dlq-retry") == tab
+    assert cut(put(tab, "dlq-retry", BODY), "dlq-retry") == tab
 
 
 @given(FOREIGN_TABS)
 def test_installing_twice_changes_nothing(tab):
-    once = cron.put(tab, "dlq-retry", BODY)
+    once = put(tab, "dlq-retry", BODY)
     assert once.startswith(tab)
-    assert cron.put(once, "dlq-retry", BODY) == once
+    assert put(once, "dlq-retry", BODY) == once
 
 
 @given(FOREIGN_TABS, st.permutations(["a", "b", "c"]), st.permutations(["a", "b", "c"]))
 def test_several_entries_leave_in_any_order_without_a_trace(tab, coming, going):
     content = tab
     for name in coming:
-        content = cron.put(content, name, BODY)
+        content = put(content, name, BODY)
     for name in going:
-        content = cron.cut(content, name)
+        content = cut(content, name)
     assert content == tab
 
 
 @given(FOREIGN_TABS, FOREIGN_TABS)
 def test_a_changed_entry_is_replaced_where_it_stands(above, below):
-    tab = cron.put(above, "dlq-retry", BODY) + below
-    changed = cron.put(tab, "dlq-retry", b"@hourly true\n")
+    tab = put(above, "dlq-retry", BODY) + below
+    changed = put(tab, "dlq-retry", b"@hourly true\n")
     assert changed.startswith(above)
     assert changed.endswith(below)
     assert b"@hourly true\n" in changed
@@ -82,14 +87,14 @@ def test_a_changed_entry_is_replaced_where_it_stands(above, below):
 
 
 def test_lines_added_below_keep_the_newline_that_separates_them():
-    tab = cron.put(b"* * * * * above", "dlq-retry", BODY) + b"* * * * * below\n"
-    assert cron.cut(tab, "dlq-retry") == b"* * * * * above\n* * * * * below\n"
+    tab = put(b"* * * * * above", "dlq-retry", BODY) + b"* * * * * below\n"
+    assert cut(tab, "dlq-retry") == b"* * * * * above\n* * * * * below\n"
 
 
 def test_a_block_turned_to_crlf_by_an_editor_is_still_ours():
-    tab = cron.put(b"MAILTO=me\n", "dlq-retry", BODY).replace(b"\n", b"\r\n")
-    assert [block.name for block in cron.blocks(tab)] == ["dlq-retry"]
-    assert cron.cut(tab, "dlq-retry") == b"MAILTO=me\r\n"
+    tab = put(b"MAILTO=me\n", "dlq-retry", BODY).replace(b"\n", b"\r\n")
+    assert [block.name for block in find(tab)] == ["dlq-retry"]
+    assert cut(tab, "dlq-retry") == b"MAILTO=me\r\n"
 
 
 @pytest.mark.parametrize(
@@ -104,7 +109,7 @@ def test_a_block_turned_to_crlf_by_an_editor_is_still_ours():
     ],
 )
 def test_half_a_block_is_an_error_that_names_the_lines(tab, says):
-    for call in (lambda: cron.put(tab, "z", BODY), lambda: cron.cut(tab, "a")):
+    for call in (lambda: put(tab, "z", BODY), lambda: cut(tab, "a")):
         with pytest.raises(ConfigError) as caught:
             call()
         assert all(words in caught.value.message for words in [*says, "nothing was changed"])
@@ -129,12 +134,12 @@ def test_half_a_block_is_an_error_that_names_the_lines(tab, says):
     ],
 )
 def test_the_next_run_is_the_one_cron_makes(schedule, now, expected):
-    found = cron.Schedule(schedule).next_run(datetime.fromisoformat(now).astimezone())
+    found = Schedule(schedule).next_run(datetime.fromisoformat(now).astimezone())
     assert found == datetime.fromisoformat(expected).astimezone()
 
 
 def test_reboot_has_no_time():
-    assert cron.Schedule("@reboot").next_run(datetime.now().astimezone()) is None
+    assert Schedule("@reboot").next_run(datetime.now().astimezone()) is None
 
 
 @pytest.mark.parametrize(
@@ -147,7 +152,7 @@ def test_reboot_has_no_time():
 )
 def test_a_schedule_that_cron_cannot_mean_is_refused_with_an_example(schedule):
     with pytest.raises(UsageError) as caught:
-        cron.Schedule(schedule)
+        Schedule(schedule)
     assert "schedule" in caught.value.message
     assert '"*/5 * * * *"' in caught.value.hint
 
@@ -219,21 +224,21 @@ def test_a_secret_is_never_written_and_is_reported_by_name():
     ],
 )
 def test_a_url_that_may_hold_a_password_is_withheld(url):
-    assert cron.split_environment({"IDXCTL_DATABASE_URL": url}) == ({}, ("IDXCTL_DATABASE_URL",))
+    assert split_environment({"IDXCTL_DATABASE_URL": url}) == ({}, ("IDXCTL_DATABASE_URL",))
 
 
 @pytest.mark.parametrize(
     "url", ["postgresql://shop@db:5432/shop", "host=db user=shop passfile=/p", "postgresql:///shop"]
 )
 def test_a_url_without_a_password_is_written(url):
-    assert cron.split_environment({"IDXCTL_DATABASE_URL": url}) == ({"IDXCTL_DATABASE_URL": url}, ())
+    assert split_environment({"IDXCTL_DATABASE_URL": url}) == ({"IDXCTL_DATABASE_URL": url}, ())
 
 
 def test_a_relative_path_in_a_variable_becomes_absolute(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     env = {"IDXCTL_OPENSEARCH_PASSWORD_FILE": "pw", "PGPASSFILE": "~/p", "PGSSLROOTCERT": "system", "HOME": "/h"}
     monkeypatch.setenv("HOME", "/h")
-    assert cron.split_environment(env)[0] == {
+    assert split_environment(env)[0] == {
         "IDXCTL_OPENSEARCH_PASSWORD_FILE": f"{tmp_path}/pw",
         "PGPASSFILE": "/h/p",
         "PGSSLROOTCERT": "system",
@@ -241,14 +246,14 @@ def test_a_relative_path_in_a_variable_becomes_absolute(tmp_path, monkeypatch):
 
 
 def test_path_is_written_only_for_a_configuration_that_runs_a_command():
-    assert cron.split_environment({"PATH": "/p"}, 'password_command = ["pass"]')[0] == {"PATH": "/p"}
-    assert cron.split_environment({"PATH": "/p"}, 'password_file = "x"')[0] == {}
+    assert split_environment({"PATH": "/p"}, 'password_command = ["pass"]')[0] == {"PATH": "/p"}
+    assert split_environment({"PATH": "/p"}, 'password_file = "x"')[0] == {}
 
 
 def test_aws_variables_count_only_where_requests_are_signed():
     env = {"AWS_PROFILE": "search", "AWS_SECRET_ACCESS_KEY": "hunter2"}
-    assert cron.split_environment(env) == ({}, ())
-    assert cron.split_environment(env, 'aws_region = "eu"') == ({"AWS_PROFILE": "search"}, ("AWS_SECRET_ACCESS_KEY",))
+    assert split_environment(env) == ({}, ())
+    assert split_environment(env, 'aws_region = "eu"') == ({"AWS_PROFILE": "search"}, ("AWS_SECRET_ACCESS_KEY",))
 
 
 def test_names_that_the_env_file_sets_are_neither_written_nor_missed(tmp_path):
@@ -297,21 +302,21 @@ def test_a_machine_without_flock_is_told_what_to_install(tmp_path):
 
 
 def test_printing_for_another_machine_needs_no_flock_here(tmp_path):
-    options = cron.Options(executable=("/opt/idxctl",))
-    prepared = cron.prepare(options, ME, {"PATH": str(tmp_path)}, here=False)
+    options = Options(executable=("/opt/idxctl",))
+    prepared = prepare(options, ME, {"PATH": str(tmp_path)}, here=False)
     assert prepared.flock == "/usr/bin/flock"
     assert any("no flock" in remark for remark in prepared.remarks)
 
 
 def test_no_crontab_program_is_an_error_with_ways_out(tmp_path):
     with pytest.raises(ConfigError, match="no crontab program") as caught:
-        cron.Tab(ME, path=str(tmp_path))
+        Tab(ME, path=str(tmp_path))
     assert all(way in caught.value.hint for way in ("--print", "install cron", "systemd"))
 
 
 def test_an_unknown_user_is_a_usage_error():
     with pytest.raises(UsageError, match="no such user"):
-        cron.account("no-such-user-here")
+        account("no-such-user-here")
 
 
 @pytest.mark.parametrize("argv0", ["idxctl", "/opt/venv/bin/idxctl"])
@@ -319,7 +324,7 @@ def test_the_executable_is_absolute(argv0, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     program = tmp_path / "idxctl"
     program.touch(mode=0o755)
-    found = cron.executable(argv0, path=str(tmp_path))
+    found = executable(argv0, path=str(tmp_path))
     assert found == ((str(program),) if argv0 == "idxctl" else (argv0,))
 
 
@@ -335,8 +340,8 @@ def test_what_is_shown_is_what_was_put(shell, with_env_file, log, tmp_path):
     file = tmp_path / "env"
     file.touch()
     prepared = entry({**PATH, "PGHOST": "db"}, log=log, to_logger=log is None, env_file=file if with_env_file else None)
-    block = cron.blocks(cron.put(b"x\n", "dlq-retry", prepared.body(shell)))[0]
-    shown = cron.read_block(block, "alice", NOW)
+    block = find(put(b"x\n", "dlq-retry", prepared.body(shell)))[0]
+    shown = read_block(block, "alice", NOW)
     assert shown.command == "/opt/idxctl dlq retry --limit 100"
     assert shown.schedule == "*/5 * * * *"
     assert shown.log == (str(log) if log else None)
@@ -349,6 +354,6 @@ def test_what_is_shown_is_what_was_put(shell, with_env_file, log, tmp_path):
     "body", [b"", b"#*/5 * * * * off\n", b"a\nb\n", b"61 * * * * x\n", b"* * * * * 'x\n", b"\xff\n"]
 )
 def test_a_block_edited_by_hand_is_shown_without_what_cannot_be_made_out(body):
-    block = cron.blocks(cron.put(b"", "x", body))[0]
-    shown = cron.read_block(block, "alice", NOW)
+    block = find(put(b"", "x", body))[0]
+    shown = read_block(block, "alice", NOW)
     assert (shown.schedule, shown.next_run_at) == (None, None)

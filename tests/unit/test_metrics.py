@@ -14,8 +14,8 @@ from idxctl.core import metrics
 from idxctl.core.errors import UsageError
 from idxctl.core.metrics import Kind
 from idxctl.core.tally import Tally
-from idxctl.operate.export.monitoring import dashboard, files, pages, rules, yaml
-from idxctl.operate.export.monitoring.alerts import ALERTS
+from idxctl.monitoring import dashboard, files, pages, rules, yaml
+from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import Failure, Outcomes, Settled
 from idxctl.web.exporter import Exporter

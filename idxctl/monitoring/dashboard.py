@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from idxctl.core import metrics as m
-from idxctl.operate.export.monitoring.alerts import LABEL
+from idxctl.monitoring.alerts import LABEL
 
 FILE = "idxctl.dashboard.json"
 _SOURCE = {"type": "prometheus", "uid": "${datasource}"}

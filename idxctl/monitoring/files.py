@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from idxctl.core.errors import UsageError
-from idxctl.operate.export import placing
-from idxctl.operate.export.monitoring import alerts, dashboard, pages, rules
+from idxctl.monitoring import alerts, dashboard, pages, placing, rules
 
 _TARGET = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\]):[0-9]{1,5}")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from idxctl.operate.export.monitoring import yaml
-from idxctl.operate.export.monitoring.alerts import LABEL, Alert, Proof, told_apart
+from idxctl.monitoring import yaml
+from idxctl.monitoring.alerts import LABEL, Alert, Proof, told_apart
 
 RULES = "idxctl.rules.yml"
 TESTS = "idxctl.rules.test.yml"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from idxctl.core import metrics
-from idxctl.operate.export.monitoring.alerts import ALERTS, Alert
+from idxctl.monitoring.alerts import ALERTS, Alert
 
 RUNBOOK = "alerts.md"
 

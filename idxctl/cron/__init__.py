@@ -1,0 +1,1 @@
+"""The crontab entry that retries dead letters: when, in whose tab, with which environment."""

@@ -1,1 +1,0 @@
-"""Files and lines for other programs: crontab."""
