@@ -1,18 +1,23 @@
-"""Write the pages that are made from code again: ``make docs``."""  # noqa: INP001 - a script
+"""Write the pages that are made from code again: ``make docs``."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from idxctl.monitoring import pages
-
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # `making` lies beside this script
+
+from idxctl.monitoring import pages  # noqa: E402
+from making import commands, errors  # noqa: E402
 
 
 def made() -> Mapping[Path, str]:
     """Return each page's place and text."""
     return {
+        HERE / "commands.md": commands.commands_page(),
+        HERE / "errors.md": errors.errors_page(),
         HERE / "metrics.md": pages.metrics_page(),
         HERE / "how-to" / "alerts.md": pages.runbook_page(),
     }
