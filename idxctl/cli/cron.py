@@ -39,7 +39,7 @@ def install(
         str | None,
         typer.Option(metavar="WORDS", help="Another command of idxctl, such as 'dlq purge --older-than 7d'."),
     ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Tells several entries apart.")] = "dlq-retry",
+    name: Annotated[str, typer.Option(metavar="NAME", help="Tells several entries of a project apart.")] = "dlq-retry",
     user: UserOption = None,
     log: Annotated[
         Path | None,
@@ -54,6 +54,8 @@ def install(
 ) -> None:
     """
     Put the entry into the crontab, or change it there; all other lines stay as they are.
+
+    Its name is NAME and the mark of its project, the configuration file: those of other projects stay as well.
 
     A run that finds the one before still at work ends at once, with status 0.
     """
@@ -70,7 +72,7 @@ def install(
         log=log,
         to_logger=logger,
     )
-    owner = tab.account(user)
+    owner = tab.for_print(user, os.environ) if only_print else tab.account(user)
     wanted = entry.prepare(options, owner, os.environ, here=not only_print)
     if only_print:
         render.script(os.fsdecode(blocks.put(b"", wanted.name, wanted.body())))
@@ -81,7 +83,7 @@ def install(
 
 @app.command(epilog=exits())
 def show(output: OutputOption, user: UserOption = None) -> None:
-    """Print our entries with their next run and where their output goes."""
+    """Print our entries, of all projects, with their next run and where their output goes."""
     from idxctl.cron import install as engine
     from idxctl.cron import tab
 
@@ -100,23 +102,31 @@ def show(output: OutputOption, user: UserOption = None) -> None:
 @app.command(epilog=exits())
 def remove(
     *,
-    name: Annotated[str, typer.Option(metavar="NAME", help="The entry to remove.")] = "dlq-retry",
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            show_default=False,
+            help="The entry of this project to remove [default: dlq-retry], or any by its whole name.",
+        ),
+    ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Remove all entries of idxctl.")] = False,
     user: UserOption = None,
     yes: YesOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Take the entry out of the crontab, which gets back the bytes it had before."""
+    from idxctl.cron import entry, tab
     from idxctl.cron import install as engine
-    from idxctl.cron import tab
 
     mine = tab.Tab(tab.account(user), path=os.environ.get("PATH"))
-    names = None if everything else [name]
-    done = engine.remove(mine, names, dry_run=True)
+    source = entry.source_of(_configuration(checked=False))
+    wanted = None if everything else name or entry.DEFAULT_NAME
+    done = engine.remove(mine, wanted, source=source, typed=name is not None, dry_run=True)
     if done.names and not dry_run:
         question = f"Remove {', '.join(done.names)} from the crontab of {done.user}?"
         current().confirm(question, yes=yes, unattended=True)
-        done = engine.remove(mine, names)
+        done = engine.remove(mine, wanted, source=source, typed=name is not None)
     _tell_removed(done)
 
 
@@ -148,6 +158,10 @@ def _tell(done: Installed) -> None:
     render.out(f"  runs    {' '.join(('idxctl', *entry.command))}")
     render.out(f"  output  {entry.log or 'syslog, tag idxctl'}")
     render.out(f"  lock    {entry.lock}; a run that finds it held is skipped")
+    if done.renamed_from is not None:
+        render.out(f"  name    was {done.renamed_from} until now; its log and its lock of that name are used no more")
+    for remark in done.remarks:
+        render.warn(remark)
     if done.cron_runs is False:
         render.warn("no cron daemon runs on this machine, so nothing will start the entry; service cron start")
     render.next_step("idxctl cron show · idxctl cron remove")
@@ -167,7 +181,7 @@ def _warn(entry: Entry) -> None:
 
 def _tell_removed(done: Removed) -> None:
     if not done.names:
-        others = f"; there is {', '.join(done.left)}" if done.left else ""
+        others = f"; --name takes one of {', '.join(done.left)}" if done.left else ""
         render.out(f"Nothing to remove from the crontab of {done.user}{others}.")
         return
     verb = "would be removed" if done.dry_run else "removed"

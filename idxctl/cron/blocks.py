@@ -16,7 +16,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _NEWLINE_ADDED = b" (newline added above)"
 _LINE = re.compile(rb"[^\n]*\n|[^\n]+\Z")
 _MARKER = re.compile(
-    rb"# (?P<kind>BEGIN|END) idxctl: (?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,63})"
+    rb"# (?P<kind>BEGIN|END) idxctl: (?P<name>[A-Za-z0-9][A-Za-z0-9._-]{0,127})"  # a name, and its project
     rb"(?P<added> \(newline added above\))?[ \t]*\r?\n?"
 )
 
@@ -76,10 +76,14 @@ def _marked(name: str, body: bytes, *, newline_added: bool) -> bytes:
     return b"# BEGIN idxctl: " + word + note + b"\n" + body + b"# END idxctl: " + word + b"\n"
 
 
-def put(tab: bytes, name: str, body: bytes) -> bytes:
-    """Return *tab* with our block *name* holding *body*: replaced where it stands, or added at the end."""
+def put(tab: bytes, name: str, body: bytes, *, over: str | None = None) -> bytes:
+    """
+    Return *tab* with our block *name* holding *body*: replaced where it stands, or added at the end.
+
+    With *over* it takes the place of the block of that name.
+    """
     for block in find(tab):
-        if block.name == name:
+        if block.name == (over or name):
             return tab[: block.start] + _marked(name, body, newline_added=block.newline_added) + tab[block.end :]
     incomplete = bool(tab) and not tab.endswith(b"\n")
     return tab + (b"\n" if incomplete else b"") + _marked(name, body, newline_added=incomplete)

@@ -14,6 +14,7 @@ from crontab import CronItem
 
 from idxctl.core import trust
 from idxctl.core.errors import ConfigError, UsageError
+from idxctl.cron import project
 from idxctl.cron.blocks import NAME
 from idxctl.cron.environment import absolute, names_in, split_environment
 from idxctl.cron.schedule import DEFAULT as DEFAULT_SCHEDULE
@@ -67,7 +68,9 @@ class Options:
 class Entry:
     """An entry ready to be written: everything absolute, nothing secret."""
 
-    name: str
+    name: str  # in the tab: with its project's mark
+    base_name: str
+    source: Path | None  # the file that is its project
     schedule: Schedule
     program: tuple[str, ...]  # idxctl with its global options
     command: tuple[str, ...]
@@ -104,6 +107,12 @@ class Entry:
         return f"{run} 2>&1 | {shlex.quote(self.logger or 'logger')} -t idxctl"
 
 
+def source_of(config: Path | None, env_file: Path | None = None) -> Path | None:
+    """Return the file that tells projects apart."""
+    source = config or env_file
+    return None if source is None else absolute(source)
+
+
 def prepare(options: Options, owner: Account, env: Mapping[str, str], *, here: bool = True) -> Entry:
     """
     Work out the entry from what is asked for and the environment now. Reads the env file; touches nothing.
@@ -116,6 +125,8 @@ def prepare(options: Options, owner: Account, env: Mapping[str, str], *, here: b
         raise UsageError("--log and --logger are two places for the same output", hint="keep one of them")
     if not options.command:
         raise UsageError("--command is empty", hint="such as --command 'dlq retry --limit 100'")
+    source = source_of(options.config, options.env_file)
+    name = project.full_name(options.name, source)
     remarks: list[str] = []
     path = env.get("PATH")
     flock = _program("flock", path, here=here, remarks=remarks)
@@ -135,13 +146,15 @@ def prepare(options: Options, owner: Account, env: Mapping[str, str], *, here: b
     else:
         remarks.append("no configuration file is in force; the entry runs with the settings in its line alone")
     entry = Entry(
-        name=options.name,
+        name=name,
+        base_name=options.name,
+        source=source,
         schedule=Schedule(options.schedule),
         program=(*options.executable, *(("--config", str(absolute(options.config))) if options.config else ())),
         command=options.command,
         flock=flock,
-        lock=_state_directory(owner, env, "/var/lib") / f"{options.name}.lock",
-        log=None if options.to_logger else _log_file(options, owner, env),
+        lock=_state_directory(owner, env, "/var/lib") / f"{name}.lock",
+        log=None if options.to_logger else _log_file(options.log, name, owner, env),
         logger=logger,
         env_file=env_file,
         environment=environment,
@@ -203,7 +216,5 @@ def _text_of(config: Path | None) -> str:
         return ""
 
 
-def _log_file(options: Options, owner: Account, env: Mapping[str, str]) -> Path:
-    if options.log is not None:
-        return absolute(options.log)
-    return _state_directory(owner, env, "/var/log") / f"{options.name}.log"
+def _log_file(log: Path | None, name: str, owner: Account, env: Mapping[str, str]) -> Path:
+    return absolute(log) if log is not None else _state_directory(owner, env, "/var/log") / f"{name}.log"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
+from idxctl.cron import project
 from idxctl.cron.blocks import Block, cut, find, put, shell_in_force
 from idxctl.cron.entry import Entry
-from idxctl.cron.schedule import Schedule
+from idxctl.cron.reading import Shown, names_of_files, read
 from idxctl.cron.tab import Account, Tab
 
 
@@ -26,26 +26,8 @@ class Installed:
     user: str
     next_run_at: datetime | None
     cron_runs: bool | None  # whether a cron daemon was seen; None where that cannot be known
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A block found in a tab. What cannot be made out of an edited one is None."""
-
-    name: str
-    user: str
-    first_line: int
-    schedule: str | None
-    command: str | None
-    log: str | None
-    to_logger: bool
-    next_run_at: datetime | None
-    text: str
-
-    @property
-    def output(self) -> str | None:
-        """Where the entry's output goes."""
-        return "syslog" if self.to_logger else self.log
+    renamed_from: str | None = None  # the name that an earlier release gave it
+    remarks: tuple[str, ...] = ()  # of other entries in this tab
 
 
 @dataclass(frozen=True)
@@ -67,40 +49,78 @@ def install(tab: Tab, entry: Entry, *, now: datetime) -> Installed:
     and lock are made. A crash leaves the tab as it was or complete: crontab(1) replaces it in one step.
     """
     before = tab.read()
-    known = {block.name for block in find(before)}
+    found = find(before)
+    own = project.own(found, entry.base_name, entry.source)
     _try_command(entry, tab.owner)
     for file in (entry.lock, entry.log):
         if file is not None:
             _make_room(file, tab.owner)
-    own = [block for block in find(before) if block.name == entry.name]
     shell = shell_in_force(before[: own[0].start] if own else before)
-    after = put(before, entry.name, entry.body(shell))
+    after = before
+    for twin in own[1:]:
+        after = cut(after, twin.name)
+    after = put(after, entry.name, entry.body(shell), over=own[0].name if own else None)
     if after != before:
         tab.write(after)
         _confirm(tab, after)
-    outcome = "unchanged" if after == before else "replaced" if entry.name in known else "installed"
-    return Installed(outcome, entry, tab.owner.name, entry.schedule.next_run(now), cron_runs())
+    return Installed(
+        "unchanged" if after == before else "replaced" if own else "installed",
+        entry,
+        tab.owner.name,
+        entry.schedule.next_run(now),
+        cron_runs(),
+        own[0].name if own and own[0].name != entry.name else None,
+        tuple(_remarks([block for block in found if block not in own], entry.base_name)),
+    )
+
+
+def _remarks(others: Iterable[Block], name: str) -> Iterator[str]:
+    """Say which entries that were left alone somebody should look at."""
+    for block in others:
+        named = names_of_files(block.body)
+        if named is None and block.name == name:
+            yield f"{block.name} in this crontab was edited by hand, and whose it is cannot be told: it stays as it is"
+        elif named == () and block.name == name:
+            yield f"{block.name} in this crontab names no configuration file; idxctl cron remove --name {block.name}"
+        elif named and _is_gone(named[0]):
+            yield f"{block.name} in this crontab names {named[0]}, which is gone; idxctl cron remove --name {block.name}"
+
+
+def _is_gone(file: Path) -> bool:
+    try:
+        file.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:  # not to be seen from here
+        return False
+    return False
 
 
 def show(tab: Tab, *, now: datetime, names: Iterable[str] = ()) -> tuple[Shown, ...]:
     """Return our entries in *tab*, or those of *names*."""
     wanted = set(names)
     found = find(tab.read())
-    return tuple(read_block(block, tab.owner.name, now) for block in found if not wanted or block.name in wanted)
+    return tuple(read(block, tab.owner.name, now) for block in found if not wanted or block.name in wanted)
 
 
-def remove(tab: Tab, names: Iterable[str] | None, *, dry_run: bool = False) -> Removed:
-    """Take the entries *names*, or all of ours, out of *tab*. What is not there is not an error."""
+def remove(
+    tab: Tab, name: str | None, *, source: Path | None = None, typed: bool = False, dry_run: bool = False
+) -> Removed:
+    """
+    Take the entry *name* of the project whose file is *source*, or all of ours, out of *tab*.
+
+    A name that somebody *typed* may also be a whole one, of any project. What is not there is not an error.
+    """
     before = tab.read()
-    wanted = None if names is None else set(names)
-    present = [block.name for block in find(before)]
-    gone = tuple(name for name in present if wanted is None or name in wanted)
-    left = tuple(name for name in present if name not in gone)
+    found = find(before)
+    present = [block.name for block in found]
+    gone = tuple(present if name is None else _chosen(found, name, source, typed=typed))
+    left = tuple(other for other in present if other not in gone)
     if dry_run or not gone:
         return Removed(gone, tab.owner.name, left, dry_run=dry_run)
     after = before
-    for name in gone:
-        after = cut(after, name)
+    for block in gone:
+        after = cut(after, block)
     newline_kept = False
     try:
         tab.write(after)
@@ -112,6 +132,16 @@ def remove(tab: Tab, names: Iterable[str] | None, *, dry_run: bool = False) -> R
         tab.write(after)
     _confirm(tab, after)
     return Removed(gone, tab.owner.name, left, newline_kept)
+
+
+def _chosen(found: Sequence[Block], name: str, source: Path | None, *, typed: bool) -> list[str]:
+    own = [block.name for block in project.own(found, name, source)]
+    if not own and typed:
+        own = [block.name for block in found if block.name == name]
+    if not own and source is None:  # of no project here: the only one of its name is meant
+        called = [block.name for block in found if project.is_called(block.name, name)]
+        own = called if len(called) == 1 else []
+    return own
 
 
 def _confirm(tab: Tab, wanted: bytes) -> None:
@@ -167,35 +197,3 @@ def _process_names() -> Iterator[str]:
     for comm in Path("/proc").glob("[0-9]*/comm"):
         with suppress(OSError):  # it has ended meanwhile, or is hidden from us
             yield comm.read_text().strip()
-
-
-def read_block(block: Block, user: str, now: datetime) -> Shown:
-    """Make out of one block what it does and when."""
-    text = os.fsdecode(block.body)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    shown = Shown(block.name, user, block.first_line, None, None, None, to_logger=False, next_run_at=None, text=text)
-    if len(lines) != 1:
-        return shown
-    count = 1 if lines[0].startswith("@") else 5
-    *fields, line = lines[0].split(None, count)
-    try:
-        schedule = Schedule(" ".join(fields))
-        words = shlex.split(line.replace(r"\%", "%"))
-        words = shlex.split(words[2]) if words[:2] == ["/bin/sh", "-c"] else words
-    except (UsageError, ValueError, IndexError):
-        return shown
-    starts = next((at + 5 for at in range(len(words)) if words[at + 1 : at + 4] == ["-n", "-E", "0"]), 0)
-    ends = next((at for at in range(starts, len(words)) if words[at] in {";", ">>", "2>&1"}), len(words))
-    after = words[ends:]
-    log = after[after.index(">>") + 1] if ">>" in after[:-1] else None
-    return Shown(
-        block.name,
-        user,
-        block.first_line,
-        schedule.text,
-        shlex.join(words[starts:ends]),
-        log,
-        to_logger="|" in after,
-        next_run_at=schedule.next_run(now),
-        text=text,
-    )

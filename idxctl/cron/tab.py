@@ -7,16 +7,20 @@ and renders our one line, and writing tabs with it would rewrite all of them.
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
+
+_COARSE_SECONDS = 0.02  # how far the time that files are stamped with may be behind
 
 
 @dataclass(frozen=True)
@@ -40,10 +44,7 @@ class Account:
 
 def account(name: str | None = None) -> Account:
     """Return the account called *name*, or the one running this. Somebody else's needs root."""
-    try:
-        me = pwd.getpwuid(os.geteuid())
-    except KeyError:
-        me = None
+    me = _me()
     if name is None and me is None:
         raise ConfigError(
             f"user id {os.geteuid()} has no name on this machine, and cron runs entries by user name",
@@ -61,6 +62,26 @@ def account(name: str | None = None) -> Account:
             hint=f"run this as root, or as {name} without --user",
         )
     return Account(entry.pw_name, entry.pw_uid, entry.pw_gid, Path(entry.pw_dir), is_me)
+
+
+def for_print(name: str | None, env: Mapping[str, str]) -> Account:
+    """Return whose entry is printed: as `account` does, and a user without a name (in a container) lives in ``HOME``."""
+    if name is not None or _me() is not None:
+        return account(name)
+    home = env.get("HOME", "")
+    if not os.path.isabs(home):  # noqa: PTH117 - a text
+        raise ConfigError(
+            f"user id {os.geteuid()} has no name and no home on this machine, so lock and log have no place",
+            hint="HOME=/var/lib/idxctl idxctl cron install --print, with the home of the user whose cron runs it",
+        )
+    return Account(f"user id {os.geteuid()}", os.geteuid(), os.getegid(), Path(home), is_me=True)
+
+
+def _me() -> pwd.struct_passwd | None:
+    try:
+        return pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return None
 
 
 class Tab:
@@ -108,7 +129,23 @@ class Tab:
         return exact
 
     def write(self, content: bytes) -> None:
-        """Put *content* in place of the whole tab; nothing at all removes it. A refusal leaves it as it was."""
+        """
+        Put *content* in place of the whole tab; nothing at all removes it. A refusal leaves it as it was.
+
+        It is written twice, in two different seconds. Cron loads tabs when their folder was changed in another second
+        than when it looked last; crontab(1) changes the folder twice. Where cron looks between the two, most likely in
+        the first second of a minute, it would see what the second change brought when somebody changes a tab next.
+        """
+        self._write(content)
+        now = time.time()
+        time.sleep(math.floor(now) + 1 - now + _COARSE_SECONDS)
+        if self.read() != content:  # somebody else has written it since: theirs counts, and cron sees it
+            return
+        if not content:
+            self._write(b"\n")
+        self._write(content)
+
+    def _write(self, content: bytes) -> None:
         done = self._run("-", content) if content else self._run("-r")
         if done.returncode != 0:
             raise self._refusal("write", done)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from idxctl.cron.entry import Options, prepare
+from idxctl.cron.project import full_name
 from idxctl.cron.tab import Account
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +133,8 @@ def test_printing_needs_no_crontab_and_makes_nothing(tmp_path, bare):
     done = idxctl("cron", "install", "--print", "--limit", "7", cwd=tmp_path, PATH=bare, PGPASSWORD="hunter2")
     assert done.returncode == 0
     first, _, entry, last = done.stdout.splitlines()
-    assert (first, last) == ("# BEGIN idxctl: dlq-retry", "# END idxctl: dlq-retry")
+    name = full_name("dlq-retry", tmp_path / "idxctl.toml")
+    assert (first, last) == (f"# BEGIN idxctl: {name}", f"# END idxctl: {name}")
     assert f" --config {tmp_path}/idxctl.toml dlq retry --limit 7 >> " in entry
     assert "hunter2" not in done.stdout + done.stderr
     assert "PGPASSWORD is set now and will not be under cron" in done.stderr
@@ -163,3 +165,41 @@ def test_a_broken_configuration_is_found_at_installation(tmp_path):
     done = idxctl("cron", "install", cwd=tmp_path)
     assert done.returncode == 4
     assert "idxctl.toml" in done.stderr
+
+
+def nameless(*arguments, cwd, **env):
+    """Run idxctl as a user id that no line of passwd names, as containers do; the package lies where root alone may look."""
+    code = (
+        "import os, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "import idxctl.__main__, idxctl.cli.cron, idxctl.cron.entry, idxctl.cron.install, idxctl.core.config\n"
+        "os.setgid(54321); os.setuid(54321)\n"
+        "sys.argv = ['idxctl', *sys.argv[1:]]\n"
+        "idxctl.__main__.main()\n"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        check=False,
+        capture_output=True,
+        text=True,
+        env={"PATH": os.environ["PATH"], **env},
+    )
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes a user without a name")
+def test_a_user_without_a_name_prints_the_entry_for_elsewhere():
+    done = nameless("cron", "install", "--print", cwd="/", HOME="/srv/app")
+    assert done.returncode == 0, done.stderr
+    assert "/srv/app/.local/state/idxctl/dlq-retry.lock" in done.stdout
+    homeless = nameless("cron", "install", "--print", cwd="/")
+    assert homeless.returncode == 4
+    assert "HOME=" in homeless.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes a user without a name")
+def test_a_user_without_a_name_is_told_that_cron_runs_entries_by_name():
+    done = nameless("cron", "install", cwd="/", HOME="/srv/app")
+    assert done.returncode == 4
+    assert "user id 54321 has no name on this machine" in done.stderr
+    assert "--print" in done.stderr

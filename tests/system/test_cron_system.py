@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
+from idxctl.cron.blocks import put
 from idxctl.cron.entry import Options, prepare
 from idxctl.cron.install import cron_runs, install, remove, show
 from idxctl.cron.tab import Tab, account
@@ -130,7 +131,7 @@ def test_a_real_tab_gets_its_bytes_back(before, tab, program):
     assert listing(tab.owner.name).stdout == once
     assert install(tab, prepared(tab, program, schedule="@hourly"), now=now()).outcome == "replaced"
     assert [shown.schedule for shown in show(tab, now=now())] == ["@hourly"]
-    assert remove(tab, ["dlq-retry"]).names == ("dlq-retry",)
+    assert remove(tab, "dlq-retry").names == ("dlq-retry",)
     after = listing(tab.owner.name)
     assert after.stdout == (before or b"")
     assert after.returncode == (0 if before else 1)  # no tab before, none after
@@ -158,11 +159,112 @@ def test_several_entries_live_side_by_side(tab, program):
     tab.write(b"# mine\n")
     for name in ("a", "b", "c"):
         install(tab, prepared(tab, program, name=name), now=now())
-    done = remove(tab, ["b", "x"])
+    assert remove(tab, "x").names == ()
+    done = remove(tab, "b")
     assert (done.names, done.left) == (("b",), ("a", "c"))
     assert [shown.name for shown in show(tab, now=now())] == ["a", "c"]
     remove(tab, None)
     assert listing(tab.owner.name).stdout == b"# mine\n"
+
+
+@pytest.fixture
+def projects(user):
+    """Two projects in folders of one name, and one beside the first."""
+    home = Path(pwd.getpwnam(user).pw_dir)
+    made = [
+        home / "a" / "shop" / "idxctl.toml",
+        home / "b" / "shop" / "idxctl.toml",
+        home / "a" / "shop" / "second.toml",
+    ]
+    for file in made:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("")
+    subprocess.run(["chown", "-R", user, home], check=True)
+    return made
+
+
+def test_projects_of_one_user_keep_their_own_entries_locks_and_logs(tab, program, projects):
+    entries = [prepared(tab, program, config=config) for config in projects]
+    assert [install(tab, entry, now=now()).outcome for entry in entries] == ["installed"] * 3
+    assert [len({getattr(entry, part) for entry in entries}) for part in ("name", "lock", "log")] == [3, 3, 3]
+    assert [shown.configuration for shown in show(tab, now=now())] == projects
+    assert install(tab, entries[1], now=now()).outcome == "unchanged"
+    assert remove(tab, "dlq-retry", source=projects[1]).names == (entries[1].name,)
+    assert [shown.configuration for shown in show(tab, now=now())] == [projects[0], projects[2]]
+    assert remove(tab, "dlq-retry", source=projects[1]).names == ()
+    assert remove(tab, entries[2].name, source=projects[1], typed=True).names == (entries[2].name,)
+
+
+def as_before(tab, entry):
+    """Write what a release wrote that knew no projects."""
+    body = entry.body().replace(f"/{entry.name}.".encode(), f"/{entry.base_name}.".encode())
+    tab.write(put(tab.read(), entry.base_name, body))
+
+
+def test_an_entry_of_an_earlier_release_gets_its_new_name_from_its_own_project_alone(tab, program, projects):
+    first, second = (prepared(tab, program, config=config) for config in projects[:2])
+    tab.write(b"# mine\n")
+    as_before(tab, first)
+    assert install(tab, second, now=now()).outcome == "installed"
+    assert [shown.name for shown in show(tab, now=now())] == ["dlq-retry", second.name]
+    done = install(tab, first, now=now())
+    assert (done.outcome, done.renamed_from) == ("replaced", "dlq-retry")
+    assert [shown.name for shown in show(tab, now=now())] == [first.name, second.name]
+    assert b"dlq-retry.lock" not in listing(tab.owner.name).stdout
+    remove(tab, None)
+    assert listing(tab.owner.name).stdout == b"# mine\n"
+
+
+def test_an_entry_of_an_earlier_release_is_removed_by_its_project_and_not_by_another(tab, program, projects):
+    as_before(tab, prepared(tab, program, config=projects[0]))
+    done = remove(tab, "dlq-retry", source=projects[1])
+    assert (done.names, done.left) == ((), ("dlq-retry",))
+    assert remove(tab, "dlq-retry", source=projects[0]).names == ("dlq-retry",)
+
+
+def test_where_no_project_is_the_only_entry_of_a_name_is_meant(tab, program, projects):
+    entries = [prepared(tab, program, config=config) for config in projects[:2]]
+    for entry in entries:
+        install(tab, entry, now=now())
+    assert remove(tab, "dlq-retry").names == ()
+    remove(tab, "dlq-retry", source=projects[0])
+    assert remove(tab, "dlq-retry").names == (entries[1].name,)
+
+
+def test_a_project_named_by_another_path_replaces_its_entry(tab, program, projects):
+    link = projects[0].parent.parent / "current"
+    link.symlink_to(projects[0].parent)
+    install(tab, prepared(tab, program, config=projects[0]), now=now())
+    install(tab, prepared(tab, program, config=link / "idxctl.toml"), now=now())
+    assert [shown.configuration for shown in show(tab, now=now())] == [link / "idxctl.toml"]
+
+
+def test_entries_that_name_a_file_that_is_gone_or_were_edited_are_told_and_left_alone(tab, program, projects):
+    install(tab, prepared(tab, program, config=projects[0]), now=now())
+    projects[0].unlink()
+    tab.write(put(tab.read(), "dlq-retry", b"* * * * * true\n* * * * * false\n"))
+    remarks = install(tab, prepared(tab, program, config=projects[1]), now=now()).remarks
+    assert [str(projects[0]) in remark for remark in remarks] == [True, False]
+    assert "edited by hand" in remarks[1]
+    assert len(show(tab, now=now())) == 3
+
+
+@pytest.mark.parametrize("content", [b"# mine\n", b""])
+def test_the_last_change_of_the_spool_is_of_a_second_in_which_the_tab_was_there_already(tab, tmp_path, content):
+    tab.write(b"# before\n")
+    beside = tmp_path / "bin"
+    beside.mkdir()
+    (beside / "crontab").write_text(
+        f'#!/bin/sh\n/usr/bin/crontab "$@"\nstatus=$?\n'
+        f'echo "$3 $(stat -c %Y {SPOOL}) $(tail -n 1 {SPOOL / tab.owner.name})" >> {tmp_path / "runs"}\nexit $status\n'
+    )
+    (beside / "crontab").chmod(0o755)
+    Tab(tab.owner, path=f"{beside}:{os.environ['PATH']}").write(content)
+    writes = [run.split(maxsplit=2) for run in (tmp_path / "runs").read_text().splitlines() if not run.startswith("-l")]
+    first, last = writes[0], writes[-1]
+    assert int(last[1]) > int(first[1])
+    assert first[2:] == last[2:] == ([content.decode().strip()] if content else [])
+    assert listing(tab.owner.name).stdout == content
 
 
 def test_half_a_block_is_left_alone(tab, program):

@@ -12,7 +12,7 @@ from idxctl.core.errors import ConfigError, UsageError
 from idxctl.cron.blocks import cut, find, put
 from idxctl.cron.entry import Options, executable, prepare
 from idxctl.cron.environment import split_environment
-from idxctl.cron.install import read_block
+from idxctl.cron.reading import read
 from idxctl.cron.schedule import Schedule
 from idxctl.cron.tab import Account, Tab, account
 
@@ -341,7 +341,7 @@ def test_what_is_shown_is_what_was_put(shell, with_env_file, log, tmp_path):
     file.touch()
     prepared = entry({**PATH, "PGHOST": "db"}, log=log, to_logger=log is None, env_file=file if with_env_file else None)
     block = find(put(b"x\n", "dlq-retry", prepared.body(shell)))[0]
-    shown = read_block(block, "alice", NOW)
+    shown = read(block, "alice", NOW)
     assert shown.command == "/opt/idxctl dlq retry --limit 100"
     assert shown.schedule == "*/5 * * * *"
     assert shown.log == (str(log) if log else None)
@@ -355,5 +355,5 @@ def test_what_is_shown_is_what_was_put(shell, with_env_file, log, tmp_path):
 )
 def test_a_block_edited_by_hand_is_shown_without_what_cannot_be_made_out(body):
     block = find(put(b"", "x", body))[0]
-    shown = read_block(block, "alice", NOW)
+    shown = read(block, "alice", NOW)
     assert (shown.schedule, shown.next_run_at) == (None, None)
