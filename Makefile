@@ -29,7 +29,7 @@ soak: $(VENV)/.ready          ## all faults at random under load, then every doc
 	PYTHONPATH=tests MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak
 
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
-	$(BIN)/python tests/mutants.py
+	PYTHONPATH=tests $(BIN)/python -m mutants
 
 test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish, pgbouncer, postgresql and prometheus; Go and Maven for the examples
 	$(BIN)/pytest -m system
