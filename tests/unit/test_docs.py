@@ -99,6 +99,22 @@ def test_every_route_is_documented_with_its_parameters():
         assert [one.name for one in endpoint.parameters if not re.search(rf"\b{one.name}\b", rows[name])] == [], name
 
 
+# Pages whose blocks a test runs: test_readme, test_library_docs, test_how_to. What no test can run has no language.
+RUN = {ROOT / "README.md", DOCS / "library.md", *(DOCS / "how-to").glob("*.md")}
+
+
+@pages
+def test_every_block_of_code_is_run_by_a_test(page):
+    text = text_of(page)
+    assert page in RUN or re.findall(r"^```\w+$", text, re.MULTILINE) == []
+    assert (
+        re.findall(
+            r"^\n    (?! )\S.*$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE
+        )
+        == []
+    )
+
+
 # --- what is documented is there -------------------------------------------------------------------------------------
 
 
