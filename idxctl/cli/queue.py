@@ -27,9 +27,10 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say what waits, for how long, and why if it does not move."""
-    from idxctl.operate import requests, shapes
+    from idxctl.operate import requests
     from idxctl.postgres import migrate, own_lock
     from idxctl.queue import stats as engine
+    from idxctl.status import views
     from idxctl.worker import janitor
 
     with current().connect() as conn, own_lock.not_waited_for(conn, "queue stats"):
@@ -37,10 +38,10 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
         requests.check_known(conn, current().settings, index)
         found, workers = engine.stats(conn, index=index, known=current().settings.indexes), janitor.alive(conn)
     if output is Output.JSON:
-        render.json(shapes.queue(found, workers))
+        render.json(views.queue(found, workers))
         return
     if render.is_data(output):  # a row an index: what a program that reads lines is after
-        render.table([*shapes.queue_rows(found, workers)], shapes.QUEUE_COLUMNS, output)
+        render.table([*views.queue_rows(found, workers)], views.QUEUE_COLUMNS, output)
         return
     render.headline(*_answer(found, workers), output)
     if found.by_index:
@@ -111,9 +112,9 @@ def _uncaptured(found: QueueStats) -> tuple[Mark, str] | None:
 
 
 def _breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:
-    from idxctl.operate import shapes
+    from idxctl.status import views
 
-    return shapes.breaker(workers)
+    return views.breaker(workers)
 
 
 def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
@@ -123,9 +124,9 @@ def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
 
 
 def _state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
-    from idxctl.operate import shapes
+    from idxctl.status import views
 
-    return shapes.state(one, workers)
+    return views.state(one, workers)
 
 
 def _names(other: OtherNames) -> str:

@@ -206,13 +206,13 @@ def _say_stopped(worker: Worker, seconds: float) -> None:
 @app.command("list", epilog=exits())
 def list_(output: OutputOption) -> None:
     """Show the workers that run, on every host."""
-    from idxctl.operate import shapes
     from idxctl.postgres import migrate
+    from idxctl.status import views
     from idxctl.worker import janitor
 
     with current().connect() as conn:
         migrate.require(conn)
-        rows = [shapes.worker(one) for one in janitor.alive(conn)]
+        rows = [views.worker(one) for one in janitor.alive(conn)]
     columns = [
         Column("worker"), Column("state"), Column("threads", kind="count"), Column("indexed", kind="count"),
         Column("dead", kind="count"), Column("p95_seconds", "p95", "age"), Column("started_at", "up", "since"),

@@ -268,14 +268,14 @@ class Indexer:
         The names are those of `idxctl worker start --http`, with ``mode`` sync for what was indexed in the caller's thread.
         Needs the extra ``idxctl[http]``; made again after a fork.
         """
-        from idxctl.operate import metrics
+        from idxctl.status import gauges
         from idxctl.web.exporter import Exporter
 
-        def gauges() -> Gauges:
+        def read() -> Gauges:
             with self._own.one() as conn:
-                return metrics.read(conn, capacity=self.settings.worker.queue_size, indexes=self.settings.indexes)
+                return gauges.read(conn, capacity=self.settings.worker.queue_size, indexes=self.settings.indexes)
 
-        return Exporter(self._tally, gauges)
+        return Exporter(self._tally, read)
 
     # --- looking after it ---------------------------------------------------------------------------------------------
 

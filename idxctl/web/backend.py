@@ -17,9 +17,9 @@ from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.client import connect as connect_opensearch
-from idxctl.operate import metrics
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Connection, Pool
+from idxctl.status import gauges
 from idxctl.web.exporter import Exporter
 from idxctl.web.problems import Problem
 from idxctl.worker.pool import Worker
@@ -91,7 +91,7 @@ class Backend:
 
     def _gauges(self) -> Gauges:
         capacity = self.settings.worker.queue_size
-        return metrics.read(self.connection(), capacity=capacity, indexes=self.settings.indexes)
+        return gauges.read(self.connection(), capacity=capacity, indexes=self.settings.indexes)
 
     def unready(self) -> list[str]:
         """Return why documents cannot be indexed now: a server that is away, tables that are not there; [] for ready."""

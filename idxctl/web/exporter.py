@@ -17,7 +17,7 @@ from idxctl.core import metrics
 from idxctl.core.errors import IdxctlError
 from idxctl.core.metrics import Gauges, Kind
 from idxctl.core.tally import Tally
-from idxctl.operate.metrics import UNREADABLE
+from idxctl.status.gauges import UNREADABLE
 
 CACHE_SECONDS = 3.0
 

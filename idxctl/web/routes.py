@@ -9,9 +9,10 @@ from typing import Any
 
 from idxctl.core.actor import Actor
 from idxctl.core.errors import UsageError
-from idxctl.operate import dlq, requests, shapes
+from idxctl.operate import dlq, requests
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
+from idxctl.status import views
 from idxctl.web.auth import Who
 from idxctl.web.backend import Backend, Given
 from idxctl.web.parameters import Parameter, cursor
@@ -54,7 +55,7 @@ class Endpoint:
 
 def _status(backend: Backend, _who: Who, _given: Given) -> Any:
     conn = backend.connection()
-    shown = shapes.indexer(
+    shown = views.indexer(
         stats.stats(conn, known=backend.settings.indexes),
         janitor.alive(conn),
         capacity=backend.settings.worker.queue_size,
@@ -135,11 +136,11 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
     conn = _asked(backend, given)
-    return shapes.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), janitor.alive(conn))
+    return views.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), janitor.alive(conn))
 
 
 def _workers(backend: Backend, _who: Who, _given: Given) -> Any:
-    return {"workers": [shapes.worker(one) for one in janitor.alive(backend.connection())]}
+    return {"workers": [views.worker(one) for one in janitor.alive(backend.connection())]}
 
 
 ENDPOINTS = (

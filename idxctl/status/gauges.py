@@ -11,7 +11,7 @@ from idxctl.postgres.named import load
 from idxctl.queue import stats
 from idxctl.worker import janitor
 
-SQL = load("idxctl.operate", "metrics.sql")
+SQL = load("idxctl.status", "gauges.sql")
 _STATEMENT_TIMEOUT = "5s"  # a scrape is over by then; a queue that long to count is alarming enough
 
 
