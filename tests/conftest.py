@@ -250,7 +250,8 @@ def shop(request: pytest.FixtureRequest, postgres_url: str, shop_template: str) 
 
 def migrate_up(url: str) -> None:
     """Make idxctl's tables: the one place where the tests do."""
-    from idxctl.core.settings import DatabaseSettings, Secret
+    from idxctl.config.settings import DatabaseSettings
+    from idxctl.core.secret import Secret
     from idxctl.postgres import migrate
     from idxctl.postgres.connect import connect
 

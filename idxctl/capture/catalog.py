@@ -11,7 +11,7 @@ from psycopg import pq
 from idxctl.core import keys
 from idxctl.core.errors import SchemaError
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.capture", "capture.sql")
 

@@ -15,19 +15,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from idxctl.capture.catalog import SQL, label, quoted, require_tables
-from idxctl.capture.changes import (
-    Addition,
-    Missing,
-    RowChanges,
-    TriggerChanges,
-    row_changes,
-    tables_of,
-    trigger_changes,
-)
+from idxctl.capture.diff import Addition, Missing, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.plan import CapturePlan, PlannedTable
 from idxctl.capture.watches import Watch, installed_watches
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, UsageError
-from idxctl.core.nearest import did_you_mean
+from idxctl.core.suggest import did_you_mean
 from idxctl.postgres import audit, own_lock
 from idxctl.postgres.connect import Connection
 

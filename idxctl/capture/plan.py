@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from idxctl.capture import catalog, probe
+from idxctl.capture import catalog, introspect
 from idxctl.capture.catalog import SQL, Column, Member, Table, label, quoted
 from idxctl.capture.watches import PRIORITIES, Definition, installed_watches
+from idxctl.config.settings import IndexSettings, WatchSettings
 from idxctl.core import keys
 from idxctl.core.errors import DocumentError, PostgresRefused
-from idxctl.core.nearest import nearest
-from idxctl.core.settings import IndexSettings, WatchSettings
+from idxctl.core.suggest import nearest
 from idxctl.postgres.connect import Connection
 
 _NAMES_SEARCHED = 10_000
@@ -366,8 +366,8 @@ class _Look:
             )
             return made
         try:
-            looked = probe.expression(self.conn, table, self.watch.key_sql, self.names_see)
-        except probe.CannotLook as error:
+            looked = introspect.expression(self.conn, table, self.watch.key_sql, self.names_see)
+        except introspect.CannotLook as error:
             return self._as_installed(made, "key_sql", error)
         except PostgresRefused as error:
             self._wrong(
@@ -398,7 +398,7 @@ class _Look:
         query = f"SELECT (\n{looked.text}\n) FROM changed AS {quoted(table.name)}"
         return self._stored(table, replace(made, keys=query, user_code=True), used or list(table.columns[:1]))
 
-    def _as_installed(self, made: Definition, setting: str, error: probe.CannotLook) -> Definition:
+    def _as_installed(self, made: Definition, setting: str, error: introspect.CannotLook) -> Definition:
         """Take the installed watch of these settings for what looking at them would have shown; a new one is refused."""
         mine = self.watch
         for one in (watch.definition for watch in installed_watches(self.conn) if watch.index == self.index.name):
@@ -421,8 +421,8 @@ class _Look:
     def _by_query(self, table: Table, made: Definition) -> Definition:
         assert self.watch.keys is not None
         try:
-            looked = probe.keys_query(self.conn, table, self.watch.keys, self.names_see)
-        except probe.CannotLook as error:
+            looked = introspect.keys_query(self.conn, table, self.watch.keys, self.names_see)
+        except introspect.CannotLook as error:
             return self._as_installed(made, "keys", error)
         except PostgresRefused as error:
             self._wrong(

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from idxctl.capture import triggers
 from idxctl.capture.catalog import label, require_tables
-from idxctl.capture.changes import Missing, TriggerChanges, row_changes, tables_of, trigger_changes
+from idxctl.capture.diff import Missing, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.plan import PlannedTable, PlannedWatch, Problem, Survey, survey
 from idxctl.capture.watches import Definition, Watch, installed_watches
-from idxctl.core.settings import IndexSettings
+from idxctl.config.settings import IndexSettings
 from idxctl.postgres.connect import Connection
 
 OK = "ok"

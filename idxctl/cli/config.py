@@ -13,7 +13,7 @@ from idxctl.cli.state import Output, OutputOption, State, current
 from idxctl.core.durations import format_counted
 
 if TYPE_CHECKING:
-    from idxctl.core.config import Problem
+    from idxctl.config.load import Problem
 
 app = plain_app(help="Show the configuration in force, or check it.")
 
@@ -30,7 +30,7 @@ class Setting:
 @app.command(epilog=exits())
 def show(output: OutputOption) -> None:
     """Print every setting in force with its source; secrets as ***."""
-    from idxctl.core.config import listing
+    from idxctl.config.load import listing
     from idxctl.postgres.connect import describe
 
     settings = current().settings
@@ -52,7 +52,7 @@ def validate(
     offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the database can tell.")] = False,
 ) -> None:
     """Check the configuration, by itself and against the database, and report every problem."""
-    from idxctl.core.config import InvalidConfig
+    from idxctl.config.load import InvalidConfig
 
     state = current()
     try:

@@ -11,7 +11,7 @@ from idxctl.cli.app import exits, plain_app
 from idxctl.cli.state import DryRunOption, Output, OutputOption, ReasonOption, YesOption, current
 
 if TYPE_CHECKING:
-    from idxctl.core.settings import Settings
+    from idxctl.config.settings import Settings
     from idxctl.postgres.migrate import DownPlan, Migrated, MigrationStatus
 
 app = plain_app(help="Create, upgrade or take away idxctl's tables.")

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from idxctl.queue.stats import IndexStats, OtherNames, QueueStats
-    from idxctl.worker.janitor import WorkerRow
+    from idxctl.worker.registry import WorkerRow
 
 _LISTED = 20  # tasks of a table, where nobody says how many
 
@@ -31,12 +31,12 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
     from idxctl.postgres import migrate, own_lock
     from idxctl.queue import stats as engine
     from idxctl.status import views
-    from idxctl.worker import janitor
+    from idxctl.worker import registry
 
     with current().connect() as conn, own_lock.not_waited_for(conn, "queue stats"):
         migrate.require(conn)
         requests.check_known(conn, current().settings, index)
-        found, workers = engine.stats(conn, index=index, known=current().settings.indexes), janitor.alive(conn)
+        found, workers = engine.stats(conn, index=index, known=current().settings.indexes), registry.alive(conn)
     if output is Output.JSON:
         render.json(views.queue(found, workers))
         return

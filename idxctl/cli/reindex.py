@@ -16,7 +16,7 @@ from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, Re
 from idxctl.core.errors import IdxctlError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
-    from idxctl.core.settings import IndexSettings
+    from idxctl.config.settings import IndexSettings
     from idxctl.rebuild.preflight import Plan
     from idxctl.rebuild.run import Options, Reindexed, Steps
 
@@ -116,7 +116,7 @@ def _data(results: list[Reindexed], output: Output, *, several: bool) -> None:
 
 def _chosen(index: str | None) -> list[IndexSettings]:
     """Return the indexes to build: the one named, otherwise each in turn."""
-    from idxctl.core.nearest import did_you_mean
+    from idxctl.core.suggest import did_you_mean
 
     indexes = current().indexes()
     if index is None:

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from idxctl.cli.state import Output, is_terminal
 from idxctl.core import durations, legible
-from idxctl.core.plain import as_json
-from idxctl.core.plain import plain_value as plain_value  # noqa: PLC0414 - commands take it from here
+from idxctl.core.to_json import as_json
+from idxctl.core.to_json import plain_value as plain_value  # noqa: PLC0414 - commands take it from here
 
 if TYPE_CHECKING:
     from rich.console import Console

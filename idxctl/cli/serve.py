@@ -21,7 +21,7 @@ from idxctl.core.errors import ConfigError, UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from idxctl.core.settings import Settings
+    from idxctl.config.settings import Settings
     from idxctl.worker.pool import Worker
 
 _EXTRA = ("starlette", "uvicorn", "prometheus_client")
@@ -70,7 +70,7 @@ def serve(
 
 def _print_hash() -> None:
     """Read a token from stdin, or ask for it, and print what stands for it in the file of tokens."""
-    from idxctl.core import bearers
+    from idxctl.config import bearers
 
     if is_terminal(sys.stdin):
         import getpass

@@ -23,9 +23,9 @@ from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 if TYPE_CHECKING:
     from datetime import timedelta
 
+    from idxctl.config.settings import IndexSettings, Settings
+    from idxctl.config.trust import Remark
     from idxctl.core.actor import Actor
-    from idxctl.core.settings import IndexSettings, Settings
-    from idxctl.core.trust import Remark
     from idxctl.opensearch.client import Client
     from idxctl.postgres.connect import Connection, Pool
 
@@ -83,7 +83,7 @@ class State:
 
     def load(self, **flags: Any) -> Settings:
         """Read the configuration with *flags* on top: ``load(**{"worker.workers": 3})``."""
-        from idxctl.core.config import InvalidConfig, load
+        from idxctl.config.load import InvalidConfig, load
 
         given = {**self.flags, **flags}
         try:
@@ -180,7 +180,7 @@ class State:
 def _warn_of(remarks: Sequence[Remark]) -> None:
     """Say on stderr, once a process, what is unwise about the files of the configuration."""
     from idxctl.cli import render
-    from idxctl.core.trust import not_said_yet
+    from idxctl.config.trust import not_said_yet
 
     log = logging.getLogger("idxctl")
     for remark in not_said_yet(remarks):

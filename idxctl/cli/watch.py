@@ -90,8 +90,8 @@ def status(
 @app.command(epilog=exits())
 def sql() -> None:
     """Print the script that does what `install` does, with notes on its locks, for a DBA to read and run."""
+    from idxctl.capture.offline_sql import sql as engine
     from idxctl.capture.plan import plan
-    from idxctl.capture.script import sql as engine
     from idxctl.postgres import migrate
 
     settings = current().settings

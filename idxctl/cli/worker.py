@@ -25,7 +25,7 @@ from idxctl.core.errors import IdxctlError, PartlyDone
 if TYPE_CHECKING:
     from types import FrameType
 
-    from idxctl.core.settings import Settings
+    from idxctl.config.settings import Settings
     from idxctl.opensearch.client import Client
     from idxctl.worker.pool import Worker
 
@@ -208,11 +208,11 @@ def list_(output: OutputOption) -> None:
     """Show the workers that run, on every host."""
     from idxctl.postgres import migrate
     from idxctl.status import views
-    from idxctl.worker import janitor
+    from idxctl.worker import registry
 
     with current().connect() as conn:
         migrate.require(conn)
-        rows = [views.worker(one) for one in janitor.alive(conn)]
+        rows = [views.worker(one) for one in registry.alive(conn)]
     columns = [
         Column("worker"), Column("state"), Column("threads", kind="count"), Column("indexed", kind="count"),
         Column("dead", kind="count"), Column("p95_seconds", "p95", "age"), Column("started_at", "up", "since"),

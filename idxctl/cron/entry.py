@@ -12,7 +12,7 @@ from pathlib import Path
 
 from crontab import CronItem
 
-from idxctl.core import trust
+from idxctl.config import trust
 from idxctl.core.errors import ConfigError, UsageError
 from idxctl.cron import project
 from idxctl.cron.blocks import NAME

@@ -36,7 +36,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL as QUEUE
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
-from idxctl.worker import janitor
+from idxctl.worker import registry
 
 LISTINGS = 3000
 LEAST_LISTINGS = 200
@@ -269,7 +269,7 @@ class Tour:
         command = [sys.executable, "-m", "idxctl", "worker", "start", "--preset", "medium"]
         worker = Child(command, log=self._log, stop=signal.SIGTERM, death=signal.SIGKILL)
         try:
-            self._until(lambda: not worker.alive or bool(janitor.alive(self.conn)), "the worker does not start")
+            self._until(lambda: not worker.alive or bool(registry.alive(self.conn)), "the worker does not start")
             self._check(worker.alive, f"the worker has ended:\n{last_lines(self._log)}")
             self._until(lambda: bool(last_lines(self._log, 1)), "the worker says nothing")
             self.stage.say(last_lines(self._log, 1))

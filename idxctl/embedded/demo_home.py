@@ -21,9 +21,10 @@ from pathlib import Path
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from idxctl.core import config
+from idxctl.config.load import load
+from idxctl.config.settings import DatabaseSettings, Settings
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, UsageError
-from idxctl.core.settings import DatabaseSettings, Secret, Settings
+from idxctl.core.secret import Secret
 from idxctl.embedded import shop
 from idxctl.embedded.servers import Servers, stop_kept
 from idxctl.opensearch import aliases
@@ -153,7 +154,7 @@ def _name_servers(file: Path, database: str, search: str) -> None:
 
 def _settings(directory: Path, environ: Mapping[str, str], *, need_indexes: bool) -> Settings:
     own = {name: value for name, value in environ.items() if name not in NOT_OURS}
-    return config.load(environ=own, flags={}, path=directory / "idxctl.toml", need_indexes=need_indexes)
+    return load(environ=own, flags={}, path=directory / "idxctl.toml", need_indexes=need_indexes)
 
 
 # --- the end -----------------------------------------------------------------------------------------------------------

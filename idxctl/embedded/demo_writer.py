@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, final
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import PostgresRefused
-from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres.connect import Connection, connect
 
 CONFLICTS = {"40001", "40P01"}  # an application tries again; here the next change comes anyway

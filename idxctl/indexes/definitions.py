@@ -14,13 +14,13 @@ from typing import Any
 
 from psycopg import sql
 
+from idxctl.config.settings import IndexSettings
 from idxctl.core import fingerprints, keys
 from idxctl.core.errors import DocumentError, PostgresRefused
 from idxctl.core.queries import bare
-from idxctl.core.settings import IndexSettings
 from idxctl.postgres import pinned
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 from idxctl.postgres.user_sql import require_one_query
 
 SQL = load("idxctl.indexes", "indexes.sql")

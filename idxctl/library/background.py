@@ -12,9 +12,9 @@ import threading
 import time
 from collections.abc import Sequence
 
+from idxctl.config.settings import Settings
 from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError
-from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.library.callers import SQL
 from idxctl.opensearch.client import connect

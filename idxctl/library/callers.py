@@ -22,7 +22,7 @@ from psycopg.rows import tuple_row
 from idxctl.core.errors import SchemaError, UsageError, WrongType
 from idxctl.postgres import any_bytes
 from idxctl.postgres.connect import translated
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.library", "library.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

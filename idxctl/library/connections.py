@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from idxctl.core.settings import DatabaseSettings
+from idxctl.config.settings import DatabaseSettings
 from idxctl.postgres.connect import Connection, connect
 
 _KEPT = 4

@@ -8,10 +8,10 @@ from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from numbers import Integral
 
+from idxctl.config.settings import IndexSettings
 from idxctl.core import keys
 from idxctl.core.errors import UsageError, WrongType
-from idxctl.core.nearest import did_you_mean
-from idxctl.core.settings import IndexSettings
+from idxctl.core.suggest import did_you_mean
 
 Part = int | str | uuid.UUID | date
 DocumentId = Part | tuple[Part, ...]

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
-from idxctl.core import config, trust
+from idxctl.config import trust
+from idxctl.config.load import load
+from idxctl.config.settings import Settings
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
-from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.library import callers, documents, waiting
 from idxctl.library.background import Background
@@ -91,7 +92,7 @@ class Indexer:
         Connects to nothing. ``ENABLE_ASYNC_INDEXING`` (true, 1, yes or on) makes it asynchronous from its first use on,
         with the workers and queue size of ``[worker]``. Raises `ConfigError` with all that is wrong.
         """
-        made = cls(config.load(environ=os.environ, path=None if path is None else Path(path)))
+        made = cls(load(environ=os.environ, path=None if path is None else Path(path)))
         for remark in trust.not_said_yet(made.settings.remarks):
             log.warning("%s", remark)
         if _switched_on(os.environ.get(SWITCH, "")):

@@ -13,8 +13,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
+from idxctl.config.settings import Settings
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
-from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
 from idxctl.library.callers import Appended
@@ -24,7 +24,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.queue import claim, settle
 from idxctl.queue.claim import Batch
 from idxctl.worker import batch as steps
-from idxctl.worker import counting, janitor, outcomes
+from idxctl.worker import counting, outcomes, registry
 from idxctl.worker.batch import Limits, Sorted
 from idxctl.worker.load import Breaker
 from idxctl.worker.pool import Counters
@@ -49,7 +49,7 @@ class Inline:
             settings.worker.batch_bytes, settings.worker.age_limit_seconds, search_seconds=LONGEST_SECONDS, waits=False
         )
         self._cache = generations_.Cache()
-        self._worker = janitor.new_id()
+        self._worker = registry.new_id()
         self._guard = threading.Lock()
 
     def index(self, appended: Sequence[Appended]) -> None:

@@ -20,13 +20,13 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import orjson
 
+from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import (
     ConfigError,
     OpenSearchRefused,
     OpenSearchUnintelligible,
     OpenSearchUnreachable,
 )
-from idxctl.core.settings import OpenSearchSettings
 from idxctl.opensearch import answers
 from idxctl.opensearch.answers import NoAnswer, Refusal
 from idxctl.opensearch.exchange import Address, Endless, Failed, NothingSent, Response

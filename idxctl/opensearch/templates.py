@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
-from idxctl.core import sums
+from idxctl.config import sums
 from idxctl.core.errors import OpenSearchRefused
 from idxctl.opensearch import answers
 from idxctl.opensearch.client import Client, segment

@@ -15,17 +15,17 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from idxctl.config.settings import Settings
 from idxctl.core import backoff
 from idxctl.core.errors import OpenSearchUnreachable, UsageError, WaitTimeout
-from idxctl.core.points import reach
-from idxctl.core.settings import Settings
+from idxctl.core.failpoints import reach
 from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.postgres.named import load
-from idxctl.worker import janitor
-from idxctl.worker.beside import beside
+from idxctl.postgres.statements import load
+from idxctl.worker import registry
+from idxctl.worker.in_background import beside
 from idxctl.worker.pool import Options, Worker
 
 SQL = load("idxctl.operate", "dlq.sql")
@@ -272,8 +272,8 @@ def _serving(conn: Connection, selection: Selection) -> int:
     """Return how many live workers serve every index that letters of *selection* may be of."""
     names = [row[0] for row in conn.run(SQL["names"], index=selection.index)]
     if not names:
-        return len(janitor.alive(conn))
-    return min(len(janitor.alive(conn, index=name)) for name in names)
+        return len(registry.alive(conn))
+    return min(len(registry.alive(conn, index=name)) for name in names)
 
 
 def _make_sure_it_answers(conn: Connection, client: Client, selection: Selection) -> None:

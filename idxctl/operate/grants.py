@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from idxctl.capture import catalog, lookups, probe
+from idxctl.capture import catalog, introspect, lookups
 from idxctl.capture.catalog import quoted, thrown_away
 from idxctl.capture.watches import installed_watches
+from idxctl.config.settings import IndexSettings, Settings
 from idxctl.core.errors import ConfigError, PostgresRefused, SchemaError, UsageError
 from idxctl.core.queries import bare
-from idxctl.core.settings import IndexSettings, Settings
 from idxctl.indexes import generations
 from idxctl.postgres import audit, rights
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.operate", "grants.sql")
 _VIEW = "opensearch_indexing_reads"
@@ -373,10 +373,10 @@ def _reads(conn: Connection, settings: Settings, path: str, *, migrated: bool) -
     for query in queries:
         with thrown_away(conn):
             try:
-                path = ", ".join(each for each in (probe.place(conn), query.search_path) if each)
+                path = ", ".join(each for each in (introspect.place(conn), query.search_path) if each)
                 changed = f"SELECT * FROM {query.changed}"
-                but = [probe.throwaway_view(conn, path, "changed", changed)] if query.changed else []
-                view = probe.throwaway_view(conn, path, _VIEW, query.text)
+                but = [introspect.throwaway_view(conn, path, "changed", changed)] if query.changed else []
+                view = introspect.throwaway_view(conn, path, _VIEW, query.text)
             except PostgresRefused as error:
                 raise ConfigError(
                     f"{query.what} does not run: {error.detail} [{error.sqlstate}]", hint=error.hint

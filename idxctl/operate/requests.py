@@ -8,15 +8,15 @@ from datetime import timedelta
 
 from psycopg import sql
 
+from idxctl.config.settings import Settings
 from idxctl.core.durations import format_duration
 from idxctl.core.errors import PostgresRefused, UsageError, WaitTimeout
-from idxctl.core.nearest import did_you_mean
-from idxctl.core.settings import Settings
+from idxctl.core.suggest import did_you_mean
 from idxctl.indexes import generations, render
 from idxctl.indexes.definitions import Definition, define, rows_of
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 from idxctl.postgres.user_sql import carry_over, require_one_query
 from idxctl.queue.enqueue import PRIORITIES, enqueue, enqueue_sweep
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idxctl.capture.plan import survey
-from idxctl.core.config import Problem
+from idxctl.config.load import Problem
+from idxctl.config.settings import IndexSettings, Settings
 from idxctl.core.errors import ConfigError, PostgresRefused
-from idxctl.core.settings import IndexSettings, Settings
 from idxctl.indexes.definitions import define
 from idxctl.postgres.connect import Connection
 from idxctl.rebuild.preflight import check_query

@@ -15,7 +15,7 @@ from typing import Any
 
 from idxctl.core import texts
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.postgres", "audit.sql")
 

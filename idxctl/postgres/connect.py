@@ -26,13 +26,13 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import set_json_dumps
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
-from idxctl.core.settings import DatabaseSettings
 from idxctl.postgres import any_bytes, odd_times, pinned, rights
-from idxctl.postgres.named import Statement
-from idxctl.postgres.patient import KEEPALIVES, PatientConnection
+from idxctl.postgres.silence import KEEPALIVES, PatientConnection
+from idxctl.postgres.statements import Statement
 
 Row = tuple[Any, ...]
 CONNECT_TIMEOUT_SECONDS = 10

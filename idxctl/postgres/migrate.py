@@ -35,7 +35,7 @@ from psycopg import sql
 from idxctl.core.errors import ConfigError, Locked, PostgresRefused, Refused, SchemaError, UsageError
 from idxctl.postgres import audit, own_lock, surroundings
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.postgres", "migrate.sql")
 LOCK = 0x69_64_78_63_74_6C_01  # "idxctl", 1: one migration at a time in a database

@@ -18,7 +18,7 @@ from psycopg import sql
 
 from idxctl.core.errors import Locked, PostgresRefused
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.postgres", "own_lock.sql")
 _LOCK_NOT_AVAILABLE = "55P03"

@@ -15,7 +15,7 @@ from psycopg import sql
 
 from idxctl.core.errors import ConfigError
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.postgres", "surroundings.sql")
 

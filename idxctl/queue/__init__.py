@@ -5,6 +5,6 @@ The queue: tasks are enqueued in the writer's transaction, claimed in batches un
 one task into many; `pause` and `stats` are for people.
 """
 
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.queue", "queue.sql")

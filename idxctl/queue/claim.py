@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from idxctl.core.errors import PostgresRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import generations
 from idxctl.postgres.connect import Connection, translated
 from idxctl.queue import SQL, holders, tokens

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from idxctl.capture import lookups
 from idxctl.core.errors import OpenSearchRefused, PostgresRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import generations as generations_
 from idxctl.indexes import render
 from idxctl.indexes.definitions import rows_of

@@ -17,7 +17,7 @@ from functools import partial
 
 from idxctl.core import fingerprints
 from idxctl.core.errors import PostgresRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL
 from idxctl.queue.claim import Task

@@ -18,10 +18,10 @@ from psycopg.types.json import Jsonb
 
 from idxctl.core import backoff, fingerprints, keys, redaction, texts
 from idxctl.core.errors import PostgresRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import generations
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import Statement
+from idxctl.postgres.statements import Statement
 from idxctl.queue import SQL
 from idxctl.queue.claim import Batch, Task
 

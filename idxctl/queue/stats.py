@@ -9,7 +9,7 @@ from typing import Any
 
 from idxctl.postgres import audit, own_lock
 from idxctl.postgres.connect import Connection, Row
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 from idxctl.queue import gaps
 from idxctl.queue.holders import Holder, holders
 

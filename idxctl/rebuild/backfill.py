@@ -18,14 +18,14 @@ import orjson
 
 from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch import bulk
 from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.postgres.named import Statement
+from idxctl.postgres.statements import Statement
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Blamed, blame_each
 from idxctl.rebuild import preflight

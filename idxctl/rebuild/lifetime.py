@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from idxctl.core import sums
+from idxctl.config import sums
 from idxctl.core.errors import IdxctlError
 from idxctl.opensearch import aliases, index_settings
 from idxctl.opensearch.client import Client

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from idxctl.core import sums
+from idxctl.config import sums
 from idxctl.core.errors import ConfigError, OpenSearchRefused
 from idxctl.indexes.definitions import Definition
 from idxctl.opensearch import answers

@@ -13,9 +13,10 @@ from typing import Any
 
 from psycopg import sql
 
-from idxctl.core import keys, sums
+from idxctl.config import sums
+from idxctl.config.settings import IndexSettings
+from idxctl.core import keys
 from idxctl.core.errors import ConfigError, DocumentError, PostgresRefused
-from idxctl.core.settings import IndexSettings
 from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
 from idxctl.indexes.generations import Generation
@@ -24,7 +25,7 @@ from idxctl.opensearch import aliases, templates
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 from idxctl.rebuild import obstacles
 from idxctl.rebuild.lifetime import Lifetime
 

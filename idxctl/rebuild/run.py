@@ -20,10 +20,10 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from idxctl.config.settings import IndexSettings, Settings
 from idxctl.core import backoff
 from idxctl.core.errors import DocumentError, IdxctlError, Locked, OpenSearchRefused
-from idxctl.core.points import reach
-from idxctl.core.settings import IndexSettings, Settings
+from idxctl.core.failpoints import reach
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Sizes
@@ -42,9 +42,9 @@ from idxctl.rebuild.preflight import SQL, Plan
 from idxctl.rebuild.swap import Swap
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
-from idxctl.worker import janitor, tombstones
+from idxctl.worker import registry, tombstones
 from idxctl.worker.batch import Limits
-from idxctl.worker.beside import beside
+from idxctl.worker.in_background import beside
 from idxctl.worker.pool import Options as WorkerOptions
 from idxctl.worker.pool import Worker
 
@@ -124,7 +124,7 @@ class _Run:
         self.plan = plan
         self.options = options
         self.steps = steps
-        self.owner = janitor.new_id()
+        self.owner = registry.new_id()
         self.started = time.monotonic()
         self.documents = 0
         self.failed = 0
@@ -481,7 +481,7 @@ class _Run:
                     return False
                 if check is not None:
                     check()
-                elif not janitor.alive(self.conn, index=self.plan.index):
+                elif not registry.alive(self.conn, index=self.plan.index):
                     check = ours.enter_context(beside(self._worker()))
                 self.steps.move(max(total - left, 0), self._why_it_waits())
                 time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))

@@ -15,7 +15,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from idxctl.core.errors import IdxctlError, OpenSearchRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.retire import retire

@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable
 from idxctl.core import metrics
 from idxctl.core.metrics import Gauges
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 from idxctl.queue import stats
-from idxctl.worker import janitor
+from idxctl.worker import registry
 
 SQL = load("idxctl.status", "gauges.sql")
 _STATEMENT_TIMEOUT = "5s"  # a scrape is over by then; a queue that long to count is alarming enough
@@ -23,7 +23,7 @@ def read(conn: Connection, *, capacity: int, indexes: Collection[str] = ()) -> G
     """
     with conn.transaction(read_only=True, local={"statement_timeout": _STATEMENT_TIMEOUT}):
         found = stats.stats(conn, known=indexes)
-        workers = janitor.alive(conn)
+        workers = registry.alive(conn)
         runs = {index: (documents, failed) for index, documents, failed in conn.run(SQL["reindexes"])}
     rows = _bounded(found, {*runs, *indexes})
     return {

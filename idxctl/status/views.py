@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from idxctl.core.metrics import OTHER
-from idxctl.core.plain import plain_value
+from idxctl.core.to_json import plain_value
 from idxctl.queue.stats import IndexStats, QueueStats
-from idxctl.worker.janitor import WorkerRow
+from idxctl.worker.registry import WorkerRow
 
 _HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
 

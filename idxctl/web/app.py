@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from idxctl.core.plain import as_json
+from idxctl.core.to_json import as_json
 from idxctl.web import limits, parameters
 from idxctl.web.auth import SAFE, Access
 from idxctl.web.backend import Backend

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from idxctl.core.bearers import Hashed
-from idxctl.core.settings import Bearer
+from idxctl.config.bearers import Hashed
+from idxctl.config.settings import Bearer
 from idxctl.web.problems import Problem
 
 SAFE = frozenset({"GET", "HEAD"})

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from idxctl.config.settings import Settings
 from idxctl.core.actor import Actor
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresUnreachable
 from idxctl.core.metrics import Gauges
-from idxctl.core.settings import Settings
 from idxctl.core.tally import Tally
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.client import connect as connect_opensearch

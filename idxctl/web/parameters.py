@@ -14,7 +14,7 @@ import orjson
 
 from idxctl.core.durations import parse_duration
 from idxctl.core.errors import UsageError
-from idxctl.core.nearest import did_you_mean
+from idxctl.core.suggest import did_you_mean
 from idxctl.web.problems import Problem
 
 _GREATEST_ID = 2**63 - 1

@@ -17,7 +17,7 @@ from idxctl.web.auth import Who
 from idxctl.web.backend import Backend, Given
 from idxctl.web.parameters import Parameter, cursor
 from idxctl.web.problems import Problem
-from idxctl.worker import janitor
+from idxctl.worker import registry
 
 _ROOT = "/api/v1/admin"
 _LONGEST_WAIT = timedelta(minutes=5)
@@ -57,7 +57,7 @@ def _status(backend: Backend, _who: Who, _given: Given) -> Any:
     conn = backend.connection()
     shown = views.indexer(
         stats.stats(conn, known=backend.settings.indexes),
-        janitor.alive(conn),
+        registry.alive(conn),
         capacity=backend.settings.worker.queue_size,
     )
     return {**shown, "healthy": shown["healthy"] and not backend.stopping}
@@ -136,11 +136,11 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
     conn = _asked(backend, given)
-    return views.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), janitor.alive(conn))
+    return views.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), registry.alive(conn))
 
 
 def _workers(backend: Backend, _who: Who, _given: Given) -> Any:
-    return {"workers": [views.worker(one) for one in janitor.alive(backend.connection())]}
+    return {"workers": [views.worker(one) for one in registry.alive(backend.connection())]}
 
 
 ENDPOINTS = (

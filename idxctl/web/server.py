@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
-from idxctl.core import bearers
+from idxctl.config import bearers
+from idxctl.config.settings import HttpSettings, Settings
+from idxctl.config.trust import not_said_yet
 from idxctl.core.errors import ConfigError, IdxctlError
-from idxctl.core.settings import HttpSettings, Settings
-from idxctl.core.trust import not_said_yet
 from idxctl.web import app
 from idxctl.web.auth import Access, is_loopback
 from idxctl.web.backend import Backend

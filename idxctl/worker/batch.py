@@ -14,7 +14,7 @@ from functools import partial
 
 from idxctl.core import keys
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
-from idxctl.core.points import reach
+from idxctl.core.failpoints import reach
 from idxctl.indexes import render
 from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation
@@ -26,7 +26,7 @@ from idxctl.queue import tokens
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import MISSED, Failure, Outcomes
 from idxctl.worker import outcomes, way
-from idxctl.worker.identity import Identity
+from idxctl.worker.index_identity import Identity
 from idxctl.worker.load import MOST_BYTES_UNDER_WAY, Load, Room
 from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 

@@ -31,10 +31,10 @@ from idxctl.queue.settle import Settled
 from idxctl.worker import batch as steps
 from idxctl.worker import counting, outcomes, way
 from idxctl.worker.batch import Limits, Sorted, Written
+from idxctl.worker.index_health import Refusals
 from idxctl.worker.load import Breaker, Load
 from idxctl.worker.options import Counters, Options, fact
 from idxctl.worker.outcomes import Kind
-from idxctl.worker.refusals import Refusals
 
 _BLOCK_PROBE_SECONDS = (2.0, 60.0)
 _SETTLE_TRIES = 6

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from idxctl.core import sums
-from idxctl.core.settings import Settings
+from idxctl.config import sums
+from idxctl.config.settings import Settings
 
 _log = logging.getLogger("idxctl.worker")
 

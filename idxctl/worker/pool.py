@@ -29,8 +29,8 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import SQL, claim, expand, gaps, pause, rescue, tokens
 from idxctl.queue.claim import Batch, Head
-from idxctl.queue.floors import Horizon
-from idxctl.worker import janitor, outcomes, tombstones
+from idxctl.queue.horizon import Horizon
+from idxctl.worker import outcomes, registry, tombstones
 from idxctl.worker.carry import Carrier
 from idxctl.worker.load import Breaker
 from idxctl.worker.options import Counters, Options, fact
@@ -43,7 +43,7 @@ _SHORTEST_POLL = 0.025
 _LONGEST_POLL = 1.0
 _SWEEP_EVERY = 0.5  # seconds between looks below the floor: a change committed late waits that long
 _LOWEST_EVERY = 8  # every eighth claim takes the lowest priority that waits, so that nothing starves
-_TURN_SECONDS = janitor.BEAT_SECONDS
+_TURN_SECONDS = registry.BEAT_SECONDS
 _CLOSING_SECONDS = 5.0  # for putting things in order at the end; a server that is away does not keep us from leaving
 _FACTS_EVERY = 60.0
 _PROBE_TASKS = 5  # enough to see whether an index or the cluster takes writes again
@@ -60,7 +60,7 @@ class Worker:
     """
 
     def __init__(self, pool: Pool, client: Client, options: Options, *, tally: Tally | None = None) -> None:
-        self.id = janitor.new_id()
+        self.id = registry.new_id()
         self.options = options
         self.tally = tally or Tally()
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
@@ -155,7 +155,7 @@ class Worker:
         try:
             conn = self._pool.mine()
             rescue.give_back(conn, self.id, held=(), why="its worker ended before the outcome was known")
-            janitor.leave(conn, self.id)
+            registry.leave(conn, self.id)
         except IdxctlError as error:  # a crash would leave the same undone: the leases lapse
             log.debug("left undone: %s", error)
 
@@ -451,7 +451,7 @@ class Worker:
         since, before = self._last_beat
         per_second = (indexed - before) / (now - since) if now > since else 0.0
         self._last_beat = (now, indexed)
-        janitor.beat(
+        registry.beat(
             conn,
             self.id,
             state=state,
@@ -478,7 +478,7 @@ class Worker:
                     self._held[token] = time.monotonic()
 
     def _rescue(self, conn: Connection) -> None:
-        lost = janitor.gone(conn, self.id)
+        lost = registry.gone(conn, self.id)
         for one in rescue.rescue(conn, max_attempts=self.options.max_attempts, gone=lost):
             if one.stuck is not None:
                 fact("stuck", f"the batch of token {one.token} cannot be taken back: {one.stuck}; tried again in a minute",
@@ -495,7 +495,7 @@ class Worker:
 
     def _sweep_up(self, conn: Connection) -> None:
         """Retire what was kept long enough, and delete the indexes of what was retired long enough ago (G3)."""
-        janitor.forget_the_silent(conn)
+        registry.forget_the_silent(conn)
         if self.breaker.open:
             return
         # A request may take its time after the last look at its age (G3).

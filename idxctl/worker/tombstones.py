@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from idxctl.core import sums
+from idxctl.config import sums
 from idxctl.core.errors import ConfigError
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch import aliases, index_settings

@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
-from idxctl.core import points
+from idxctl.core import failpoints
 from idxctl.core.errors import IdxctlError
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
@@ -477,5 +477,5 @@ def test_every_history_ends_with_documents_that_equal_their_rows(
             ),
         )
     finally:
-        points.install(None)
+        failpoints.install(None)
         Here.world.close()

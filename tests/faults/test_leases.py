@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from idxctl.queue import rescue
-from idxctl.worker import janitor
+from idxctl.worker import registry
 from support.processes import HERE, PATIENCE, Process, environment, lapse
 from support.rig import until
 
@@ -89,7 +89,7 @@ def long_connected(rig):
     """A connection that has seen others come back, had they been able to."""
     conn = rig.connect()
     age = "SELECT now() - backend_start > %s * interval '1 s' FROM pg_stat_activity WHERE pid = %s"
-    until(lambda: rig.one(age, janitor.GONE_SECONDS, conn.raw.info.backend_pid), "time stands still")
+    until(lambda: rig.one(age, registry.GONE_SECONDS, conn.raw.info.backend_pid), "time stands still")
     return conn
 
 
@@ -108,7 +108,7 @@ def test_a_worker_whose_sessions_tell_nothing_keeps_its_batch_until_the_lease_la
         "UPDATE opensearch_indexing_workers SET session_pid = NULL, session_start = NULL, seen_at = now() - interval '1 h'"
     )
     me = long_connected(items)
-    assert janitor.gone(me, "me") == []
+    assert registry.gone(me, "me") == []
     lapse(items)
     items.drain()
     assert items.differences() == []
@@ -118,7 +118,7 @@ def test_who_has_just_connected_leaves_others_the_time_to_come_back(items):
     """After a restart of the server or a failover nobody's session is known to it."""
     killed_with_a_batch(items)
     items.sql("UPDATE opensearch_indexing_workers SET seen_at = now() - interval '1 h'")
-    assert janitor.gone(items.connect(), "me") == []
+    assert registry.gone(items.connect(), "me") == []
 
 
 def test_a_living_worker_whose_connections_broke_is_not_taken_for_gone(items, stops):
@@ -134,7 +134,7 @@ def test_a_living_worker_whose_connections_broke_is_not_taken_for_gone(items, st
             before = items.one(session)
             other.execute(f"SELECT pg_terminate_backend(pid) {rows} AND pid <> %s", (watcher.raw.info.backend_pid,))
             while items.one(session) in (before, None):
-                assert janitor.gone(watcher, "somebody else") == []
+                assert registry.gone(watcher, "somebody else") == []
         stop.release()
         items.wait_for_rest()
     assert worker.counters.lost == 0

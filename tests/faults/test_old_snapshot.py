@@ -10,7 +10,7 @@ from datetime import timedelta
 import psycopg
 import pytest
 
-from idxctl.queue.floors import Horizon
+from idxctl.queue.horizon import Horizon
 from support.rig import until
 
 TASKS = 5000

@@ -8,8 +8,9 @@ from datetime import datetime, timedelta, timezone
 import psycopg
 import pytest
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import ConfigError
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation

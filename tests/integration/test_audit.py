@@ -12,9 +12,10 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core import actor as actors
 from idxctl.core.actor import Actor
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.postgres import audit, migrate
 from idxctl.postgres.connect import connect
 

@@ -11,8 +11,8 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from idxctl.capture.install import install, remove
+from idxctl.capture.offline_sql import sql as script
 from idxctl.capture.plan import plan
-from idxctl.capture.script import sql as script
 from idxctl.capture.watches import installed_watches, watch_by_id
 from idxctl.core.errors import Locked, PostgresRefused, SchemaError, UsageError
 from idxctl.postgres import migrate

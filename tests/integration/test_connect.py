@@ -5,8 +5,9 @@ import threading
 import psycopg
 import pytest
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import PostgresUnreachable
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.postgres.connect import Pool, connect
 from support.proxy import Proxy
 

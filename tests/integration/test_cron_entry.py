@@ -172,7 +172,7 @@ def nameless(*arguments, cwd, **env):
     code = (
         "import os, sys\n"
         f"sys.path.insert(0, {str(ROOT)!r})\n"
-        "import idxctl.__main__, idxctl.cli.cron, idxctl.cron.entry, idxctl.cron.install, idxctl.core.config\n"
+        "import idxctl.__main__, idxctl.cli.cron, idxctl.cron.entry, idxctl.cron.install, idxctl.config.load\n"
         "os.setgid(54321); os.setuid(54321)\n"
         "sys.argv = ['idxctl', *sys.argv[1:]]\n"
         "idxctl.__main__.main()\n"

@@ -7,8 +7,9 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import ConfigError, PostgresRefused
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import connect
 

@@ -11,7 +11,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.config.settings import DatabaseSettings
+from idxctl.core.secret import Secret
 from idxctl.postgres import rights
 from idxctl.postgres.connect import connect
 

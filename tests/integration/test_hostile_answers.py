@@ -15,8 +15,8 @@ from dataclasses import replace
 import orjson
 import pytest
 
+from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import IdxctlError, OpenSearchUnintelligible, OpenSearchUnreachable
-from idxctl.core.settings import OpenSearchSettings
 from idxctl.opensearch import aliases, answers, scan
 from idxctl.opensearch.client import connect
 from support.hostile import Hostile, response

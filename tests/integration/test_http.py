@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from idxctl.core.settings import Bearer, Secret
+from idxctl.config.settings import Bearer
+from idxctl.core.secret import Secret
 from support.calls import GETS, OPERATOR, POSTS, Caller, served
 from support.rig import until
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from idxctl.core import bearers
+from idxctl.config import bearers
+from idxctl.config.settings import Bearer, DatabaseSettings, OpenSearchSettings
 from idxctl.core.errors import ConfigError, IdxctlError
-from idxctl.core.settings import Bearer, DatabaseSettings, OpenSearchSettings, Secret
+from idxctl.core.secret import Secret
 from support.calls import GETS, OPERATOR, POSTS, VIEWER, served
 from support.rig import Rig, write_items
 

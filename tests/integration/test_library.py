@@ -12,7 +12,8 @@ import pytest
 from psycopg.rows import dict_row
 
 from idxctl import Indexer, SchemaError, UsageError, WaitTimeout, WrongType
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.config.settings import DatabaseSettings
+from idxctl.core.secret import Secret
 from idxctl.embedded.ports import free_port
 from idxctl.library import waiting
 from idxctl.queue import pause

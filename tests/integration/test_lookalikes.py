@@ -11,7 +11,8 @@ import psycopg
 import pytest
 
 from idxctl import Indexer
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.config.settings import DatabaseSettings
+from idxctl.core.secret import Secret
 from idxctl.postgres import migrate, pinned
 from idxctl.postgres.connect import connect
 from support import lookalikes

@@ -12,7 +12,7 @@ from idxctl.core import metrics
 from idxctl.monitoring import dashboard
 from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue import pause
-from idxctl.worker import janitor
+from idxctl.worker import registry
 from support.calls import names_in, served
 
 PREFIX = "opensearch_indexing_"
@@ -128,7 +128,7 @@ def test_gauges_are_what_the_database_holds(items):
     items.enqueue(3, priority=-1)
     taken = items.hand(batch_size=1).claim()
     pause.block(items.conn, items.index, reason="disk", by="x", probe_after_seconds=60)
-    janitor.beat(
+    registry.beat(
         items.conn, "host:1:abc", state="running", threads=2, queue_size=77, indexes=None, counters={}, breaker={"state": "open"},
         patience_seconds=10.0,
     )  # fmt: skip

@@ -28,8 +28,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
-from idxctl.core.settings import OpenSearchSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.opensearch import answers
 from idxctl.opensearch.client import connect
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from idxctl.core.settings import Secret
+from idxctl.core.secret import Secret
 from idxctl.postgres.connect import connect
 from idxctl.rebuild import preflight
 from support.rig import ITEMS_DOCUMENT, Rig

@@ -10,8 +10,8 @@ import pytest
 
 import idxctl as package
 from idxctl.cli import app
+from idxctl.config.settings import OpenSearchSettings, WorkerSettings
 from idxctl.core.errors import ConfigError
-from idxctl.core.settings import OpenSearchSettings, WorkerSettings
 from idxctl.library import testing
 from idxctl.operate import dlq
 from idxctl.worker.options import Options

@@ -120,7 +120,7 @@ MUTANTS = (
     Mutant(
         "a killed worker's batches wait for their leases",
         ("tests/faults/test_leases.py::test_what_a_killed_worker_held_is_taken_over_although_its_lease_stands",),
-        (Code("lost = janitor.gone(conn, self.id)", "lost: list[str] = []"),),
+        (Code("lost = registry.gone(conn, self.id)", "lost: list[str] = []"),),
     ),
     Mutant(
         "a worker behind a pooler is gone when no session is seen",

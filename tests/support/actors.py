@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 
 import psycopg
 
-from idxctl.core import points
+from idxctl.core import failpoints
 
 PATIENCE = 30.0
 _LOOK_AGAIN = 0.02
@@ -26,7 +26,7 @@ class Killed(BaseException):
 
 def listen() -> None:
     """Hold actors at named points; other threads pass."""
-    points.install(_arrive)
+    failpoints.install(_arrive)
 
 
 def _arrive(name: str) -> None:

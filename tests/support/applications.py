@@ -9,7 +9,7 @@ import sys
 import psycopg
 
 from idxctl import Indexer
-from idxctl.core import points
+from idxctl.core import failpoints
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
             if left[0] == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    points.install(arrive)
+    failpoints.install(arrive)
     with Indexer.from_config(config) as indexer, psycopg.connect(database) as connection:
         (index,) = indexer.settings.indexes
         if mode == "async":
@@ -31,8 +31,8 @@ def main() -> None:
             with indexer.transaction(connection):
                 connection.execute("UPDATE items SET name = name || '.' || %s WHERE id = %s", (mode, item))
                 indexer.index(index, item, connection=connection)
-                points.reach("application.indexed")
-            points.reach("application.committed")
+                failpoints.reach("application.indexed")
+            failpoints.reach("application.committed")
         indexer.wait_for(range(1, 21), 60, index=index)
 
 

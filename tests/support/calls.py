@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from idxctl.core.settings import Bearer, Secret, Settings
+from idxctl.config.settings import Bearer, Settings
+from idxctl.core.secret import Secret
 from idxctl.web import server
 
 OPERATOR, VIEWER = "operators-token-0123456789", "viewers-token-0123456789"

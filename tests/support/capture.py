@@ -11,7 +11,8 @@ from idxctl.capture.install import Installed, install
 from idxctl.capture.plan import plan
 from idxctl.capture.status import WatchStatus, status
 from idxctl.capture.watches import watch_by_id
-from idxctl.core.settings import DatabaseSettings, IndexSettings, Secret, WatchSettings
+from idxctl.config.settings import DatabaseSettings, IndexSettings, WatchSettings
+from idxctl.core.secret import Secret
 from idxctl.postgres.connect import Connection, connect
 
 SHOP_WATCHES: tuple[dict[str, Any], ...] = (

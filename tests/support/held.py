@@ -11,7 +11,7 @@ import threading
 from pathlib import Path
 
 from idxctl.cli.app import run
-from idxctl.core import points
+from idxctl.core import failpoints
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
             while not (directory / "released").exists():
                 pause.wait(0.02)
 
-    points.install(arrive)
+    failpoints.install(arrive)
     run(sys.argv[3:])
 
 

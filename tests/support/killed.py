@@ -8,7 +8,7 @@ import sys
 import threading
 
 from idxctl.cli.app import run
-from idxctl.core import points
+from idxctl.core import failpoints
 
 
 def main() -> None:
@@ -22,7 +22,7 @@ def main() -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
-    points.install(arrive)
+    failpoints.install(arrive)
     run(sys.argv[3:])
 
 

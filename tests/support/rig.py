@@ -16,9 +16,10 @@ import psycopg
 
 from idxctl.capture.install import install
 from idxctl.capture.plan import plan as capture_plan
-from idxctl.core import config
-from idxctl.core.settings import Secret, Settings
-from idxctl.core.sums import GC_DELETES
+from idxctl.config.load import load
+from idxctl.config.settings import Settings
+from idxctl.config.sums import GC_DELETES
+from idxctl.core.secret import Secret
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
@@ -169,7 +170,7 @@ class Rig:
 
     def _reload(self) -> None:
         environ = {"IDXCTL_DATABASE_URL": self.database, "IDXCTL_OPENSEARCH_URL": self.opensearch}
-        self.settings: Settings = config.load(environ=environ, path=self.config)
+        self.settings: Settings = load(environ=environ, path=self.config)
 
     def configure_client(self, **changes: Any) -> None:
         """Make a client with other settings."""

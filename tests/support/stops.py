@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from idxctl.core import points
+from idxctl.core import failpoints
 
 PATIENCE = 30.0
 
@@ -82,9 +82,9 @@ class Stops:
 @contextlib.contextmanager
 def installed() -> Iterator[Stops]:
     stops = Stops()
-    points.install(stops.arrive)
+    failpoints.install(stops.arrive)
     try:
         yield stops
     finally:
         stops.release_all()
-        points.install(None)
+        failpoints.install(None)

@@ -16,9 +16,10 @@ import pytest
 
 from idxctl.cli import app as shell
 from idxctl.cli.state import NothingChanged, State
+from idxctl.config.settings import DatabaseSettings, Settings
 from idxctl.core import errors
 from idxctl.core.errors import UsageError
-from idxctl.core.settings import DatabaseSettings, Secret, Settings
+from idxctl.core.secret import Secret
 
 ENGINES = (
     "psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "botocore", "starlette", "uvicorn", "prometheus_client",

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idxctl.core import config
-from idxctl.core.config import InvalidConfig, index_name_problem, line_numbers, listing
-from idxctl.core.settings import Secret, WatchSettings
+from idxctl.config.load import InvalidConfig, _Reader, index_name_problem, line_numbers, listing
+from idxctl.config.load import load as load_settings
+from idxctl.config.settings import WatchSettings
+from idxctl.core.secret import Secret
 
 SECRET = "hunter2-do-not-show"
 SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://localhost/shop"}
@@ -29,7 +30,7 @@ def load(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content if isinstance(content, bytes) else content.encode())
         (tmp_path / "idxctl.toml").write_bytes(text if isinstance(text, bytes) else text.encode())
-        return config.load(environ=environ or {}, flags=flags or {}, **more)
+        return load_settings(environ=environ or {}, flags=flags or {}, **more)
 
     return load
 
@@ -221,10 +222,10 @@ def test_a_preset_of_the_command_line_beats_figures_of_the_file(load):
 
 def test_the_default_file_may_be_missing_if_a_server_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    read = config.load(environ=SERVERS)
+    read = load_settings(environ=SERVERS)
     assert (read.indexes, read.path) == ({}, None)
-    assert config.load(environ={"PGHOST": "db1"}).database.url is None
-    assert config.load(environ={}, need_indexes=False).indexes == {}
+    assert load_settings(environ={"PGHOST": "db1"}).database.url is None
+    assert load_settings(environ={}, need_indexes=False).indexes == {}
 
 
 def test_windows_line_ends_and_a_byte_order_mark_are_read(load):
@@ -523,7 +524,7 @@ def test_a_file_that_was_named_must_be_there(problems, tmp_path):
 def test_without_file_and_servers_the_ways_to_name_them_are_told(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InvalidConfig) as caught:
-        config.load(environ={})
+        load_settings(environ={})
     assert str(caught.value) == "there is no idxctl.toml in this directory"
     assert "IDXCTL_CONFIG" in caught.value.hint
 
@@ -622,5 +623,5 @@ def test_no_text_breaks_the_search_for_lines(text):
     )
 )
 def test_no_shape_of_an_index_is_more_than_a_list_of_problems(table):
-    reader = config._Reader(environ={}, flags={})
+    reader = _Reader(environ={}, flags={})
     reader._index("x", {key: value for key, value in table.items() if value is not None})

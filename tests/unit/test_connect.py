@@ -6,8 +6,9 @@ import traceback
 
 import pytest
 
+from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import ConfigError
-from idxctl.core.settings import DatabaseSettings, Secret
+from idxctl.core.secret import Secret
 from idxctl.postgres.connect import connect, describe
 
 SECRET = "hunter2-do-not-show"

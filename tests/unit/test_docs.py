@@ -217,7 +217,7 @@ def test_links_of_a_page_lead_somewhere(page):
 
 @pages
 def test_files_that_a_page_names_exist(page):
-    """Of the form ``worker/batch.py``, ``queue.sql``, ``core/sums.py``: in the package, or from the root."""
+    """Of the form ``worker/batch.py``, ``queue.sql``, ``config/sums.py``: in the package, or from the root."""
     names = {path.name for path in (ROOT / "idxctl").rglob("*.sql")}
     for code in code_in(page):
         for place in re.findall(r"(?<![\w./-])((?:[a-z_]+/)+[a-z_]+\.py)\b", code):

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from idxctl.core import bearers, config
-from idxctl.core.config import InvalidConfig
+from idxctl.config import bearers
+from idxctl.config.load import InvalidConfig, listing
+from idxctl.config.load import load as load_settings
+from idxctl.config.settings import Bearer
 from idxctl.core.errors import ConfigError
-from idxctl.core.settings import Bearer, Secret
+from idxctl.core.secret import Secret
 from idxctl.web.limits import Buckets
 from idxctl.web.server import Address, parse_address
 
@@ -19,7 +21,7 @@ def load(tmp_path):
     def load(text="", **environ):
         path = tmp_path / "idxctl.toml"
         path.write_text(text)
-        return config.load(environ={**SERVERS, **environ}, path=path)
+        return load_settings(environ={**SERVERS, **environ}, path=path)
 
     return load
 
@@ -42,7 +44,7 @@ def test_every_key_is_read_and_the_environment_wins(load):
     assert (http.listen, http.read_only, http.rate_limit, http.max_body) == ("[::1]:80", True, 7, 10)
     assert http.anonymous_read
     assert http.bearers == (Bearer("operator", "operator", Secret("from-the-environment")),)
-    shown = {name: value for name, value, _ in config.listing(read)}
+    shown = {name: value for name, value, _ in listing(read)}
     assert shown["http.bearers"] == ["operator (operator)"]
     assert "from-the" not in repr(read) + str(shown)
 

@@ -6,7 +6,7 @@ from datetime import date, datetime, timezone
 import pytest
 
 from idxctl import ConfigError, UsageError, WrongType
-from idxctl.core.settings import IndexSettings
+from idxctl.config.settings import IndexSettings
 from idxctl.library import documents
 from idxctl.library.indexer import _switched_on
 

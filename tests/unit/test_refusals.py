@@ -9,7 +9,7 @@ import pytest
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Failure, Outcomes
 from idxctl.worker.batch import Sorted
-from idxctl.worker.refusals import Refusals
+from idxctl.worker.index_health import Refusals
 
 
 def task(name="1", **payload):

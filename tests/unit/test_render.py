@@ -18,7 +18,7 @@ import pytest
 from idxctl.cli import render
 from idxctl.cli.render import Column
 from idxctl.cli.state import Output
-from idxctl.core.settings import Secret
+from idxctl.core.secret import Secret
 
 
 @dataclass(frozen=True)

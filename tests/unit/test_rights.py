@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idxctl.postgres import rights
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 QUEUE = load("idxctl.queue", "queue.sql")
 AUDIT = load("idxctl.postgres", "audit.sql")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import idxctl
-from idxctl.postgres.named import Statement, load
+from idxctl.postgres.statements import Statement, load
 
 ROOT = Path(idxctl.__file__).parent
 FILES = sorted(ROOT.rglob("*.sql"))

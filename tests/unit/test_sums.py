@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 import idxctl
-from idxctl.core import config, sums
-from idxctl.core.config import InvalidConfig
-from idxctl.core.settings import OpenSearchSettings, Settings, WorkerSettings
+from idxctl.config import sums
+from idxctl.config.load import InvalidConfig
+from idxctl.config.load import load as load_settings
+from idxctl.config.settings import OpenSearchSettings, Settings, WorkerSettings
 from idxctl.queue import rescue
-from idxctl.worker import janitor
+from idxctl.worker import registry
 from idxctl.worker.options import Options
 
 SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://app@db1/shop"}
@@ -25,7 +26,7 @@ def load(tmp_path):
     def load(text="", **environ):
         path = tmp_path / "idxctl.toml"
         path.write_text(text)
-        return config.load(environ={**SERVERS, **environ}, path=path)
+        return load_settings(environ={**SERVERS, **environ}, path=path)
 
     return load
 
@@ -124,5 +125,5 @@ def test_no_module_makes_a_pools_options_by_hand():
 
 
 def test_a_worker_is_seen_several_times_before_it_is_taken_for_gone():
-    assert 2 * janitor.BEAT_SECONDS < janitor.GONE_SECONDS < janitor.ALIVE_SECONDS
-    assert rescue._APART_SECONDS < janitor.ALIVE_SECONDS
+    assert 2 * registry.BEAT_SECONDS < registry.GONE_SECONDS < registry.ALIVE_SECONDS
+    assert rescue._APART_SECONDS < registry.ALIVE_SECONDS

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import idxctl
-from idxctl.core import config, trust
-from idxctl.core.config import InvalidConfig
-from idxctl.core.trust import Trust
+from idxctl.config import trust
+from idxctl.config.load import InvalidConfig, load
+from idxctl.config.trust import Trust
 
 NOBODY = 65534
 SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://app@db1/shop"}
@@ -262,7 +262,7 @@ def loaded(project, name, **environ):
     file.write_text(DECIDING[name] + INDEX)
     file.chmod(mode)
     given = {} if name == "url" else SERVERS
-    return config.load(environ={**given, **environ}, path=file)
+    return load(environ={**given, **environ}, path=file)
 
 
 @pytest.mark.parametrize("name", DECIDING)
@@ -309,10 +309,10 @@ def test_every_file_of_somebody_else_is_read_with_a_remark(project, name):
 )
 def test_a_configuration_is_a_secret_where_it_holds_one(file, text, exposed):
     file.write_text(text)
-    remarks = config.load(environ={}, path=file).remarks
+    remarks = load(environ={}, path=file).remarks
     assert [one.kind for one in remarks] == (["exposed"] if exposed else [])
     file.chmod(0o600)
-    assert config.load(environ={}, path=file).remarks == ()
+    assert load(environ={}, path=file).remarks == ()
 
 
 # Commands --------------------------------------------------------------------------------------------------------------
@@ -332,12 +332,12 @@ RUN = """["sh", "-c", "touch ran; echo postgresql://x@127.0.0.1:1/x"]"""
 def test_a_file_of_somebody_else_runs_no_command(folder, file, key):
     file.write_text(COMMANDS[key].format(RUN))
     given = {} if key == "url_command" else SERVERS
-    config.load(environ={"PATH": os.environ["PATH"], **given}, path=file)
+    load(environ={"PATH": os.environ["PATH"], **given}, path=file)
     assert (folder / "ran").exists()
     (folder / "ran").unlink()
     os.chown(file, NOBODY, NOBODY)
     with pytest.raises(InvalidConfig, match="the command 'sh' is not run") as caught:
-        config.load(environ=given, path=file)
+        load(environ=given, path=file)
     assert "IDXCTL_TRUST_DIRECTORY" in str(caught.value.problems[0])
     assert [one.kind for one in caught.value.remarks] == ["foreign"]
     assert not (folder / "ran").exists()
@@ -347,7 +347,7 @@ def test_a_file_of_somebody_else_runs_no_command(folder, file, key):
 def test_a_command_that_a_stronger_source_makes_needless_is_no_problem(file):
     file.write_text(COMMANDS["url_command"].format(RUN))
     os.chown(file, NOBODY, NOBODY)
-    assert config.load(environ=SERVERS, path=file).database.url
+    assert load(environ=SERVERS, path=file).database.url
 
 
 @as_root
@@ -358,12 +358,12 @@ def test_a_file_of_somebody_else_sends_no_secret_that_its_owner_could_not_read(f
     file.write_text(f"[opensearch]\nurl = 'http://theirs'\nusername = 'u'\npassword_file = '{secret}'\n")
     os.chown(file, NOBODY, NOBODY)
     with pytest.raises(InvalidConfig, match="is not read, since"):
-        config.load(environ=SERVERS, path=file)
+        load(environ=SERVERS, path=file)
     secret.chmod(0o644)
-    assert config.load(environ=SERVERS, path=file).opensearch.password
+    assert load(environ=SERVERS, path=file).opensearch.password
     secret.chmod(0o600)
     os.chown(secret, NOBODY, NOBODY)
-    assert config.load(environ=SERVERS, path=file).opensearch.password
+    assert load(environ=SERVERS, path=file).opensearch.password
 
 
 def test_a_command_that_others_can_write_is_not_run(folder, file):
@@ -371,10 +371,10 @@ def test_a_command_that_others_can_write_is_not_run(folder, file):
     program.write_text("#!/bin/sh\necho postgresql://x@127.0.0.1:1/x\n")
     program.chmod(0o755)
     file.write_text("[database]\nurl_command = './url'\n")
-    assert config.load(environ={}, path=file).database.url
+    assert load(environ={}, path=file).database.url
     program.chmod(0o757)
     with pytest.raises(InvalidConfig, match=r"the command './url' is not run: .* can be written by everybody"):
-        config.load(environ={}, path=file)
+        load(environ={}, path=file)
 
 
 # The command line ------------------------------------------------------------------------------------------------------
@@ -514,10 +514,10 @@ def test_what_a_foreign_configuration_names_is_read_only_if_its_owner_could(fold
     for place in (folder, file):
         os.chown(place, NOBODY, NOBODY)
     with pytest.raises(InvalidConfig, match="is not read, since"):
-        config.load(path=file, environ=SERVERS, need_indexes=key != "password_file")
+        load(path=file, environ=SERVERS, need_indexes=key != "password_file")
     hidden.chmod(0o711)
     try:
-        config.load(path=file, environ=SERVERS, need_indexes=key != "password_file")
+        load(path=file, environ=SERVERS, need_indexes=key != "password_file")
     except InvalidConfig as error:
         assert "is not read, since" not in str(error)  # noqa: PT017
 
@@ -527,4 +527,4 @@ def test_what_a_foreign_configuration_names_is_read_only_if_its_owner_could(fold
 def test_a_configuration_that_cannot_be_meant_is_a_problem_and_no_internal_error(file, text):
     file.write_text(text)
     with pytest.raises(InvalidConfig):
-        config.load(path=file, environ=SERVERS)
+        load(path=file, environ=SERVERS)

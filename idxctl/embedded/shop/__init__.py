@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 
-from idxctl.postgres import named
+from idxctl.postgres import statements
 
 ROWS = 20_000
 INDEX = "marketplace_listings"
@@ -22,7 +22,7 @@ def load_shop(connection: psycopg.Connection[Any], rows: int = ROWS) -> None:
     The connection is in autocommit: the tables are vacuumed at the end.
     """
     connection.execute((files(__name__) / "schema.sql").read_bytes())
-    for statement in named.load(__name__, "rows.sql").values():
+    for statement in statements.load(__name__, "rows.sql").values():
         connection.execute(statement.text.encode(), {"rows": rows})
     connection.execute("VACUUM ANALYZE")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from idxctl.capture.catalog import SQL, literal, quoted, require_tables, thrown_away
-from idxctl.capture.changes import Addition, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
+from idxctl.capture.diff import Addition, RowChanges, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.install import addition_values, in_force, refuse_captured_elsewhere, statements
 from idxctl.capture.plan import CapturePlan
 from idxctl.capture.watches import installed_watches

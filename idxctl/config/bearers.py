@@ -8,8 +8,9 @@ import re
 from dataclasses import dataclass
 from hashlib import sha256
 
-from idxctl.core.nearest import did_you_mean
-from idxctl.core.settings import Bearer, Secret
+from idxctl.config.settings import Bearer
+from idxctl.core.secret import Secret
+from idxctl.core.suggest import did_you_mean
 
 ROLES = ("viewer", "operator")  # a viewer reads, an operator changes things too
 _LINE = re.compile(r"([^\s,:]+)[\s,:]+([^\s,:]+)[\s,:]+(\S.*)")

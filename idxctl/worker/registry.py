@@ -20,9 +20,9 @@ from psycopg.types.json import Jsonb
 from idxctl import __version__
 from idxctl.core import texts
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
-SQL = load("idxctl.worker", "janitor.sql")
+SQL = load("idxctl.worker", "registry.sql")
 BEAT_SECONDS = 1.0
 ALIVE_SECONDS = 10.0  # unseen for longer, a worker is not counted on
 GONE_SECONDS = 3.0  # time to connect again and beat, for one whose connection merely broke

@@ -20,24 +20,24 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from idxctl.core import bearers, sums, trust
-from idxctl.core.durations import format_duration, parse_duration
-from idxctl.core.errors import ConfigError, UsageError
-from idxctl.core.nearest import did_you_mean, nearest
-from idxctl.core.queries import bare
-from idxctl.core.settings import (
+from idxctl.config import bearers, sums, trust
+from idxctl.config.settings import (
     PRESETS,
     Bearer,
     DatabaseSettings,
     HttpSettings,
     IndexSettings,
     OpenSearchSettings,
-    Secret,
     Settings,
     WatchSettings,
     WorkerSettings,
 )
-from idxctl.core.trust import Remark
+from idxctl.config.trust import Remark
+from idxctl.core.durations import format_duration, parse_duration
+from idxctl.core.errors import ConfigError, UsageError
+from idxctl.core.queries import bare
+from idxctl.core.secret import Secret
+from idxctl.core.suggest import did_you_mean, nearest
 
 if sys.version_info >= (3, 11):
     import tomllib

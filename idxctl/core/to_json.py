@@ -10,7 +10,7 @@ from enum import Enum
 from typing import Any
 
 from idxctl.core import legible
-from idxctl.core.settings import Secret
+from idxctl.core.secret import Secret
 
 
 def plain_value(value: Any) -> Any:

@@ -1,5 +1,5 @@
 """
-What the configuration says, as frozen data. `idxctl.core.config` reads it from file, environment and flags.
+What the configuration says, as frozen data. `idxctl.config.load` reads it from file, environment and flags.
 
 Nothing here connects or reads; a `Secret` shows itself only when asked in so many words.
 """
@@ -11,32 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from idxctl.core import sums
-from idxctl.core.trust import Remark
-
-
-class Secret:
-    """A value that is never printed: its ``repr`` and ``str`` are stars."""
-
-    __slots__ = ("_value",)
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def reveal(self) -> str:
-        """Return the value itself, for the one place that sends it."""
-        return self._value
-
-    def __repr__(self) -> str:
-        return "Secret('***')"
-
-    __str__ = __repr__
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and other._value == self._value
-
-    def __hash__(self) -> int:
-        return hash(self._value)
+from idxctl.config import sums
+from idxctl.config.trust import Remark
+from idxctl.core.secret import Secret
 
 
 @dataclass(frozen=True)
@@ -125,7 +102,7 @@ class Bearer:
 
     name: str
     role: str  # viewer, operator
-    token: Secret  # or the hash of one, see `idxctl.core.bearers`
+    token: Secret  # or the hash of one, see `idxctl.config.bearers`
 
 
 @dataclass(frozen=True)

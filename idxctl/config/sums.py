@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from idxctl.core.durations import format_duration
 
 if TYPE_CHECKING:
-    from idxctl.core.settings import Settings
+    from idxctl.config.settings import Settings
 
 GC_DELETES = "5m"  # what an index that idxctl creates gets unless its mapping names another
 _TIME = re.compile(r"(\d+)(nanos|micros|ms|s|m|h|d)", re.IGNORECASE)
