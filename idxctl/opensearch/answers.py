@@ -10,16 +10,20 @@ reads, and hold nothing that PostgreSQL or UTF-8 could not.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn, overload
 
 import orjson
+
+from idxctl.core.errors import OpenSearchUnintelligible
 
 LONGEST_SENTENCE = 1_000  # characters kept of one reason; an error has up to four, from the outside in
 _SENTENCES = 4
 _TAIL = 200  # of these, from its end: the closing quote of a value, what follows it
 _SHOWN = 60
+_NUMBER = re.compile("[0-9]{1,18}")
 
 
 class NoAnswer(ValueError):  # noqa: N818 - it is what came
@@ -152,6 +156,22 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """An ``_mget``'s answer, not parsed."""
+
+    text: bytes
+
+    def read(self, wanted: Sequence[str]) -> list[Source]:
+        """Return the documents in the order in which they were *wanted*; raises `OpenSearchUnintelligible` for less."""
+        try:
+            return sources(self.text, wanted)
+        except NoAnswer as error:
+            raise OpenSearchUnintelligible(
+                f"what answers an _mget is not an answer of OpenSearch's: {error}", answered=str(error)
+            ) from error
+
+
+@dataclass(frozen=True)
 class Shard:
     """How many copies of one shard there are."""
 
@@ -260,11 +280,8 @@ def disks(text: bytes) -> list[tuple[int, int]]:
     if type(answer) is not list:
         raise NoAnswer(f"it is {_shown(answer)}")
     pairs = [(_object(one).get("disk.avail"), _object(one).get("disk.total")) for one in answer]
-    return [
-        (int(free), int(total))
-        for free, total in pairs
-        if isinstance(free, str) and isinstance(total, str) and free.isdecimal() and total.isdecimal()
-    ]
+    read = [(number(free), number(total)) for free, total in pairs]
+    return [(free, total) for free, total in read if free is not None and total is not None]
 
 
 def stored(text: bytes) -> int:
@@ -303,7 +320,7 @@ def index_health(text: bytes, name: str) -> IndexHealth:
     """Read how the shards of one index are."""
     answer = _object(parsed(text))
     index = _object(_object(answer.get("indices")).get(name))
-    shards = tuple(_shard(number, one) for number, one in sorted(_object(index.get("shards")).items()))
+    shards = tuple(_shard(one, shard) for one, shard in sorted(_object(index.get("shards")).items()))
     return IndexHealth(
         _natural(answer.get("number_of_data_nodes"), "number_of_data_nodes"),
         _natural(index.get("number_of_shards"), "number_of_shards"),
@@ -312,12 +329,13 @@ def index_health(text: bytes, name: str) -> IndexHealth:
     )
 
 
-def _shard(number: str, found: Any) -> Shard:
+def _shard(name: str, found: Any) -> Shard:
     one = _object(found)
-    if not number.isdecimal() or type(one.get("primary_active")) is not bool:
-        raise NoAnswer(f"of shard {_shown(number)} it has {_shown(one)}")
+    place = number(name)
+    if place is None or type(one.get("primary_active")) is not bool:
+        raise NoAnswer(f"of shard {_shown(name)} it has {_shown(one)}")
     return Shard(
-        int(number),
+        place,
         one["primary_active"],
         _natural(one.get("active_shards"), "active_shards"),
         _natural(one.get("initializing_shards"), "initializing_shards"),
@@ -356,6 +374,11 @@ def page(text: bytes) -> Page:
     return Page(scroll, _natural(total.get("value"), "total"), ids)
 
 
+def unread(text: bytes) -> Sources:
+    """Keep the answer of an ``_mget`` as it came: equal documents are seen equal without parsing it."""
+    return Sources(text)
+
+
 def sources(text: bytes, wanted: Sequence[str]) -> list[Source]:
     """Read the documents of an ``_mget``, each in the place in which it was asked for."""
     docs = _object(parsed(text)).get("docs")
@@ -386,6 +409,15 @@ def _shards(answer: dict[str, Any]) -> dict[str, int]:
     if counted["failed"]:
         raise NoAnswer(f"{counted['failed']} of {counted['total']} shards failed")
     return counted
+
+
+@overload
+def number(text: object) -> int | None: ...
+@overload
+def number(text: object, *, default: int) -> int: ...
+def number(text: object, *, default: int | None = None) -> int | None:
+    """Read a number that is written as text; *default* where it is none, or one that nothing here could count to."""
+    return int(text) if isinstance(text, str) and _NUMBER.fullmatch(text) else default
 
 
 def _natural(value: Any, name: str) -> int:

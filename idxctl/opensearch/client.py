@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import codecs
 import http.client
-import importlib.util
 import ssl
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -235,7 +234,9 @@ def _parameter(value: Any) -> str:
 def _authentication(settings: OpenSearchSettings) -> tuple[dict[str, str], Any]:
     """Return the headers that authenticate every request, or what signs each."""
     if settings.aws_region:
-        return {}, _AwsSigner(settings.aws_region, settings.aws_service)
+        from idxctl.opensearch.hosts import AwsSigner
+
+        return {}, AwsSigner(settings.aws_region, settings.aws_service)
     if settings.bearer_token:
         return {"authorization": f"Bearer {settings.bearer_token.reveal()}"}, None
     if settings.api_key:
@@ -246,45 +247,6 @@ def _authentication(settings: OpenSearchSettings) -> tuple[dict[str, str], Any]:
         pair = f"{settings.username}:{settings.password.reveal()}".encode()
         return {"authorization": "Basic " + base64.b64encode(pair).decode()}, None
     return {}, None
-
-
-class _AwsSigner:
-    """
-    Signs requests for AWS with the credentials that botocore finds: environment, profile, role.
-
-    They are looked up by the first request, not at construction: asking an instance for its role is a request too.
-    """
-
-    def __init__(self, region: str, service: str) -> None:
-        if importlib.util.find_spec("botocore") is None:
-            raise ConfigError(
-                "AWS request signing (aws_region) needs botocore, which is not installed",
-                hint="pip install 'idxctl[aws]'",
-            )
-        self._region = region
-        self._service = service
-        self._signer: Any = None
-        self._lock = threading.Lock()
-
-    def __call__(self, method: str, url: str, body: bytes | None) -> Mapping[str, str]:
-        """Return the headers that sign this body, byte for byte as it is sent."""
-        with self._lock:
-            if self._signer is None:
-                self._signer = self._made()
-        signed: Mapping[str, str] = self._signer.sign(method, url, body)
-        return signed
-
-    def _made(self) -> Any:
-        import botocore.session
-        from opensearchpy.helpers.signer import AWSV4Signer
-
-        credentials = botocore.session.Session().get_credentials()
-        if credentials is None:
-            raise ConfigError(
-                "no AWS credentials to sign requests with",
-                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
-            )
-        return AWSV4Signer(credentials, self._region, self._service)
 
 
 def _ssl_context(settings: OpenSearchSettings) -> ssl.SSLContext | None:

@@ -13,6 +13,7 @@ opensearchpy, which takes a third of a second: `client.connect` imports this mod
 from __future__ import annotations
 
 import gzip
+import importlib.util
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from typing import Any
 
 import opensearchpy
 
+from idxctl.core.errors import ConfigError
 from idxctl.opensearch.exchange import Address, Connection, Endless, Failed, NoResponse, NothingSent, Response
 
 IDLE_CONNECTIONS = 32  # kept for each host
@@ -146,6 +148,45 @@ class Host(opensearchpy.Connection):
         for one in idle:
             with suppress(OSError):
                 one.close()
+
+
+class AwsSigner:
+    """
+    Signs requests for AWS with the credentials that botocore finds: environment, profile, role.
+
+    They are looked up by the first request, not at construction: asking an instance for its role is a request too.
+    """
+
+    def __init__(self, region: str, service: str) -> None:
+        if importlib.util.find_spec("botocore") is None:
+            raise ConfigError(
+                "AWS request signing (aws_region) needs botocore, which is not installed",
+                hint="pip install 'idxctl[aws]'",
+            )
+        self._region = region
+        self._service = service
+        self._signer: Any = None
+        self._lock = threading.Lock()
+
+    def __call__(self, method: str, url: str, body: bytes | None) -> Mapping[str, str]:
+        """Return the headers that sign this body, byte for byte as it is sent."""
+        with self._lock:
+            if self._signer is None:
+                self._signer = self._made()
+        signed: Mapping[str, str] = self._signer.sign(method, url, body)
+        return signed
+
+    def _made(self) -> Any:
+        import botocore.session
+        from opensearchpy.helpers.signer import AWSV4Signer  # with botocore alone
+
+        credentials = botocore.session.Session().get_credentials()
+        if credentials is None:
+            raise ConfigError(
+                "no AWS credentials to sign requests with",
+                hint="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or give this host a role",
+            )
+        return AWSV4Signer(credentials, self._region, self._service)
 
 
 class Hosts:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
-
-import orjson
 
 from idxctl.core.errors import IdxctlError, OpenSearchUnintelligible
 from idxctl.opensearch import answers
-from idxctl.opensearch.answers import NoAnswer, Source
 from idxctl.opensearch.client import Client
 
 _PAGE = 5000
@@ -57,7 +51,7 @@ def ids(client: Client, index: str) -> Iterator[list[str]]:
 
 def sources_text(
     client: Client, index: str, wanted: Sequence[bytes], *, routings: Mapping[bytes, bytes] | None = None
-) -> Sources:
+) -> answers.Sources:
     """
     Return the answer of a realtime ``_mget`` for ids given as JSON strings, in their order, as bytes that are read when asked.
 
@@ -69,34 +63,15 @@ def sources_text(
         body = b'{"docs":[' + b",".join(docs) + b"]}"
     else:
         body = b'{"ids":[' + b",".join(wanted) + b"]}"
-    path = f"/{index}/_mget"
     return client.ask(
-        "POST", path, Sources, params={"realtime": "true"}, body=body, most_bytes=_MOST_BYTES, repeat=True
+        "POST",
+        f"/{index}/_mget",
+        answers.unread,
+        params={"realtime": "true"},
+        body=body,
+        most_bytes=_MOST_BYTES,
+        repeat=True,
     )
-
-
-@dataclass(frozen=True)
-class Sources:
-    """An ``_mget``'s answer, not parsed."""
-
-    text: bytes
-
-    def read(self, wanted: Sequence[str]) -> list[Source]:
-        """Return the documents in the order in which they were *wanted*; raises `OpenSearchUnintelligible` for less."""
-        try:
-            return answers.sources(self.text, wanted)
-        except NoAnswer as error:
-            raise OpenSearchUnintelligible(
-                f"what answers an _mget is not an answer of OpenSearch's: {error}", answered=str(error)
-            ) from error
-
-
-def parse(text: bytes) -> Any:
-    """Parse JSON as generous as PostgreSQL's and OpenSearch's: with half of a surrogate pair, or a number beyond a double."""
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        return json.loads(text)
 
 
 def count(client: Client, index: str) -> int:

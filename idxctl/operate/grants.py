@@ -7,7 +7,7 @@ view of each document query and lookup tells by its dependencies what its reader
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -118,12 +118,12 @@ def plan(conn: Connection, settings: Settings, wanted: Sequence[tuple[str, str]]
                 )
             else:
                 made += maker.role(kind, role, reads)
-    return tuple(made)
+    return _once(made, lambda one: (one.kind, one.role, one.statement))
 
 
 def apply(conn: Connection, made: Sequence[Grant]) -> Applied:
     """Put in force what this role may and what is not yet, in one transaction with its audit row."""
-    missing = [one for one in made if not one.held and not one.beyond]
+    missing = _once((one for one in made if not one.held and not one.beyond), lambda one: one.statement)
     doing = tuple(one for one in missing if one.may_grant)
     with conn.transaction():
         for one in doing:
@@ -138,6 +138,11 @@ def apply(conn: Connection, made: Sequence[Grant]) -> Applied:
                 detail={"statements": [one.statement for one in doing]},
             )
     return Applied(doing, tuple(one for one in missing if not one.may_grant))
+
+
+def _once(made: Iterable[Grant], what: Callable[[Grant], Hashable]) -> tuple[Grant, ...]:
+    """Return the first of those that are the same: a role may be of two kinds, and two tables lie in one schema."""
+    return tuple({what(one): one for one in reversed(tuple(made))}.values())[::-1]
 
 
 def script(made: Iterable[Grant]) -> Iterator[str]:
@@ -228,6 +233,7 @@ class _Maker:
                 "the owner of idxctl's tables and functions replaces them",
                 tables_owner,
                 held=False,
+                may_grant=self._held("may_admit", owner=tables_owner),
             )
         for member in watched:
             yield self._usage(kind, role, member.schema, "a watched table is there")
@@ -359,7 +365,7 @@ class _Maker:
 
 
 def _current_user(conn: Connection) -> str:
-    row = conn.execute("SELECT current_user::pg_catalog.regrole::pg_catalog.text").fetchone()
+    row = conn.execute("SELECT pg_catalog.quote_ident(current_user)").fetchone()
     assert row is not None
     return str(row[0])
 

@@ -66,6 +66,11 @@ WHERE r.ev_class = %(view)s AND n.nspname <> 'pg_catalog'
 -- Whether this role may grant on behalf of an owner.
 SELECT pg_has_role(%(owner)s::regrole, 'USAGE')
 
+-- name: may_admit
+-- Whether this role may make others members of an owner: that takes more than to be one, or to be the owner.
+SELECT pg_has_role(%(owner)s::regrole, 'MEMBER WITH ADMIN OPTION') AND (SELECT r.oid FROM pg_roles r WHERE r.rolname = current_user) <> %(owner)s::regrole
+    OR (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user)
+
 -- name: member
 -- Whether a role has another's rights.
 SELECT pg_has_role(%(role)s, %(owner)s::regrole, 'USAGE')

@@ -7,18 +7,17 @@ Some of it has no way around (a data stream of that name); the rest is refused, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from idxctl.config import sums
-from idxctl.core.errors import ConfigError, OpenSearchRefused
+from idxctl.core.errors import ConfigError
 from idxctl.indexes.definitions import Definition
 from idxctl.opensearch import answers
-from idxctl.opensearch.client import Client, segment
+from idxctl.opensearch import cluster as cluster_of
+from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
 from idxctl.rebuild.lifetime import Lifetime
-
-T = TypeVar("T")
 
 _OLDEST = (2, 12)  # _aliases knows must_exist, without which a swap is no compare-and-swap
 
@@ -43,13 +42,7 @@ def require_version(client: Client) -> None:
 
 def refuse_data_stream(client: Client, name: str) -> None:
     """Refuse a name that is a data stream's: no alias can bear it."""
-    try:
-        found = client.ask("GET", f"/_data_stream/{segment(name)}", lambda text: answers.listed(text, "data_streams"))
-    except OpenSearchRefused as error:
-        if error.status in {400, 401, 403, 404, 405}:  # none, or none that may be asked about
-            return
-        raise
-    if any(one.get("name") == name for one in found):
+    if cluster_of.is_data_stream(client, name):
         raise ConfigError(
             f"{name} is a data stream, and no alias can bear that name",
             hint="choose another name for [indexes.NAME], or delete the data stream",
@@ -102,12 +95,6 @@ def of_settings(given: Given, lifetime: Lifetime) -> Iterator[Obstacle]:
             yield Obstacle(f"{whose} sets {key}, {why}", f"{way_out} in {whose}")
 
 
-def cluster_settings(client: Client) -> dict[str, str]:
-    """Return the settings of the cluster that hold; none where this role may not ask."""
-    params = {"include_defaults": "true", "flat_settings": "true"}
-    return _allowed(lambda: client.ask("GET", "/_cluster/settings", answers.cluster_settings, params=params)) or {}
-
-
 def of_cluster(
     client: Client, cluster: Mapping[str, str], lifetime: Lifetime, *, live: str | None
 ) -> Iterator[Obstacle]:
@@ -115,10 +102,11 @@ def of_cluster(
     for key in ("cluster.blocks.read_only", "cluster.blocks.read_only_allow_delete", "cluster.blocks.create_index"):
         if _on(cluster.get(key)):
             yield Obstacle(f"{key} is set, so no index can be made", "take it away: PUT _cluster/settings")
-    size = _allowed(lambda: client.ask("GET", "/_cluster/health", answers.cluster_size))
-    if size is not None and cluster.get("cluster.max_shards_per_node", "").isdecimal():
+    size = cluster_of.size(client)
+    most_a_node = answers.number(cluster.get("cluster.max_shards_per_node"))
+    if size is not None and most_a_node is not None:
         nodes, shards = size
-        most = nodes * int(cluster["cluster.max_shards_per_node"])
+        most = nodes * most_a_node
         more = lifetime.primaries * (1 + lifetime.replicas)
         if shards + more > most:
             yield Obstacle(
@@ -134,9 +122,7 @@ def _of_disks(client: Client, cluster: Mapping[str, str], lifetime: Lifetime, li
     mark = cluster.get("cluster.routing.allocation.disk.watermark.high", "")
     if live is None or _off(cluster.get("cluster.routing.allocation.disk.threshold_enabled", "true")):
         return
-    held = _allowed(lambda: client.ask("GET", f"/{segment(live)}/_stats/store", answers.stored))
-    params = {"format": "json", "bytes": "b"}
-    disks = _allowed(lambda: client.ask("GET", "/_cat/allocation", answers.disks, params=params))
+    held, disks = cluster_of.stored(client, live), cluster_of.disks(client)
     if not held or not disks:
         return
     room = sum(max(free - kept_free(mark, total), 0) for free, total in disks)
@@ -152,28 +138,18 @@ def _of_disks(client: Client, cluster: Mapping[str, str], lifetime: Lifetime, li
 def kept_free(mark: str, total: int) -> int:
     """Return how many bytes a watermark keeps free of a disk: "90%" and "0.9" are used, "10gb" is free."""
     text = mark.strip().lower()
-    used = re.fullmatch(r"(\d+(?:\.\d+)?)%", text)
+    used = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)%", text)
     if used is not None:
         return int(total * (100 - float(used[1])) / 100)
-    free = re.fullmatch(r"(\d+(?:\.\d+)?)([kmgtp]?)b", text)
+    free = re.fullmatch(r"([0-9]{1,18}(?:\.[0-9]{1,6})?)([kmgtp]?)b", text)
     if free is not None:
         return int(float(free[1]) * 1024 ** " kmgtp".index(free[2] or " "))
-    share = re.fullmatch(r"0?\.\d+|1\.0+", text)
+    share = re.fullmatch(r"0?\.[0-9]{1,18}|1\.0{1,6}", text)
     return int(total * (1 - float(text))) if share is not None else 0
 
 
 def _megabytes(size: int) -> str:
     return f"{size / 1024 / 1024:,.0f} MB"
-
-
-def _allowed(ask: Callable[[], T]) -> T | None:
-    """Return an answer; none where this role may not ask, or nothing of the kind is there."""
-    try:
-        return ask()
-    except OpenSearchRefused as error:
-        if error.status in {401, 403, 404, 405}:
-            return None
-        raise
 
 
 def _on(value: Any) -> bool:

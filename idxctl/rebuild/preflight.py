@@ -21,7 +21,8 @@ from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.retire import still_searched
-from idxctl.opensearch import aliases, templates
+from idxctl.opensearch import aliases, answers, templates
+from idxctl.opensearch import cluster as cluster_of
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
 from idxctl.postgres.connect import Connection
@@ -108,9 +109,11 @@ def plan(
         )
     warnings += _searched(conn, client, index.name, known)
     given = templates.given(client, name)
-    cluster = obstacles.cluster_settings(client)
+    cluster = cluster_of.settings(client)
     lifetime = Lifetime(
-        sums.flattened(definition.settings), given.settings, int(cluster.get("cluster.default_number_of_replicas", "1"))
+        sums.flattened(definition.settings),
+        given.settings,
+        answers.number(cluster.get("cluster.default_number_of_replicas"), default=1),
     )
     found = [
         *obstacles.of_templates(given, definition),

@@ -7,6 +7,8 @@ on the other. Equal bytes are equal; the rest is parsed and compared field by fi
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +20,17 @@ from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Lines, Sizes
 from idxctl.opensearch import scan
+from idxctl.opensearch.answers import Sources
 from idxctl.opensearch.client import Client
-from idxctl.opensearch.scan import Sources
 from idxctl.postgres.connect import Connection
 from idxctl.worker import outcomes, way
 from idxctl.worker.outcomes import Verdict
 
+# What stands in an answer before a document's id, and between that and its source.
+_HEAD = re.compile(rb'(?:\{"docs":\[|\},)\{"_index":"[^"\\]*","_id":')
+_FOUND = re.compile(
+    rb',"_version":\d+,"_seq_no":\d+,"_primary_term":\d+,(?:"_(?!source)[a-z_]+":(?:"[^"\\]*"|\[[^][{}]*\]),)*"found":true,"_source":'
+)
 _PAGE_BYTES = 8 * 1024 * 1024
 _PAGE_DOCUMENTS = 2000
 _MOST_UNANSWERED = 50  # documents of a page that the way fails on; where there are more, it fails on reads as such
@@ -162,26 +169,36 @@ def _compare_answer(generation: Generation, page: Lines, answer: Sources) -> Com
         if source is None:
             compared.missing.append(name)
             continue
-        fields = differing_fields(scan.parse(rows[place]), source, ignore)
+        fields = differing_fields(_parsed(rows[place]), source, ignore)
         if fields:
             compared.stale[name] = fields
     return compared
 
 
-def _unequal_bytes(answer: bytes, wanted: Sequence[bytes], rows: Sequence[bytes]) -> list[int]:
-    """Return the places whose bytes do not stand in the answer behind their id."""
-    unequal = []
+def _parsed(row: bytes) -> Any:
+    """Parse a row as generously as PostgreSQL writes it: with half of a surrogate pair, or a number beyond a double."""
+    try:
+        return orjson.loads(row)
+    except orjson.JSONDecodeError:
+        return json.loads(row)
+
+
+def _unequal_bytes(answer: bytes, wanted: Sequence[bytes], rows: Sequence[bytes]) -> Sequence[int]:
+    """
+    Return the places of documents that are not seen, byte by byte, to be there and equal to their rows.
+
+    From the first such place on it is all of them: what stands behind it might as well stand within a document, which may hold
+    anything, or be the source of a neighbour.
+    """
     place = 0
     for number, ident in enumerate(wanted):
         row = rows[number]
-        head = answer.find(b'"_id":' + ident, place)
-        start = answer.find(b'"_source":', head) + 10 if head >= 0 else 9
-        if start > 9 and answer.startswith(row, start) and answer.startswith(b"}", start + len(row)):
-            place = start + len(row)
-        else:  # a document that is not there has no source: the one found may be its neighbour's
-            unequal.append(number)
-            place = max(head, place)
-    return unequal
+        head = _HEAD.match(answer, place)
+        found = _FOUND.match(answer, head.end() + len(ident)) if head and answer.startswith(ident, head.end()) else None
+        if not found or not answer.startswith(row, found.end()):
+            return range(number, len(wanted))
+        place = found.end() + len(row)
+    return () if answer.startswith(b"}]}", place) else range(len(wanted))
 
 
 def differing_fields(row: Mapping[str, Any], source: Mapping[str, Any], ignore: Sequence[str] = ()) -> list[str]:

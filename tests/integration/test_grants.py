@@ -280,6 +280,23 @@ def test_apply_grants_what_this_role_may_and_prints_the_rest(running):
     running.run("owner", "grants", status=2)
 
 
+def test_a_role_of_two_kinds_or_given_twice_is_granted_each_right_once(running):
+    worker = running.names["worker"]
+    running.admin(f'REVOKE ALL ON idxctl.opensearch_indexing_queue FROM "{worker}"')
+    running.admin(f'REVOKE ALL ON idxctl.opensearch_indexing_pauses FROM "{worker}"')
+    wanted = ("grants", "--worker", worker, "--operator", worker, "--installer", worker, "--worker", worker)
+    printed = running.run("installer", *wanted, "-o", "json").json
+    assert len({(one["kind"], one["statement"]) for one in printed}) == len(printed)
+    done = running.run("installer", *wanted, "--apply", "--yes", "-o", "json", status=3).json
+    for part in ("applied", "left"):
+        statements = [one["statement"] for one in done[part]]
+        assert statements
+        assert len(set(statements)) == len(statements)
+    noted = "SELECT detail -> 'statements' FROM idxctl.opensearch_indexing_audit WHERE action = 'grants'"
+    ((detail,),) = running.admin(noted)
+    assert detail == [one["statement"] for one in done["applied"]]
+
+
 def test_rights_that_a_role_need_not_have_are_shown_and_never_taken(running):
     running.admin(f'GRANT ALL ON idxctl.opensearch_indexing_audit TO "{running.names["worker"]}"')
     script = running.run("installer", "grants", "--worker", running.names["worker"]).stdout

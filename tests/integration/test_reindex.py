@@ -460,6 +460,42 @@ def test_texts_that_few_parsers_read_are_compared(build):
     assert [(one.checked, one.stale) for one in found] == [(3, {"1": ["a"]})]
 
 
+@pytest.mark.parametrize("gone", [(1,), (2,), (1, 2), (2, 3)])
+def test_a_document_that_is_not_there_is_not_taken_for_its_neighbour_of_the_same_content(build, gone):
+    rig = build(
+        "CREATE TABLE things (id int PRIMARY KEY, said json); INSERT INTO things SELECT i, '{\"a\": 1}' FROM generate_series(1, 3) i",
+        "SELECT id AS document_id, said AS document FROM things",
+        ONE,
+        mapping={"mappings": {"dynamic": False}},
+    )
+    rig.watch()
+    rig.reindex()
+    for one in gone:
+        rig.ask("DELETE", f"/{rig.generation().name}/_doc/{one}?version={10**17}&version_type=external")
+    (found,) = compare.compare_range(rig.conn, rig.client, rig.generation(), None, None, sizes=Sizes())
+    assert found.missing == [str(one) for one in gone]
+
+
+def test_a_document_that_quotes_an_answer_speaks_for_no_other(build):
+    """Its source holds what would answer for the next document, as it should be."""
+    rig = build(
+        "CREATE TABLE things (id int PRIMARY KEY, said json); INSERT INTO things VALUES (1, '{}'), (2, '{\"a\":1}')",
+        "SELECT id AS document_id, said AS document FROM things",
+        ONE,
+        mapping={"mappings": {"dynamic": False}},
+    )
+    rig.watch()
+    rig.reindex()
+    name = rig.generation().name
+    quoted = (
+        '{"q":[{"_index":"%s","_id":"2","_version":1,"_seq_no":1,"_primary_term":1,"found":true,"_source":{"a":1}}]}'
+    )
+    rig.ask("PUT", f"/{name}/_doc/1?version={10**17}&version_type=external", json.loads(quoted % name))
+    rig.ask("DELETE", f"/{name}/_doc/2?version={10**17}&version_type=external")
+    (found,) = compare.compare_range(rig.conn, rig.client, rig.generation(), None, None, sizes=Sizes())
+    assert (found.missing, found.stale) == (["2"], {"1": ["q"]})
+
+
 def test_a_database_that_is_not_of_utf8(request, postgres_url, migrate, opensearch_url, unique_name, tmp_path):
     name = f"idxctl_test_{unique_name}"
     with psycopg.connect(postgres_url, autocommit=True) as connection:

@@ -213,3 +213,22 @@ def test_causes_without_end_are_read_to_a_bound():
     for number in range(1, 600):
         error = {"type": "e", "reason": str(number) * 3, "caused_by": error}
     assert answers.reason_of(error).count(": ") == 3
+
+
+@pytest.mark.parametrize("text", ["9" * 5000, "٣", "-1", "1.5", "", " 1", "abc", None, 3])
+def test_a_number_that_nothing_could_count_to_is_none(text):
+    assert answers.number(text) is None
+    assert answers.number(text, default=1) == 1
+
+
+def test_a_node_whose_disk_has_an_endless_number_is_left_out():
+    nodes = [{"disk.avail": "9" * 5000, "disk.total": "9"}, {"disk.avail": "5", "disk.total": "9"}]
+    assert answers.disks(json.dumps(nodes).encode()) == [(5, 9)]
+
+
+def test_a_shard_of_an_endless_number_is_no_shard():
+    shards = {"9" * 5000: {"primary_active": True}}
+    index = {"number_of_shards": 1, "number_of_replicas": 0, "shards": shards}
+    answer = {"number_of_data_nodes": 1, "indices": {"i": index}}
+    with pytest.raises(NoAnswer, match="of shard"):
+        answers.index_health(json.dumps(answer).encode(), "i")
