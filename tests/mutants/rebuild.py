@@ -90,7 +90,7 @@ MUTANTS = (
     Mutant(
         "documents are compared by one strict parser",
         ("tests/integration/test_reindex.py::test_texts_that_few_parsers_read_are_compared",),
-        (Code("return json.loads(text)", "raise"),),
+        (Code("return json.loads(row)", "raise"),),
     ),
     Mutant(
         "a row that breaks the query stops the check of the others",
