@@ -190,6 +190,7 @@ def templates(request: pytest.FixtureRequest, postgres_url: str) -> Callable[[st
             if connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None:
                 connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(building)))
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(building)))
+                close_public(database_url(postgres_url, building))
                 fill(database_url(postgres_url, building))
                 rename = sql.SQL("ALTER DATABASE {} RENAME TO {}")
                 connection.execute(rename.format(sql.Identifier(building), sql.Identifier(name)))
@@ -266,9 +267,17 @@ def fresh_database(request: pytest.FixtureRequest, server: str, *, template: str
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
         connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
         try:
+            if template == "template0":
+                close_public(database_url(server, name))
             yield database_url(server, name)
         finally:
             connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+def close_public(url: str) -> None:
+    """Take from everybody what a new database of PostgreSQL 14 gives: `migrate up` refuses such a schema and says this."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
 
 
 def drop_databases(server: str, like: str) -> None:

@@ -54,9 +54,22 @@ def expression(conn: Connection, table: Table, text: str, path: str) -> Expressi
         # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
         conn.execute("SET LOCAL search_path = ''; SET LOCAL standard_conforming_strings = on")
         (definition,) = conn.execute("SELECT pg_catalog.pg_get_viewdef(%s::oid)", (view,)).fetchone() or ("",)
-    resolved = definition.strip().removeprefix("SELECT").rpartition(f" AS {_MARK}\n")[0].strip()
+    text, _, source = definition.strip().removeprefix("SELECT").rpartition(f" AS {_MARK}\n")
+    resolved = _over_own_name(table, text.strip(), source)
     read = tuple(column.name for column in table.columns if whole or column.name in found)
     return Expression(resolved, of, read, reads, user_code)
+
+
+def _over_own_name(table: Table, resolved: str, source: str) -> str:
+    """
+    Return the expression over the table's bare name again where PostgreSQL has written it over another.
+
+    Before 16 a view has relations named old and new of its own, so that a table of that name reads new_1 in it.
+    """
+    alias = source.rstrip("; \n").rpartition(" ")[2]
+    if table.name not in {"old", "new"} or alias == table.name:
+        return resolved
+    return f"(SELECT {resolved} FROM (SELECT {quoted(table.name)}.*) AS {alias})"
 
 
 def _require_row_by_row(conn: Connection, table: Table, text: str, path: str) -> None:
