@@ -77,7 +77,7 @@ def commands_page() -> str:
         MADE,
         "`idxctl COMMAND --help` says the same. Data goes to stdout, everything else to stderr. Global options stand before the\n"
         "command: `idxctl --config shop.toml dlq stats`. A flag wins over the environment, that over the file, that over the\n"
-        "default.",
+        "default: [configuration.md](configuration.md).",
         table(("global option", "default", ""), (_option(one) for one in root().options)),
         f"FORMAT of `-o` is {', '.join(f'`{one.value}`' for one in Output)}: [what they hold](#output). A DURATION carries a unit: `90s`,\n"
         "`5m`, `2h`, `7d`.",

@@ -43,7 +43,7 @@ class Noun:
 
 # One line a noun, in the order of `--help`.
 NOUNS: dict[str, Noun] = {
-    "config": Noun("idxctl.cli.config", "Show the configuration in force, or check it."),
+    "config": Noun("idxctl.cli.config", "Show or check the configuration; print its schema."),
     "migrate": Noun("idxctl.cli.migrate", "Create, update or remove idxctl's own tables."),
     "watch": Noun("idxctl.cli.watch", "Install the triggers that capture changes."),
     "reindex": Noun("idxctl.cli.reindex", "Build an index anew, without downtime."),

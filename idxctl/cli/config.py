@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +16,7 @@ from idxctl.core.durations import format_counted
 if TYPE_CHECKING:
     from idxctl.config.load import Problem
 
-app = plain_app(help="Show the configuration in force, or check it.")
+app = plain_app(help="Show or check the configuration; print its schema.")
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,18 @@ def validate(
         render.headline("ok" if state.settings.indexes else "warn", sound)
     if problems:
         raise typer.Exit(4)
+
+
+@app.command(epilog=exits())
+def schema() -> None:
+    """
+    Print the JSON Schema of idxctl.toml, for editors that complete and check TOML by one.
+
+    Write it beside the file, and name it in the file's first line: #:schema idxctl.schema.json
+    """
+    from idxctl.config.schema import schema as made
+
+    render.out(json.dumps(made(), indent=2, ensure_ascii=False))
 
 
 def _sound(state: State) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,9 +17,10 @@ from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 from idxctl.config import bearers, sums, trust
+from idxctl.config.keys import INDEX, SECTIONS, WATCH
 from idxctl.config.settings import (
     PRESETS,
     Bearer,
@@ -33,8 +33,9 @@ from idxctl.config.settings import (
     WorkerSettings,
 )
 from idxctl.config.trust import Remark
-from idxctl.core.durations import format_duration, parse_duration
-from idxctl.core.errors import ConfigError, UsageError
+from idxctl.config.values import BOOLEAN, PASSWORD_IN_URL, Wrong, connection_string, kind_of
+from idxctl.core.durations import format_duration
+from idxctl.core.errors import ConfigError
 from idxctl.core.queries import bare
 from idxctl.core.secret import Secret
 from idxctl.core.suggest import did_you_mean, nearest
@@ -46,7 +47,6 @@ else:  # pragma: no cover
 
 DEFAULT_FILE = "idxctl.toml"
 SECRET_COMMAND_SECONDS = 30
-PRIORITIES = ("high", "normal", "low")
 _SERVER_VARIABLES = (
     "IDXCTL_DATABASE_URL",
     "IDXCTL_DATABASE_URL_FILE",
@@ -82,15 +82,6 @@ class InvalidConfig(ConfigError):  # noqa: N818 - reads as the state it is
         self.remarks = tuple(remarks)  # on files that were read
 
 
-class _Wrong(Exception):  # noqa: N818 - never leaves this module
-    """A value that its key does not take; becomes a `Problem` where the source is known."""
-
-    def __init__(self, what: str, fix: str = "") -> None:
-        super().__init__(what)
-        self.what = what
-        self.fix = fix
-
-
 # --- where a value came from -----------------------------------------------------------------------------------------
 
 FLAG, ENVIRONMENT, FILE, DEFAULT = 3, 2, 1, 0
@@ -105,14 +96,6 @@ class _Given:
     source: str
     where: str
     base: Path  # relative paths start here
-
-
-@dataclass(frozen=True)
-class _Key:
-    """A key of a section: how its value is read."""
-
-    read: Callable[[Any], Any]
-    variable: bool = True  # whether IDXCTL_<SECTION>_<KEY> sets it
 
 
 def load(
@@ -141,247 +124,6 @@ def _place(problem: Problem) -> tuple[bool, int]:
     """Order by line; what does not stand in the file comes first."""
     line = re.search(r" line (\d+)$", problem.source)
     return (line is not None, int(line.group(1)) if line else 0)
-
-
-# --- readers of single values: each takes what TOML or the environment gave ------------------------------------------
-
-
-def _kind(value: Any) -> str:
-    """Name the type of a TOML value, never the value."""
-    if isinstance(value, bool):
-        return "true or false"
-    names = {int: "a number", float: "a number", str: "a string", list: "a list", dict: "a table"}
-    return names.get(type(value), "a date or time")
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise _Wrong(f"must be a string, found {_kind(value)}")
-    if not value.strip():
-        raise _Wrong("is empty", "give it a value or leave it out")
-    return value
-
-
-def _secret(value: Any) -> Secret:
-    return Secret(_text(value))
-
-
-def _flag(value: Any) -> bool:
-    if isinstance(value, bool):
-        return value
-    raise _Wrong(f"must be true or false, found {_kind(value)}", "write true or false without quotes")
-
-
-def _count(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"\d+", value.strip()):
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise _Wrong(f"must be a whole number, found {_kind(value)}")
-    if value < 1:
-        raise _Wrong(f"must be at least 1, found {value}")
-    return value
-
-
-def _seconds(value: Any) -> float:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        raise _Wrong(f"{value} has no unit", f'write "{value}s" for seconds, "{value}m" for minutes')
-    if not isinstance(value, str):
-        raise _Wrong(f'must be a duration such as "30s", found {_kind(value)}')
-    try:
-        seconds = parse_duration(value).total_seconds()
-    except UsageError as error:
-        raise _Wrong(error.message, error.hint or "") from error
-    if seconds <= 0:
-        raise _Wrong("must be longer than nothing")
-    return seconds
-
-
-def _one_of(*known: str) -> Callable[[Any], str]:
-    def read(value: Any) -> str:
-        word = _text(value)
-        if word not in known:
-            raise _Wrong(f"{word!r} is not one of {', '.join(known)}", _near_only(word, known))
-        return word
-
-    return read
-
-
-def _near_only(word: str, known: Iterable[str]) -> str:
-    near = nearest(word, known)
-    return f"did you mean {near!r}?" if near else ""
-
-
-def _strings(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list):
-        raise _Wrong(f"must be a list of strings, found {_kind(value)}", 'write ["a", "b"]')
-    for item in value:
-        if not isinstance(item, str) or not item.strip():
-            raise _Wrong("must be a list of non-empty strings")
-    return tuple(value)
-
-
-def _names(value: Any) -> tuple[str, ...]:
-    """Read a column's name, or several."""
-    names = (_text(value),) if isinstance(value, str) else _strings(value)
-    if not names:
-        raise _Wrong("is an empty list", "name at least one column")
-    if len(set(names)) != len(names):
-        raise _Wrong("names a column twice")
-    return names
-
-
-def _server_settings(value: Any) -> dict[str, str]:
-    """Read settings of PostgreSQL, ``app.tenant = "north"`` as well; a dot in a bare key of TOML makes a table."""
-    if not isinstance(value, dict):
-        raise _Wrong("must be a table", 'write [indexes.NAME.settings] and lines like "app.tenant" = "north"')
-    found: dict[str, str] = {}
-    for name, one in value.items():
-        if isinstance(one, dict):
-            found |= {f"{name}.{inner}": text for inner, text in _server_settings(one).items()}
-        elif isinstance(one, bool):
-            found[name] = "on" if one else "off"
-        elif isinstance(one, (str, int, float)):
-            found[name] = str(one)
-        else:
-            raise _Wrong(f"{name} is {_kind(one)}", "write a text, a number, true or false")
-    refused = sorted(
-        found.keys() & {"search_path", "role", "session_authorization", "row_security", "transaction_read_only"}
-    )
-    if refused:
-        raise _Wrong(f"{refused[0]} cannot be set here", "search_path is a key of the index itself")
-    return found
-
-
-def _urls(value: Any) -> tuple[SplitResult, ...]:
-    """Read one URL, several with commas, or a list. What is wrong is said without quoting any of it."""
-    entries = value.split(",") if isinstance(value, str) else list(_strings(value))
-    if not entries:
-        raise _Wrong("names no URL", "write https://host:9200")
-    urls = []
-    for number, entry in enumerate(entries, 1):
-        which = "" if len(entries) == 1 else f"entry {number} "
-        try:
-            url = urlsplit(entry.strip())
-            host, port = url.hostname, url.port
-        except ValueError:
-            raise _Wrong(f"{which}cannot be read as a URL", "write https://host:9200") from None
-        if url.scheme not in {"http", "https"} or not host:
-            raise _Wrong(f"{which}is not an http or https URL", "write https://host:9200")
-        if "@" in url.path:
-            raise _Wrong(f'{which}has a "/" in front of its "@", perhaps in the password', 'write %2F for "/"')
-        if port == 0 or url.query or url.fragment:
-            raise _Wrong(f"{which}is more or less than scheme, host, port and path prefix", "write https://host:9200")
-        urls.append(url)
-    return tuple(urls)
-
-
-def _connection_string(text: str) -> None:
-    """
-    Refuse what libpq would read otherwise than it was meant. Nothing of it is quoted, here or later.
-
-    A "/" or "@" that is not encoded cuts a password in two, and its rest becomes a port, host or database, which
-    errors name.
-    """
-    scheme, url, rest = text.strip().partition("://")
-    if not url or not re.fullmatch(r"[\w+.:-]+", scheme):
-        if "=" not in text:
-            raise _Wrong("is neither a URL nor a list of name=value", _WRITE_DATABASE_URL)
-        return
-    if scheme not in {"postgresql", "postgres"}:
-        raise _Wrong("is not a PostgreSQL URL", _WRITE_DATABASE_URL)
-    user, at, place = rest.partition("?")[0].partition("@")
-    if (at and "/" in user) or "@" in place:
-        raise _Wrong(
-            'has an "@" or a "/" where none can stand, so perhaps in the password',
-            'write %40 for "@", %2F for "/", %3A for ":", or leave the password to PGPASSWORD or ~/.pgpass',
-        )
-    if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
-        raise _Wrong('has a "%" without the two digits that belong to it', 'write %25 for "%"')
-
-
-_PASSWORD_IN_URL = re.compile(r"://[^/?#]*:[^/?#]*@|\bpassword\s*=", re.IGNORECASE)
-_WRITE_DATABASE_URL = "write postgresql://user@host:5432/name, or host=... dbname=... user=..."
-
-
-def _command(value: Any) -> tuple[str, ...]:
-    if isinstance(value, list):
-        words = _strings(value)
-    else:
-        try:
-            words = tuple(shlex.split(_text(value)))
-        except ValueError:
-            raise _Wrong("has a quote that is not closed") from None
-    if not words:
-        raise _Wrong("names no command")
-    return words
-
-
-_SECTIONS: Mapping[str, Mapping[str, _Key]] = {
-    "database": {
-        "url": _Key(_secret),
-        "url_file": _Key(_text),
-        "url_command": _Key(_command),
-        "schema": _Key(_text),
-        "read_timeout": _Key(_seconds),
-    },
-    "opensearch": {
-        "url": _Key(_urls),
-        "username": _Key(_text),
-        "password": _Key(_secret),
-        "password_file": _Key(_text),
-        "password_command": _Key(_command),
-        "bearer_token": _Key(_secret),
-        "bearer_token_file": _Key(_text),
-        "bearer_token_command": _Key(_command),
-        "api_key": _Key(_secret),
-        "api_key_file": _Key(_text),
-        "api_key_command": _Key(_command),
-        "aws_region": _Key(_text),
-        "aws_service": _Key(_one_of("es", "aoss")),
-        "ca_file": _Key(_text),
-        "client_cert": _Key(_text),
-        "client_key": _Key(_text),
-        "verify": _Key(_flag),
-        "compress": _Key(_flag),
-        "request_timeout": _Key(_seconds),
-    },
-    "worker": {
-        "workers": _Key(_count),
-        "queue_size": _Key(_count),
-        "preset": _Key(_one_of(*PRESETS)),
-        "batch_size": _Key(_count),
-        "batch_bytes": _Key(_count),
-        "max_attempts": _Key(_count),
-        "drain_timeout": _Key(_seconds),
-        "lease": _Key(_seconds),
-        "age_limit": _Key(_seconds),
-    },
-    "dlq": {"adopt_index": _Key(_text), "store": _Key(_one_of("full", "none"))},
-    "log": {"values": _Key(_flag)},
-    "http": {
-        "listen": _Key(_text),
-        "token": _Key(_secret),
-        "token_file": _Key(_text),
-        "token_command": _Key(_command),
-        "tokens_file": _Key(_text),
-        "read_only": _Key(_flag),
-        "anonymous_read": _Key(_flag),
-        "rate_limit": _Key(_count),
-        "max_body": _Key(_count),
-    },
-}
-_INDEX_KEYS = ("document", "mapping", "key", "routing", "pipeline", "verify_ignore", "search_path", "settings", "watch")
-_WATCH_KEYS: Mapping[str, Callable[[Any], Any]] = {
-    "table": _text,
-    "key": _names,
-    "key_sql": _text,
-    "keys": _text,
-    "ignore": _strings,
-    "deferred": _flag,
-    "priority": _one_of(*PRIORITIES),
-    "at": _text,
-    "capture": _one_of("coarse", "strict"),
-}
 
 
 class _Reader:
@@ -451,10 +193,10 @@ class _Reader:
         self.remarks.update({(one.kind, one.path): one for one in remarks})
 
     def _read(self, path: Path, *, secret: bool = False, named_by_file: bool = True) -> bytes:
-        """Read a file that decides; raises `_Wrong` for one that others could have written."""
+        """Read a file that decides; raises `Wrong` for one that others could have written."""
         data, standing = self.trust.read(path)
         if standing.refused:
-            raise _Wrong(standing.refused, standing.fix)
+            raise Wrong(standing.refused, standing.fix)
         if named_by_file:
             self._require_open(path, standing)
         self._note(standing, secret=secret)
@@ -462,13 +204,13 @@ class _Reader:
 
     def _require_open(self, path: Path, standing: trust.Standing) -> None:
         """
-        Raise `_Wrong` for a file that those who wrote the configuration could not read themselves.
+        Raise `Wrong` for a file that those who wrote the configuration could not read themselves.
 
         What they name is sent to a server of their choice: a secret to authenticate with, SQL and mapping as such.
         """
         ours = self.standing
         if ours and ours.foreign and not standing.is_open_to(ours):
-            raise _Wrong(
+            raise Wrong(
                 f"{path} is not read, since {ours.path}, which names it, belongs to somebody else ({ours.foreign})",
                 f"name it in the environment, or trust the folder: {trust.VARIABLE}={ours.path.parent.absolute()}",
             )
@@ -488,15 +230,15 @@ class _Reader:
 
     def section(self, name: str) -> dict[str, _Given]:
         """Return the section's values, read and checked, the strongest source of each."""
-        known = _SECTIONS[name]
+        known = SECTIONS[name]
         found: dict[str, _Given] = {}
         for candidate in (*self._from_flags(name), *self._from_environment(name), *self._from_file(name)):
             key, given = candidate
             if key in found:
                 continue
             try:
-                value = known[key].read(given.value)
-            except _Wrong as wrong:
+                value = known[key].value.read(given.value)
+            except Wrong as wrong:
                 self.wrong(given.source, given.where, *self._sentence(key, given, wrong))
                 self.unread.add(f"{name}.{key}")
                 continue
@@ -504,7 +246,7 @@ class _Reader:
         return found
 
     @staticmethod
-    def _sentence(key: str, given: _Given, wrong: _Wrong) -> tuple[str, str]:
+    def _sentence(key: str, given: _Given, wrong: Wrong) -> tuple[str, str]:
         """Say what is wrong; in the file the key must be named, a variable or flag already is."""
         return (f"{key}: {wrong.what}" if given.rank == FILE else wrong.what), wrong.fix
 
@@ -523,30 +265,30 @@ class _Reader:
             if not name.startswith(prefix) or not self.environ[name].strip():
                 continue  # an empty variable is one that is not set, as in libpq
             key = name[len(prefix) :].lower()
-            if key in _SECTIONS[section]:
+            if key in SECTIONS[section]:
                 found.append((key, _Given(self._environment_value(section, key, name), ENVIRONMENT, name, "", Path())))
                 continue
-            near = nearest(key, _SECTIONS[section], cutoff=0.75)
+            near = nearest(key, SECTIONS[section], cutoff=0.75)
             if near:  # other variables of this prefix may be somebody else's
                 self.wrong(name, "", "unknown variable", f"did you mean {prefix}{near.upper()}?")
         return found
 
     def _environment_value(self, section: str, key: str, name: str) -> Any:
         text = self.environ[name]
-        if _SECTIONS[section][key].read is _flag:
+        if SECTIONS[section][key].value is BOOLEAN:
             return {"true": True, "false": False}.get(text.strip().lower(), text)
         return text
 
     def _from_file(self, section: str) -> list[tuple[str, _Given]]:
         table = self.file.get(section, {})
         if not isinstance(table, dict):
-            self.wrong(self.at(section), "", f"{section} must be a table, found {_kind(table)}", f"write [{section}]")
+            self.wrong(self.at(section), "", f"{section} must be a table, found {kind_of(table)}", f"write [{section}]")
             return []
         found = []
         for key, value in table.items():
             source = self.at(section, key)
-            if key not in _SECTIONS[section]:
-                self.wrong(source, f"[{section}]", f"unknown key {key!r}", did_you_mean(key, _SECTIONS[section]))
+            if key not in SECTIONS[section]:
+                self.wrong(source, f"[{section}]", f"unknown key {key!r}", did_you_mean(key, SECTIONS[section]))
                 continue
             found.append((key, _Given(value, FILE, source, f"[{section}]", self.base)))
         return found
@@ -575,7 +317,7 @@ class _Reader:
                 given = replace(given, value=self._secret_file(given))
             elif given is values.get(f"{key}_command"):
                 given = replace(given, value=self._secret_command(given))
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self.wrong(given.source, given.where, f"{key}: {wrong.what}", wrong.fix)
             return None
         if chosen[0] is values.get(key) and given.rank == FILE:
@@ -585,7 +327,7 @@ class _Reader:
 
     def _holds_secret(self, key: str, value: str) -> None:
         """Note that the configuration itself has a secret in it; a URL is one if it names a password."""
-        if self.standing and (key != "url" or _PASSWORD_IN_URL.search(value)):
+        if self.standing and (key != "url" or PASSWORD_IN_URL.search(value)):
             self._note(self.standing, secret=True)
 
     def _secret_file(self, given: _Given) -> Secret:
@@ -593,21 +335,21 @@ class _Reader:
         try:
             data, standing = self.trust.read(path)
             if standing.refused:
-                raise _Wrong(standing.refused, standing.fix)
+                raise Wrong(standing.refused, standing.fix)
             if given.rank == FILE:
                 self._require_open(path, standing)
             self._note(standing, secret=True)
             text = data.decode("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise _Wrong(f"cannot read the secret in {path}: {_why(error)}") from None
+            raise Wrong(f"cannot read the secret in {path}: {_why(error)}") from None
         if not text:
-            raise _Wrong(f"the secret in {path} is empty")
+            raise Wrong(f"the secret in {path} is empty")
         return Secret(text)
 
     def _secret_command(self, given: _Given) -> Secret:
         name = given.value[0]
         if self.standing and self.standing.foreign and given.rank == FILE:
-            raise _Wrong(
+            raise Wrong(
                 f"the command {name!r} is not run, since {self.standing.path} belongs to somebody else ({self.standing.foreign})",
                 f"trust the folder in so many words: {trust.VARIABLE}={self.standing.path.parent.absolute()}",
             )
@@ -616,7 +358,7 @@ class _Reader:
                 standing = self.trust.look(given.base / name)
                 if standing.refused or standing.foreign:
                     why = standing.refused or f"it belongs to somebody else ({standing.foreign})"
-                    raise _Wrong(f"the command {name!r} is not run: {why}", standing.fix)
+                    raise Wrong(f"the command {name!r} is not run: {why}", standing.fix)
             done = subprocess.run(
                 given.value,
                 stdin=subprocess.DEVNULL,
@@ -628,13 +370,13 @@ class _Reader:
             )
             text = done.stdout.decode("utf-8").rstrip("\r\n")
         except subprocess.TimeoutExpired:
-            raise _Wrong(f"the command {name!r} did not end in {SECRET_COMMAND_SECONDS} s") from None
+            raise Wrong(f"the command {name!r} did not end in {SECRET_COMMAND_SECONDS} s") from None
         except (OSError, UnicodeDecodeError) as error:
-            raise _Wrong(f"cannot run the command {name!r}: {_why(error)}") from None
+            raise Wrong(f"cannot run the command {name!r}: {_why(error)}") from None
         if done.returncode:
-            raise _Wrong(f"the command {name!r} ended with status {done.returncode}", "run it by hand to see why")
+            raise Wrong(f"the command {name!r} ended with status {done.returncode}", "run it by hand to see why")
         if not text:
-            raise _Wrong(f"the command {name!r} printed nothing")
+            raise Wrong(f"the command {name!r} printed nothing")
         return Secret(text)
 
     # --- the whole --------------------------------------------------------------------------------------------------
@@ -680,16 +422,16 @@ class _Reader:
                 self.wrong(source, f"indexes.{index.name}", broken.what, broken.fix)
 
     def _unknown_sections(self) -> None:
-        known = (*_SECTIONS, "indexes")
+        known = (*SECTIONS, "indexes")
         for name in self.file:
             if name not in known:
                 self.wrong(self.at(name), "", f"unknown section {name!r}", did_you_mean(name, known))
 
     def _unknown_variables(self) -> None:
         """Report variables whose section is mistyped; a mistyped key is found where the section is read."""
-        sections = tuple(f"IDXCTL_{section.upper()}_" for section in _SECTIONS)
+        sections = tuple(f"IDXCTL_{section.upper()}_" for section in SECTIONS)
         known = [
-            f"{prefix}{key.upper()}" for prefix, keys in zip(sections, _SECTIONS.values(), strict=True) for key in keys
+            f"{prefix}{key.upper()}" for prefix, keys in zip(sections, SECTIONS.values(), strict=True) for key in keys
         ]
         for name in sorted(self.environ):
             if name.startswith("IDXCTL_") and not name.startswith(sections) and self.environ[name].strip():
@@ -707,8 +449,8 @@ class _Reader:
         url = self.secret("database", "url", values)
         if url:
             try:
-                _connection_string(url.value.reveal())
-            except _Wrong as wrong:
+                connection_string(url.value.reveal())
+            except Wrong as wrong:
                 self.wrong(url.source, url.where, *self._sentence("url", url, wrong))
         plain = self._plain("database", {key: values[key] for key in ("schema", "read_timeout") if key in values})
         return DatabaseSettings(
@@ -871,7 +613,7 @@ class _Reader:
             found, wrong = bearers.parse(
                 self._read(path, secret=True, named_by_file=given.rank == FILE).decode("utf-8-sig")
             )
-        except _Wrong as error:
+        except Wrong as error:
             self.wrong(given.source, given.where, f"tokens_file: {error.what}", error.fix)
             return []
         except (OSError, UnicodeDecodeError) as error:
@@ -887,7 +629,9 @@ class _Reader:
     def _indexes(self) -> dict[str, IndexSettings]:
         tables = self.file.get("indexes", {})
         if not isinstance(tables, dict):
-            self.wrong(self.at("indexes"), "", f"indexes must be tables, found {_kind(tables)}", "write [indexes.NAME]")
+            self.wrong(
+                self.at("indexes"), "", f"indexes must be tables, found {kind_of(tables)}", "write [indexes.NAME]"
+            )
             return {}
         found = {}
         for name, table in tables.items():
@@ -900,7 +644,7 @@ class _Reader:
                 self.wrong(source, f"indexes.{name}", f"is the name of a generation of {base}", "choose another name")
             if not isinstance(table, dict):
                 self.wrong(
-                    source, f"indexes.{name}", f"must be a table, found {_kind(table)}", f"write [indexes.{name}]"
+                    source, f"indexes.{name}", f"must be a table, found {kind_of(table)}", f"write [indexes.{name}]"
                 )
                 continue
             found[name] = self._index(name, table)
@@ -909,22 +653,11 @@ class _Reader:
     def _index(self, name: str, table: Mapping[str, Any]) -> IndexSettings:
         where = f"indexes.{name}"
         for key in table:
-            if key not in _INDEX_KEYS:
-                self.wrong(self.at("indexes", name, key), where, f"unknown key {key!r}", did_you_mean(key, _INDEX_KEYS))
+            if key not in INDEX:
+                self.wrong(self.at("indexes", name, key), where, f"unknown key {key!r}", did_you_mean(key, INDEX))
         document, document_path = self._document(name, table)
-        readers: Mapping[str, Callable[[Any], Any]] = {
-            "key": _names,
-            "routing": _text,
-            "pipeline": _text,
-            "verify_ignore": _strings,
-            "search_path": _names,
-            "settings": _server_settings,
-        }
-        values = {
-            key: self._value(("indexes", name), where, table, key, read)
-            for key, read in readers.items()
-            if key in table
-        }
+        plain = [key for key in INDEX if key in table and key not in {"document", "mapping", "watch"}]
+        values = {key: self._value(("indexes", name), where, table, key, INDEX[key].value.read) for key in plain}
         index_key: tuple[str, ...] = values.get("key") or ()
         return IndexSettings(
             name=name,
@@ -946,7 +679,7 @@ class _Reader:
         """Read one value of a table, or note why not and return None."""
         try:
             return read(table[key])
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self.wrong(self.at(*place, key), where, f"{key}: {wrong.what}", wrong.fix)
             return None
 
@@ -954,12 +687,12 @@ class _Reader:
         """Return the SQL of a document and the file it stands in, if it stands in one."""
         where = f"indexes.{name}"
         if "document" not in table:
-            if _mistyped(table, _INDEX_KEYS, "document"):
+            if _mistyped(table, INDEX, "document"):
                 return "", None
             fix = 'name a file with a query that returns document_id and document: document = "products.sql"'
             self.wrong(self.at("indexes", name), where, "no document", fix)
             return "", None
-        given = self._value(("indexes", name), where, table, "document", _text)
+        given = self._value(("indexes", name), where, table, "document", INDEX["document"].value.read)
         if given is None:
             return "", None
         source = self.at("indexes", name, "document")
@@ -993,7 +726,7 @@ class _Reader:
                     f"mapping: {path} line {error.lineno} column {error.colno}: {_decapitalised(error.msg)}",
                 )
                 return {}
-            except _Wrong as wrong:
+            except Wrong as wrong:
                 self.wrong(source, where, f"mapping: {path}: {wrong.what}", wrong.fix)
                 return {}
             except RecursionError:
@@ -1001,7 +734,7 @@ class _Reader:
                 return {}
         if not isinstance(mapping, dict):
             self.wrong(
-                source, where, f"mapping: must be a JSON object with settings and mappings, found {_kind(mapping)}"
+                source, where, f"mapping: must be a JSON object with settings and mappings, found {kind_of(mapping)}"
             )
             return {}
         return self._checked_mapping(mapping, source, where)
@@ -1010,7 +743,7 @@ class _Reader:
         for key, value in mapping.items():
             if key in {"settings", "mappings"}:
                 if not isinstance(value, dict):
-                    self.wrong(source, where, f"mapping: {key} must be an object, found {_kind(value)}")
+                    self.wrong(source, where, f"mapping: {key} must be an object, found {kind_of(value)}")
             elif key == "aliases":
                 self.wrong(source, where, "mapping: aliases are idxctl's to set", "take aliases out")
             elif key in {"properties", "dynamic"}:
@@ -1026,7 +759,7 @@ class _Reader:
     def _read_text(self, path: Path, source: str, where: str, key: str) -> str | None:
         try:
             return self._read(path).decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-        except _Wrong as wrong:
+        except Wrong as wrong:
             self.wrong(source, where, f"{key}: {wrong.what}", wrong.fix)
             return None
         except (OSError, UnicodeDecodeError) as error:
@@ -1054,9 +787,11 @@ class _Reader:
         where = f"indexes.{name}.watch {position + 1}"
         place = ("indexes", name, "watch", position)
         for key in table:
-            if key not in _WATCH_KEYS:
-                self.wrong(self.at(*place, key), where, f"unknown key {key!r}", did_you_mean(key, _WATCH_KEYS))
-        values = {key: self._value(place, where, table, key, read) for key, read in _WATCH_KEYS.items() if key in table}
+            if key not in WATCH:
+                self.wrong(self.at(*place, key), where, f"unknown key {key!r}", did_you_mean(key, WATCH))
+        values = {
+            key: self._value(place, where, table, key, known.value.read) for key, known in WATCH.items() if key in table
+        }
         for what, fix, key in _watch_rules(table, values, index_key):
             self.wrong(self.at(*place, key) if key else self.at(*place), where, what, fix)
         given = {key: value for key, value in values.items() if value is not None}
@@ -1069,9 +804,9 @@ def _watch_rules(
     """Return what is wrong with a watch as a whole: the sentence, the fix and the key it is about."""
     found: list[tuple[str, str, str]] = []
     ways = [key for key in ("key", "key_sql", "keys") if key in table]
-    if "table" not in table and not _mistyped(table, _WATCH_KEYS, "table"):
+    if "table" not in table and not _mistyped(table, WATCH, "table"):
         found.append(("no table", 'name the table whose changes count: table = "products"', ""))
-    if not ways and not any(_mistyped(table, _WATCH_KEYS, way) for way in ("key", "key_sql", "keys")):
+    if not ways and not any(_mistyped(table, WATCH, way) for way in ("key", "key_sql", "keys")):
         found.append(("none of key, key_sql and keys", 'say how a row leads to its documents: key = "product_id"', ""))
     elif len(ways) > 1:
         found.append((f"{' and '.join(ways)} together", "keep one of them", ways[1]))
@@ -1159,12 +894,12 @@ def _no_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _Wrong(f"the key {twice!r} stands twice in one object", "keep one of them")
+        raise Wrong(f"the key {twice!r} stands twice in one object", "keep one of them")
     return found
 
 
 def _no_constant(name: str) -> Any:
-    raise _Wrong(f"{name} is not JSON")
+    raise Wrong(f"{name} is not JSON")
 
 
 # --- line numbers ----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from idxctl.cli.app import NOUNS, STATUSES
+from idxctl.config.keys import SECTIONS, VARIABLES
 from idxctl.core import errors, metrics
 from idxctl.monitoring.alerts import ALERTS
 from idxctl.web.routes import ENDPOINTS
@@ -181,6 +182,16 @@ def test_metrics_tables_functions_and_alerts_that_a_page_names_exist(page):
         assert name in series or re.search(rf"\b{name}\b", migrations), name
     for name in re.findall(r"OpenSearchIndexing\w+", text_of(page)):
         assert name in {alert.name for alert in ALERTS}
+
+
+@pages
+def test_keys_and_variables_that_a_page_names_exist(page):
+    text = text_of(page)
+    for section, names in re.findall(r"`\[(\w+)\] ([\w, ]+?)(?: =[^`]*)?`", text):
+        assert [name for name in names.split(", ") if name not in SECTIONS.get(section, {})] == [], section
+    variables = {*VARIABLES, *(f"IDXCTL_{name}_{key}".upper() for name, keys in SECTIONS.items() for key in keys)}
+    for name in re.findall(r"\bIDXCTL_[A-Z_]*[A-Z]\b", text):
+        assert name in variables | {"IDXCTL_TEST_POSTGRES_BIN", "IDXCTL_TEST_OPENSEARCH_VERSION"}, name
 
 
 @pages
