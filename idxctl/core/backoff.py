@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from datetime import timedelta
 
+BEFORE_NEXT_CLAIM = 1.0  # seconds that a task waits which is put back for no fault of its own (P4)
 _FIRST_WAITS = (1.0, 5.0)  # before the second and the third attempt; the first is made at once
 _LONGEST_WAIT = 600.0
 

@@ -62,6 +62,15 @@ def without_values(reason: str) -> str:
     return "".join(parts)
 
 
+def said_without_values(error_type: str, said: str) -> str:
+    """Return what a server *said* of an error without values: whose words they are is told by the error's type."""
+    if not error_type:
+        return without_values(said)
+    before = f"{error_type}: "
+    whole = without_values(before + said)
+    return whole[len(before) :] if whole.startswith(before) else HIDDEN
+
+
 def _first_value(text: str) -> int:
     """Return where the first value of *text* may begin, its length if there is none."""
     fields = {found.start() + found.group().index("["): found for found in _FIELD.finditer(text)}

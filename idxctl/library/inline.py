@@ -15,6 +15,7 @@ from dataclasses import replace
 
 from idxctl.config.settings import Settings
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.reasons import Kind, Reason
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
 from idxctl.library.callers import Appended
@@ -117,7 +118,7 @@ class Inline:
 
     # --- OpenSearch away ----------------------------------------------------------------------------------------------
 
-    def _mind_the_cluster(self, batch: Batch, failed: str | None) -> None:
+    def _mind_the_cluster(self, batch: Batch, failed: Reason | None) -> None:
         if failed is None:
             if self.breaker.worked():
                 log.info("OpenSearch answers again: indexing in requests goes on")
@@ -135,7 +136,7 @@ class Inline:
             self._client.ping()
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
             if outcomes.of_request(error).is_silence:
-                self.breaker.failed(error.message)
+                self.breaker.failed(Reason(Kind.UNREACHABLE, error.message))
                 return
         if self.breaker.worked():
             log.info("OpenSearch answers again: indexing in requests goes on")

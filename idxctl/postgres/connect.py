@@ -18,6 +18,7 @@ import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -30,6 +31,7 @@ from idxctl.config.settings import DatabaseSettings
 from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
+from idxctl.core.reasons import Kind, Reason
 from idxctl.postgres import any_bytes, odd_times, pinned, rights
 from idxctl.postgres.silence import KEEPALIVES, PatientConnection
 from idxctl.postgres.statements import Statement
@@ -245,6 +247,18 @@ class Connection:
     def reason(self, text: str) -> str:
         """Return an error's sentence as it is stored: without the values that it quotes, where none may be kept."""
         return self.storable(text if self.keep_values else redaction.without_values(text))
+
+    def why(self, reason: Reason) -> Reason:
+        """Return a reason as it is stored: `Reason.stored` for programs, and for people the sentence that it makes."""
+        said = reason.said
+        if not self.keep_values and reason.kind is not Kind.OPERATOR:
+            said = redaction.said_without_values(reason.error_type, said)
+        return replace(
+            reason,
+            said=self.storable(said),
+            error_type=self.storable(reason.error_type),
+            about=self.storable(reason.about),
+        )
 
     @property
     def encoding(self) -> str | None:

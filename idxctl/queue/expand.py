@@ -17,6 +17,7 @@ from psycopg import sql
 from idxctl.capture import lookups
 from idxctl.core.errors import OpenSearchRefused, PostgresRefused
 from idxctl.core.failpoints import reach
+from idxctl.core.reasons import Kind, Reason
 from idxctl.indexes import generations as generations_
 from idxctl.indexes import render
 from idxctl.indexes.definitions import rows_of
@@ -36,6 +37,12 @@ _RETRY_WAIT_SECONDS = 5.0
 _ROUND_WAIT_SECONDS = 2.0  # until the documents of the last coarse task are through
 _MOST_FAILED_ROWS = 64  # of one task; a query that fails for more is not looked at row by row
 _PATIENCE_SECONDS = 600.0  # a query may find millions of keys before it says a word
+_BATCHES, _DOCUMENTS, _TRANSACTIONS, _NO_LOOKUP = (
+    Reason(Kind.WAITS_FOR_BATCHES),
+    Reason(Kind.WAITS_FOR_DOCUMENTS),
+    Reason(Kind.WAITS_FOR_TRANSACTIONS),
+    Reason(Kind.NO_LOOKUP),
+)
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Expanded:
     held: bool
     enqueued: int = 0
     waiting: int = 0
-    broken: str | None = None
+    broken: Reason | None = None
 
 
 def expand(
@@ -85,9 +92,9 @@ def expand(
                     broken = problem
                     left = {**task.payload, ("values" if "values" in task.payload else "rows"): rows}
                     failed.append(replace(task, attempts=task.attempts + 1, payload=left))
-        requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why="waits for batches in flight")
+        requeue_fan_outs(conn, batch.index, waiting, wait=_SWEEP_WAIT_SECONDS, why=_BATCHES)
         requeue_fan_outs(conn, batch.index, coarse.waiting, wait=_ROUND_WAIT_SECONDS, why=coarse.why)
-        requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or "")
+        requeue_fan_outs(conn, batch.index, failed, wait=_RETRY_WAIT_SECONDS, why=broken or _NO_LOOKUP)
         reach("expand.moved")
     return Expanded(True, swept + found, len(waiting) + len(coarse.waiting), broken)
 
@@ -98,9 +105,14 @@ class _Coarse:
 
     enqueued: int = 0
     waiting: tuple[Task, ...] = ()
-    why: str = ""
+    why: Reason = _BATCHES
     failed: tuple[Task, ...] = ()
-    broken: str | None = None
+    broken: Reason | None = None
+
+
+def _broken(what: str, error: PostgresRefused) -> Reason:
+    """Return the reason of a query that PostgreSQL refuses; *what* says which, and that it does."""
+    return Reason(Kind.NO_LOOKUP, error.detail, f"sql_{error.sqlstate}", about=what)
 
 
 def _is_coarse(task: Task) -> bool:
@@ -124,20 +136,19 @@ def _coarse(
     payload = {**tasks[0].payload, "before": before} | ({} if after is None else {"after": after})
     one = replace(min(tasks, key=lambda task: task.enqueued_at), payload=payload)
     if _others(conn, batch, before, gone_after):
-        return _Coarse(waiting=(one,), why="waits for batches in flight")
+        return _Coarse(waiting=(one,), why=_BATCHES)
     open_, over = conn.run(SQL["coarse_round"], index=batch.index, after=after or 0, schema=conn.schema).fetchone() or (
         False,
         True,
     )
     if open_ or not over:
-        why = "waits for the documents of the last one" if open_ else "waits for transactions that began before it"
-        return _Coarse(waiting=(one,), why=why)
+        return _Coarse(waiting=(one,), why=_DOCUMENTS if open_ else _TRANSACTIONS)
     # Under the lease: a worker that has lost it must not take away what whoever has it now did not see.
     conn.run(SQL["absorb_coarse"], index=batch.index, token=batch.token)
     try:
         count = _every_row(conn, batch, one, generations)
     except PostgresRefused as error:
-        why = f"the document query of {batch.index} does not run: {error.detail} [{error.sqlstate}]"
+        why = _broken(f"the document query of {batch.index} does not run", error)
         return _Coarse(failed=(replace(one, attempts=one.attempts + 1),), broken=why)
     return _Coarse(count + _sweep(conn, client, batch, one, generations))
 
@@ -174,7 +185,7 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
         return carry_over(conn, tasks, into, local=definition.in_force)
 
 
-def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], str]:
+def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], Reason | None]:
     """
     C1: run the lookup now, with a snapshot taken after the claim, and enqueue what it finds.
 
@@ -184,9 +195,10 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
     stored = conn.run(SQL["watch"], id=task.payload["watch"]).fetchone()
     rows = lookups.stored_rows(task.payload)
     if stored is None:
-        return 0, rows, f"watch {task.payload['watch']} is not known any more"
+        return 0, rows, Reason(Kind.NO_LOOKUP, f"watch {task.payload['watch']} is not known any more")
     definition, schema, table = stored
-    count, why = 0, ""
+    count = 0
+    why: Reason | None = None
     failed: list[Any] = []
     waiting = [rows]
     while waiting:
@@ -196,7 +208,7 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
         if error is None:
             continue
         if not lookups.readable(conn, definition, part):
-            return _all_instead(conn, batch, task), [], ""
+            return _all_instead(conn, batch, task), [], None
         if is_of_values(error) and len(part) > 1 and len(failed) < _MOST_FAILED_ROWS:
             middle = len(part) // 2
             waiting += [part[middle:], part[:middle]]
@@ -206,7 +218,7 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], s
             count += mended
             continue
         failed += part
-        why = f"the keys query over {schema}.{table} does not run: {error.detail} [{error.sqlstate}]"
+        why = _broken(f"the keys query over {schema}.{table} does not run", error)
     return count, failed, why
 
 
@@ -318,7 +330,7 @@ class Due:
     """What time has made due. ``broken`` says why a watch could not be looked at."""
 
     enqueued: int = 0
-    broken: tuple[tuple[str, str], ...] = ()  # index, reason
+    broken: tuple[tuple[str, Reason], ...] = ()  # index, reason
 
 
 def due(conn: Connection) -> Due:
@@ -330,7 +342,7 @@ def due(conn: Connection) -> Due:
     not wait for open transactions.
     """
     count = 0
-    broken: list[tuple[str, str]] = []
+    broken: list[tuple[str, Reason]] = []
     with conn.transaction():
         for watch_id, index, definition, schema, table, watermark in conn.run(SQL["at_watches"]).fetchall():
             now = conn.execute(b"SELECT clock_timestamp()").fetchone()
@@ -347,8 +359,7 @@ def due(conn: Connection) -> Due:
                 with conn.patient(_PATIENCE_SECONDS):
                     count += carry_over(conn, tasks, into, local=lookups.local_settings(definition))
             except PostgresRefused as error:
-                why = f"table {schema}.{table} cannot be searched for what is due: {error.detail} [{error.sqlstate}]"
-                broken.append((index, why))
+                broken.append((index, _broken(f"table {schema}.{table} cannot be searched for what is due", error)))
                 continue
             conn.run(SQL["move_watermark"], id=watch_id, upto=now[0])
     return Due(count, tuple(broken))

@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from idxctl.postgres.connect import Connection
+from psycopg.types.json import Jsonb
+
+from idxctl.core import reasons
+from idxctl.core.reasons import Kind, Reason
+from idxctl.postgres.connect import Connection, Row
 from idxctl.queue import SQL
 
 
@@ -15,24 +19,27 @@ class Pause:
 
     index: str
     cause: str  # operator, blocked
-    reason: str
+    reason: str  # for people; `why` is for programs
     by: str
     paused_at: datetime
     probe_at: datetime | None
     probes: int
+    why: Reason
 
 
 def block(
-    conn: Connection, index: str, *, reason: str, by: str, probe_after_seconds: float, probed: bool = False
+    conn: Connection, index: str, *, why: Reason, by: str, probe_after_seconds: float, probed: bool = False
 ) -> None:
     """
     Pause *index* because its writes are refused; claims try it again after *probe_after_seconds*.
 
     One that is blocked already is tried when it was to be, unless this was that try (*probed*).
     """
+    why = conn.why(why)
     conn.run(
-        SQL["block"], index=index, reason=conn.reason(reason), by=by, probe_after=probe_after_seconds, probed=probed
-    )
+        SQL["block"], index=index, reason=why.sentence, why=Jsonb(why.stored()), by=by,
+        probe_after=probe_after_seconds, probed=probed,
+    )  # fmt: skip
 
 
 def put_off(conn: Connection, index: str, *, seconds: float) -> None:
@@ -59,4 +66,15 @@ def resume(conn: Connection, index: str) -> bool:
 
 def pauses(conn: Connection) -> list[Pause]:
     """Return what is paused now."""
-    return [Pause(*row) for row in conn.run(SQL["pauses"])]
+    return [_pause(row) for row in conn.run(SQL["pauses"])]
+
+
+def blocked(conn: Connection, index: str) -> Pause | None:
+    """Return the pause of an index that refuses what is written to it; None when it does not."""
+    return next((one for one in pauses(conn) if one.index == index and one.cause == "blocked"), None)
+
+
+def _pause(row: Row) -> Pause:
+    index, cause, sentence, by, paused_at, probe_at, probes, stored = row
+    why = Reason(Kind.OPERATOR, sentence) if cause == "operator" else reasons.of(stored, sentence)
+    return Pause(index, cause, sentence, by, paused_at, probe_at, probes, why)

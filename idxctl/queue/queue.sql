@@ -224,7 +224,8 @@ RETURNING index_name, kind, worker, claimed_at, clock_timestamp(), document_ids,
 
 -- name: hold_lapsed
 -- A batch that cannot be taken back is tried again later, and keeps nobody from the others.
-UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second', trouble = %(why)s
+UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %(seconds)s * interval '1 second', trouble = %(trouble)s,
+    why = %(why)s
 WHERE token = %(token)s
 
 -- name: take_unheld
@@ -303,10 +304,10 @@ ON CONFLICT (index_name, cause) DO UPDATE SET reason = excluded.reason
 -- name: block
 -- An index whose writes are refused, with the reason. Only a probe that failed counts as one: batches that were under way
 -- together are refused together.
-INSERT INTO opensearch_indexing_pauses AS p (index_name, cause, reason, paused_by, probe_at)
-VALUES (%(index)s, 'blocked', %(reason)s, %(by)s, clock_timestamp() + %(probe_after)s * interval '1 second')
+INSERT INTO opensearch_indexing_pauses AS p (index_name, cause, reason, why, paused_by, probe_at)
+VALUES (%(index)s, 'blocked', %(reason)s, %(why)s, %(by)s, clock_timestamp() + %(probe_after)s * interval '1 second')
 ON CONFLICT (index_name, cause) DO UPDATE SET
-    reason = excluded.reason,
+    reason = excluded.reason, why = excluded.why,
     probes = CASE WHEN %(probed)s THEN p.probes + 1 ELSE p.probes END,
     probe_at = CASE WHEN %(probed)s THEN excluded.probe_at ELSE p.probe_at END
 
@@ -321,7 +322,7 @@ DELETE FROM opensearch_indexing_pauses WHERE index_name = %(index)s AND cause = 
 
 -- name: pauses
 -- What is paused now.
-SELECT index_name, cause, reason, paused_by, paused_at, probe_at, probes FROM opensearch_indexing_pauses ORDER BY index_name, cause
+SELECT index_name, cause, reason, paused_by, paused_at, probe_at, probes, why FROM opensearch_indexing_pauses ORDER BY index_name, cause
 
 -- name: successors
 -- Lookups in force over the table of a watch that has been replaced since.

@@ -15,13 +15,17 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 
+from psycopg.types.json import Jsonb
+
 from idxctl.core import fingerprints
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.failpoints import reach
+from idxctl.core.reasons import Kind, Reason
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import (
+    Again,
     Failure,
     bury,
     bury_somehow,
@@ -38,7 +42,6 @@ LOST = "worker_lost"
 _MOST_BATCHES = 20  # in one round
 _HELD_SECONDS = 60.0  # until a batch that could not be put back is tried again
 _APART_SECONDS = 2.0  # longer than a worker that polls rarely takes to find what is due
-_Again = tuple[Task, float, str]  # a task, seconds to wait, why
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class Rescued:
     tasks: int
     claimed_at: datetime | None
     gone: bool  # its worker was; otherwise the lease had lapsed
-    stuck: str | None = None
+    stuck: Reason | None = None
 
 
 def rescue(conn: Connection, *, max_attempts: int, gone: Sequence[str] = ()) -> list[Rescued]:
@@ -102,8 +105,8 @@ def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
             refused = error
     assert token is not None
     assert refused is not None
-    why = conn.reason(f"{refused.detail} [{refused.sqlstate}]")
-    conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS, why=why)
+    why = conn.why(Reason(Kind.STUCK, refused.detail, f"sql_{refused.sqlstate}"))
+    conn.run(SQL["hold_lapsed"], token=token, seconds=_HELD_SECONDS, trouble=why.sentence, why=Jsonb(why.stored()))
     return Rescued(token, "", "", 0, None, gone=False, stuck=why)
 
 
@@ -117,7 +120,7 @@ def _take_back(conn: Connection, token: int, a_round: _Rescue, *, apart: bool) -
     return Rescued(token, index, worker, len(tasks), claimed_at, worker in a_round.gone)
 
 
-def give_back(conn: Connection, worker: str, *, held: Sequence[int], why: str) -> int:
+def give_back(conn: Connection, worker: str, *, held: Sequence[int], why: Reason) -> int:
     """
     Put back, as they were, batches of *worker* that are not among *held*; returns their tasks.
 
@@ -132,7 +135,7 @@ def give_back(conn: Connection, worker: str, *, held: Sequence[int], why: str) -
         return _give_back(conn, worker, held, why, task_by_task=True)
 
 
-def _give_back(conn: Connection, worker: str, held: Sequence[int], why: str, *, task_by_task: bool) -> int:
+def _give_back(conn: Connection, worker: str, held: Sequence[int], why: Reason, *, task_by_task: bool) -> int:
     put_back = 0
     with conn.transaction():
         rows = conn.run(SQL["take_unheld"], worker=worker, held=list(held)).fetchall()
@@ -141,7 +144,7 @@ def _give_back(conn: Connection, worker: str, held: Sequence[int], why: str, *, 
             put_back += len(tasks)
             if kind == "document":
                 lost = _Lost(index, token, worker, claimed_at, apart=0.0)
-                _requeue(conn, lost, [(task, 0.0, why) for task in tasks], [None] * len(tasks), task_by_task)
+                _requeue(conn, lost, [Again(task, 0.0, why) for task in tasks], [None] * len(tasks), task_by_task)
             else:
                 requeue_fan_outs(conn, index, tasks, wait=0.0, why=why)
     return put_back
@@ -160,12 +163,12 @@ class _Lost:
     def remembered_by(self, task: Task, company: int) -> Task:
         """Return the task with this loss in its history."""
         beside = "alone" if company == 1 else f"with {company - 1:,} others"
-        why = f"{self.why}, it held the document {beside}"
+        why = f"{self.why.sentence}, it held the document {beside}"
         return remember(task, LOST, why, at=self.at, worker=self.worker)
 
     @property
-    def why(self) -> str:
-        return f"the worker that held it ({self.worker}) was lost"
+    def why(self) -> Reason:
+        return Reason(Kind.LOST, about=self.worker)
 
 
 def _put_back(
@@ -182,36 +185,38 @@ def _put_back(
     middle = (len(tasks) + 1) // 2
     for place, half in enumerate((tasks[:middle], tasks[middle:])):
         wait = lost.apart + place * _APART_SECONDS if suspected else 0.0
-        again = [(lost.remembered_by(task, len(tasks)), wait, lost.why) for task in half]
+        again = [Again(lost.remembered_by(task, len(tasks)), wait, lost.why) for task in half]
         _requeue(conn, lost, again, [split_group(conn)] * len(half), task_by_task)
     return 2
 
 
 def _charge(conn: Connection, task: Task, lost: _Lost, max_attempts: int, *, task_by_task: bool) -> None:
     """Charge the loss to a document that was alone; one that has spent its attempts is dead."""
-    failure = Failure(task, LOST, fingerprints.of_error(LOST, ""), lost.why, permanent=False)
+    failure = Failure(task, LOST, fingerprints.of_error(LOST, ""), lost.why.sentence, permanent=False)
     dead, again = divide([failure], max_attempts=max_attempts, at=lost.at, worker=lost.worker)
     buried = partial(bury, conn, lost.index, lost.token, at=lost.at, worker=lost.worker)
     if task_by_task:
         in_parts(conn, dead, buried, partial(bury_somehow, conn, lost.index, lost.token))
     else:
         buried(dead)
-    alone = [(replace(task, last_error=why), wait + lost.apart, why) for task, wait, why in again]
+    alone = [
+        replace(one, task=replace(one.task, last_error=one.why.sentence), wait=one.wait + lost.apart) for one in again
+    ]
     _requeue(conn, lost, alone, [split_group(conn)] * len(alone), task_by_task)
 
 
 def _requeue(
-    conn: Connection, lost: _Lost, tasks: Sequence[_Again], groups: Sequence[int | None], task_by_task: bool
+    conn: Connection, lost: _Lost, tasks: Sequence[Again], groups: Sequence[int | None], task_by_task: bool
 ) -> None:
     """Put tasks of one split group back; *task_by_task*, what PostgreSQL refuses of one keeps no other."""
     if not task_by_task:
         requeue(conn, lost.index, tasks, split_groups=groups)
         return
 
-    def together(some: Sequence[_Again]) -> None:
+    def together(some: Sequence[Again]) -> None:
         requeue(conn, lost.index, some, split_groups=[*groups][: len(some)])
 
-    def alone(one: _Again, error: PostgresRefused) -> None:
-        put_back_or_bury(conn, lost.index, lost.token, *one, error)
+    def alone(one: Again, error: PostgresRefused) -> None:
+        put_back_or_bury(conn, lost.index, lost.token, one, error)
 
     in_parts(conn, tasks, together, alone)

@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from idxctl.core import backoff, fingerprints, keys, redaction, texts
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.failpoints import reach
+from idxctl.core.reasons import Kind, Reason
 from idxctl.indexes import generations
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.statements import Statement
@@ -39,6 +40,15 @@ class Failure:
     charged: bool = True  # an attempt of the document is spent
 
 
+@dataclass(frozen=True)
+class Again:
+    """A task that goes back to the queue, to be tried after ``wait`` seconds."""
+
+    task: Task
+    wait: float
+    why: Reason
+
+
 log = logging.getLogger("idxctl.queue")
 
 _REMEMBERED = 30  # entries of a letter's history
@@ -56,7 +66,7 @@ class Outcomes:
     """What became of a batch's tasks; every task is in exactly one of the first three."""
 
     done: Sequence[Task] = ()
-    again: Sequence[tuple[Task, float, str]] = ()  # (task, seconds to wait, why); no attempt is spent (P4)
+    again: Sequence[Again] = ()  # no attempt is spent (P4)
     failed: Sequence[Failure] = ()
     blamed: Sequence[Failure] = ()  # refused by generations that are not live; the task itself is in `done`
     missed: Sequence[
@@ -109,7 +119,7 @@ class _Step:
     """What a settle does with one task: one of the four is given."""
 
     done: Task | None = None
-    again: tuple[Task, float, str] | None = None
+    again: Again | None = None
     dead: Failure | None = None
     blamed: Failure | None = None
     group: int | None = None  # what is done again is claimed with the tasks of the same number alone
@@ -147,9 +157,9 @@ def _steps(outcomes: Outcomes, states: Mapping[int, str], max_attempts: int) -> 
     missed = [one for one in risen.values() if one.error_type == MISSED]
     failed = [*outcomes.failed, *(one for one in risen.values() if one.error_type != MISSED)]
     dead, again = divide(failed, max_attempts=max_attempts)
-    again += [(one.task, 1.0, one.reason) for one in missed]
+    again += [Again(one.task, backoff.BEFORE_NEXT_CLAIM, Reason(Kind.MISSED, one.reason)) for one in missed]
     return [
-        *(_Step(again=one, group=outcomes.apart.get(one[0].document_id)) for one in (*outcomes.again, *again)),
+        *(_Step(again=one, group=outcomes.apart.get(one.task.document_id)) for one in (*outcomes.again, *again)),
         *(_Step(dead=one) for one in dead),
         *(_Step(done=task) for task in done),
         *(_Step(blamed=one) for one in blamed),
@@ -179,14 +189,14 @@ def _take_alone(conn: Connection, batch: Batch, step: _Step, error: PostgresRefu
     if step.done is not None:  # it is indexed; an older letter of it stays, to be purged by hand
         log.warning("%s %s: what is known of it could not be cleared: %s", batch.index, shown(step.done), error.detail)
     elif step.again is not None:
-        task, wait, why = step.again
-        put_back_or_bury(conn, batch.index, batch.token, task, wait, why, error)
+        put_back_or_bury(conn, batch.index, batch.token, step.again, error)
     elif step.dead is not None:
         bury_somehow(conn, batch.index, batch.token, step.dead, error)
     elif step.blamed is not None:  # not to be noted: its generation is checked before anything relies on it, and told
         if step.blamed.generation:
             generations.mark_behind(conn, [step.blamed.generation])
-        put_back_or_bury(conn, batch.index, batch.token, step.blamed.task, PUT_OFF_SECONDS, step.blamed.reason, error)
+        why = Reason(Kind.UNSETTLED, step.blamed.reason, step.blamed.error_type)
+        put_back_or_bury(conn, batch.index, batch.token, Again(step.blamed.task, PUT_OFF_SECONDS, why), error)
 
 
 # What PostgreSQL refuses of one task ----------------------------------------------------------------------------------
@@ -220,14 +230,13 @@ def in_parts(
     return in_parts(conn, items[:middle], together, alone) + in_parts(conn, items[middle:], together, alone)
 
 
-def put_back_or_bury(
-    conn: Connection, index: str, token: int, task: Task, wait: float, why: str, error: PostgresRefused
-) -> None:
+def put_back_or_bury(conn: Connection, index: str, token: int, one: Again, error: PostgresRefused) -> None:
     """Put back a task whose own content is refused: stripped of all but its document, otherwise as a letter."""
-    refused = f"{why}; {error.detail} [{error.sqlstate}]"
+    task = one.task
+    refused = f"{one.why.said or one.why.sentence}; {error.detail} [{error.sqlstate}]"
 
     def stripped() -> None:
-        requeue(conn, index, [(_stripped(task), wait, _ascii(refused))])
+        requeue(conn, index, [Again(_stripped(task), one.wait, _refused(refused, error))])
 
     def buried() -> None:
         bury(conn, index, token, [_plain(_unsettled(task, refused, error), task.document_id)])
@@ -245,7 +254,7 @@ def bury_somehow(conn: Connection, index: str, token: int, one: Failure, error: 
     plain = replace(one, reason=refused)
 
     def put_off() -> None:
-        requeue(conn, index, [(_stripped(one.task), PUT_OFF_SECONDS, _ascii(refused))])
+        requeue(conn, index, [Again(_stripped(one.task), PUT_OFF_SECONDS, _refused(refused, error))])
 
     _first_that_works(
         conn,
@@ -326,6 +335,11 @@ def _stripped(task: Task) -> Task:
     return replace(task, last_error="", payload={"letter": kept} if kept else {})
 
 
+def _refused(text: str, error: PostgresRefused) -> Reason:
+    """Return why a task is put back in its plainest form, with nothing but ASCII in it."""
+    return Reason(Kind.UNWRITABLE, _ascii(text), error_type=f"sql_{error.sqlstate}")
+
+
 def _unsettled(task: Task, reason: str, error: PostgresRefused) -> Failure:
     kind = f"sql_{error.sqlstate}"
     return Failure(task, kind, fingerprints.of_error(kind, error.detail), reason, permanent=False)
@@ -346,29 +360,30 @@ def split_group(conn: Connection) -> int:
 
 def divide(
     failed: Sequence[Failure], *, max_attempts: int, at: datetime | None = None, **more: str
-) -> tuple[list[Failure], list[tuple[Task, float, str]]]:
+) -> tuple[list[Failure], list[Again]]:
     """
     Split failures into the dead, and those that are tried again with the wait before it.
 
     The latter remember this attempt: *at*, now by default, and *more* of it.
     """
     dead: list[Failure] = []
-    again: list[tuple[Task, float, str]] = []
+    again: list[Again] = []
     for one in failed:
         attempts = one.task.attempts + (1 if one.charged else 0)
         spent = replace(one, task=replace(one.task, attempts=attempts))
         if one.permanent or attempts >= max_attempts:
             dead.append(spent)
         else:
-            wait = backoff.before_attempt(attempts).total_seconds() if one.charged else 1.0
-            again.append((remember(spent.task, one.error_type, one.reason, at=at, **more), wait, one.reason))
+            wait = backoff.before_attempt(attempts).total_seconds() if one.charged else backoff.BEFORE_NEXT_CLAIM
+            task = remember(spent.task, one.error_type, one.reason, at=at, **more)
+            again.append(Again(task, wait, Reason(Kind.FAILED, one.reason, one.error_type)))
     return dead, again
 
 
 def requeue(
     conn: Connection,
     index: str,
-    tasks: Sequence[tuple[Task, float, str]],
+    tasks: Sequence[Again],
     *,
     split_groups: Sequence[int | None] | None = None,
 ) -> None:
@@ -378,20 +393,20 @@ def requeue(
     conn.run(
         SQL["requeue"],
         index=index,
-        document_ids=[task.document_id for task, _, _ in tasks],
-        actions=[task.action for task, _, _ in tasks],
-        priorities=[task.priority for task, _, _ in tasks],
-        attempts=[task.attempts for task, _, _ in tasks],
-        delays=[wait for _, wait, _ in tasks],
-        enqueued_at=[task.enqueued_at.isoformat() for task, _, _ in tasks],
-        last_errors=[conn.reason(why) for _, _, why in tasks],
-        origins=[task.origin for task, _, _ in tasks],
+        document_ids=[one.task.document_id for one in tasks],
+        actions=[one.task.action for one in tasks],
+        priorities=[one.task.priority for one in tasks],
+        attempts=[one.task.attempts for one in tasks],
+        delays=[one.wait for one in tasks],
+        enqueued_at=[one.task.enqueued_at.isoformat() for one in tasks],
+        last_errors=[conn.why(one.why).sentence for one in tasks],
+        origins=[one.task.origin for one in tasks],
         split_groups=list(split_groups) if split_groups else [None] * len(tasks),
-        payloads=[Jsonb(_kept(conn, task.payload)) for task, _, _ in tasks],
+        payloads=[Jsonb(_kept(conn, one.task.payload)) for one in tasks],
     )
 
 
-def requeue_fan_outs(conn: Connection, index: str, tasks: Sequence[Task], *, wait: float, why: str) -> None:
+def requeue_fan_outs(conn: Connection, index: str, tasks: Sequence[Task], *, wait: float, why: Reason) -> None:
     """Put fan-out tasks back as they were."""
     if not tasks:
         return
@@ -402,7 +417,7 @@ def requeue_fan_outs(conn: Connection, index: str, tasks: Sequence[Task], *, wai
         attempts=[task.attempts for task in tasks],
         delays=[wait] * len(tasks),
         enqueued_at=[task.enqueued_at.isoformat() for task in tasks],
-        last_errors=[conn.reason(why)] * len(tasks),
+        last_errors=[conn.why(why).sentence] * len(tasks),
         origins=[task.origin for task in tasks],
         payloads=[Jsonb(dict(task.payload)) for task in tasks],
     )

@@ -32,7 +32,7 @@ SELECT names.index_name,
        extract(epoch FROM clock_timestamp() - least(q.oldest, f.oldest))::float8,
        coalesce(d.dead, 0),
        EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = names.index_name AND g.state <> 'retired'),
-       (SELECT jsonb_agg(jsonb_build_object('cause', s.cause, 'reason', s.reason, 'since', s.paused_at,
+       (SELECT jsonb_agg(jsonb_build_object('cause', s.cause, 'reason', s.reason, 'why', s.why, 'since', s.paused_at,
                          'next_probe_seconds', extract(epoch FROM s.probe_at - clock_timestamp())) ORDER BY s.cause DESC)
         FROM opensearch_indexing_pauses s WHERE s.index_name = names.index_name),
        1, NULL::text[], coalesce(f.stuck, 0), f.trouble, coalesce(q.coarse, 0)

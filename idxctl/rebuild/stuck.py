@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from idxctl.core.errors import DocumentError, PostgresRefused
+from idxctl.core.reasons import Kind
 from idxctl.indexes.generations import Generation
 from idxctl.postgres.connect import Connection
 from idxctl.queue import pause
+from idxctl.rebuild import preflight
 from idxctl.rebuild.preflight import SQL
 
 
@@ -18,8 +21,23 @@ def unreadable(conn: Connection, live: Generation | None) -> str | None:
     """Return why the index is blocked, if it is by the *live* generation's own query."""
     if live is None:
         return None
-    held = [one for one in pause.pauses(conn) if one.index == live.index and one.cause == "blocked"]
-    return next((one.reason for one in held if one.reason.startswith(f"{live.name}: sql_")), None)
+    held = pause.blocked(conn, live.index)
+    if held is None:
+        return None
+    if held.why.kind is Kind.UNTOLD:  # by a worker of before, which stores no more than a sentence
+        return held.reason if _is_refused(conn, live) else None
+    return held.reason if held.why.kind is Kind.UNREADABLE and held.why.generation == live.name else None
+
+
+def _is_refused(conn: Connection, live: Generation) -> bool:
+    """Ask PostgreSQL itself whether it still takes a generation's query."""
+    try:
+        preflight.check_query(conn, live.index, live.definition)
+    except DocumentError:  # slow, and readable
+        return False
+    except PostgresRefused as error:
+        return not error.passing
+    return False
 
 
 def not_waiting(conn: Connection, index: str, ids: Sequence[str]) -> list[str]:

@@ -12,9 +12,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from idxctl.core import keys
+from idxctl.core import backoff, keys
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.core.failpoints import reach
+from idxctl.core.reasons import Reason
 from idxctl.indexes import render
 from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation
@@ -24,18 +25,17 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.queue import tokens
 from idxctl.queue.claim import Batch, Task
-from idxctl.queue.settle import MISSED, Failure, Outcomes
+from idxctl.queue.settle import MISSED, Again, Failure, Outcomes
 from idxctl.worker import outcomes, way
 from idxctl.worker.index_identity import Identity
 from idxctl.worker.load import MOST_BYTES_UNDER_WAY, Load, Room
 from idxctl.worker.outcomes import DONE, Cause, Kind, Verdict
 
 _DOUBLED = Verdict(Kind.PERMANENT, "duplicate_document", "the document query returns this id more than once")
-_TOO_OLD = Verdict(Kind.TRANSIENT, "too_old", "read too long ago to be sent; it is read again")
+_TOO_OLD = Verdict(Kind.TRANSIENT, outcomes.TOO_OLD, "read too long ago to be sent; it is read again")
 TOO_LONG, NO_TEXT = "id_too_long", "id_not_utf8"  # of a row whose id no index takes
-_AT_ONCE = {"foreign_version", "too_old"}  # what a new token mends
-_TOO_SLOW = Verdict(Kind.TRANSIENT, "too_slow", "there was no time to read it; it is read with fewer others")
-_APART = "apart"  # the type of what is put back to be sent apart from the others
+_AT_ONCE = {outcomes.FOREIGN_VERSION, outcomes.TOO_OLD}  # what a new token fixes
+_TOO_SLOW = Verdict(Kind.TRANSIENT, outcomes.TOO_SLOW, "there was no time to read it; it is read with fewer others")
 _MOST_TRIALS = 8  # documents charged within a claim with what the way did: where it is most of them, it is the index
 _SLOW_PARTS = 16  # a body that is waited for in vain costs its time; one that passes costs a request
 _PAUSES = frozenset({Kind.BLOCKED, Kind.GONE})  # the index's trouble
@@ -105,7 +105,7 @@ class Written:
 
     def put_apart(self, ids: Sequence[str], generation: Generation, verdict: Verdict) -> None:
         """Have documents sent again, without the others of their batch and without being charged."""
-        verdict = Verdict(Kind.TRANSIENT, _APART, verdict.answered or verdict.reason)
+        verdict = Verdict(Kind.TRANSIENT, outcomes.APART, verdict.answered or verdict.reason)
         self.note(ids, [generation], verdict)
         group = frozenset(ids)
         for one in ids:
@@ -127,9 +127,9 @@ class Sorted:
     """A batch's outcomes, and what they say about the index and the cluster."""
 
     outcomes: Outcomes
-    blocked: str | None = None  # why the index must be paused
-    unreachable: str | None = None  # why a whole request failed for want of a server, for the breaker
-    overloaded: str | None = None  # what OpenSearch said that refused something for overload
+    blocked: Reason | None = None  # why the index must be paused
+    unreachable: Reason | None = None  # why a whole request failed for want of a server, for the breaker
+    overloaded: Reason | None = None  # what OpenSearch said that refused something for overload
     jumped_past: int | None = None  # a version this database did not draw (T4)
     superseded: int = 0
 
@@ -471,13 +471,13 @@ class _Sorting:
     """The lists that sorting fills."""
 
     done: list[Task] = field(default_factory=list)
-    again: list[tuple[Task, float, str]] = field(default_factory=list)
+    again: list[Again] = field(default_factory=list)
     failed: list[Failure] = field(default_factory=list)
     blamed: list[Failure] = field(default_factory=list)
     missed: list[Failure] = field(default_factory=list)
-    blocked: str | None = None
-    unreachable: str | None = None
-    overloaded: str | None = None
+    blocked: Reason | None = None
+    unreachable: Reason | None = None
+    overloaded: Reason | None = None
     superseded: int = 0
 
 
@@ -524,12 +524,12 @@ def _groups(written: Written) -> dict[str, int]:
     return {one: numbers[group] for one, group in written.apart.items()}
 
 
-def _shards_away(batch: Batch, written: Written, living: Sequence[Generation]) -> str | None:
+def _shards_away(batch: Batch, written: Written, living: Sequence[Generation]) -> Reason | None:
     """Return why nothing of a batch could be written where it belongs: not one document's bad luck, but the index's state."""
     for generation in living:
         verdicts = [written.verdicts.get((task.document_id, generation.id), DONE) for task in batch.tasks]
         if len(verdicts) > 1 and all(one.cause is Cause.SHARDS for one in verdicts):
-            return f"{generation.name}: {verdicts[0].error_type}: {verdicts[0].reason}"
+            return outcomes.why(verdicts[0], generation=generation.name)
     return None
 
 
@@ -540,7 +540,7 @@ def _conflict(verdict: Verdict, foreign: set[int]) -> Verdict:
         return DONE
     if version is not None and version >= _GREATEST_VERSION:
         return Verdict(Kind.PERMANENT, verdict.error_type, verdict.reason)
-    return Verdict(Kind.TRANSIENT, "foreign_version", verdict.reason)
+    return Verdict(Kind.TRANSIENT, outcomes.FOREIGN_VERSION, verdict.reason)
 
 
 def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict]], states: Mapping[int, str]) -> None:
@@ -552,13 +552,15 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
     ]
     for verdict in again:
         if verdict.cause is Cause.OVERLOAD:
-            lists.overloaded = lists.overloaded or f"{verdict.error_type}: {verdict.reason}"
+            lists.overloaded = lists.overloaded or outcomes.why(verdict)
         elif verdict.whole:
-            lists.unreachable = lists.unreachable or verdict.reason
+            lists.unreachable = lists.unreachable or replace(
+                outcomes.why(verdict), error_type="", about=verdict.error_type
+            )
     for generation, verdict in living:
         if verdict.kind in _PAUSES:
             again.append(verdict)
-            lists.blocked = lists.blocked or f"{generation.name}: {verdict.error_type}: {verdict.reason}"
+            lists.blocked = lists.blocked or outcomes.why(verdict, generation=generation.name)
     dead = [(one, verdict) for one, verdict in living if verdict.kind in _REFUSALS]
     lists.failed += [_failure(task, verdict, one) for one, verdict in dead]
     lists.blamed += [_failure(task, verdict, one) for one, verdict in others if verdict.kind in _REFUSALS]
@@ -571,8 +573,8 @@ def _place(lists: _Sorting, task: Task, troubles: list[tuple[Generation, Verdict
     if dead:
         return
     if again:
-        wait = 0.0 if again[0].error_type in _AT_ONCE else 1.0
-        lists.again.append((task, wait, f"{again[0].error_type}: {again[0].reason}"))
+        wait = 0.0 if again[0].error_type in _AT_ONCE else backoff.BEFORE_NEXT_CLAIM
+        lists.again.append(Again(task, wait, outcomes.why(again[0])))
     else:
         lists.done.append(task)
 
@@ -586,9 +588,8 @@ def _is_its_own(generation: Generation, verdict: Verdict, states: Mapping[int, s
 
 def _missed(task: Task, verdict: Verdict, generation: Generation) -> Failure:
     """Return the note that a generation which is not live holds an older document, or none, for a cause of its own."""
-    return Failure(
-        task, MISSED, "", f"{verdict.error_type}: {verdict.reason}", permanent=False, generation=generation.id
-    )
+    said = f"{verdict.error_type}: {verdict.reason}"
+    return Failure(task, MISSED, "", said, permanent=False, generation=generation.id)
 
 
 def _failure(task: Task, verdict: Verdict, generation: Generation) -> Failure:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from idxctl.core import backoff
+from idxctl.core import backoff, reasons
 from idxctl.core.errors import (
     IdxctlError,
     OpenSearchRefused,
@@ -20,6 +20,7 @@ from idxctl.core.errors import (
     PostgresRefused,
     PostgresUnreachable,
 )
+from idxctl.core.reasons import Reason
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
 from idxctl.indexes.generations import Generation
@@ -27,7 +28,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import expand, pause, settle
 from idxctl.queue.claim import Batch, Head
-from idxctl.queue.settle import Settled
+from idxctl.queue.settle import Again, Settled
 from idxctl.worker import batch as steps
 from idxctl.worker import counting, outcomes, way
 from idxctl.worker.batch import Limits, Sorted, Written
@@ -98,7 +99,7 @@ class Carrier:
         with self._guard:
             batches = list(self._unsettled)
         for batch in batches:
-            self._put_back(conn, batch, "its outcome could not be settled", wait=0.0)
+            self._put_back(conn, batch, Reason(reasons.Kind.UNSETTLED), wait=0.0)
             with self._guard:
                 self._unsettled.remove(batch)
 
@@ -150,16 +151,16 @@ class Carrier:
         try:
             done = expand.expand(conn, self._client, batch, generations, bytes_gone_after_seconds=gone_after)
         except (OpenSearchUnreachable, OpenSearchRefused) as error:
-            why = error.message
+            why = Reason(reasons.Kind.UNREACHABLE, error.message)
             self._insist(lambda conn: self._put_back(conn, batch, why))
             if outcomes.of_request(error).kind is Kind.TRANSIENT and not self._takes_writes(generations):
                 self._open(why)
             else:  # the index's own trouble, not the cluster's
-                fact("failed", f"{why}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
+                fact("failed", f"{error.message}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
             return
         self.counters.expanded += done.enqueued
         if done.broken is not None:
-            fact("broken", done.broken, index=batch.index)
+            fact("broken", done.broken.sentence, index=batch.index)
         if done.waiting == len(batch.tasks):
             self._stopping.wait(_SHORT_WAIT)
 
@@ -187,13 +188,15 @@ class Carrier:
         )
         self._stopping.wait(_SHORT_WAIT if away else 1.0)
 
-    def _put_back(self, conn: Connection, batch: Batch, why: str, *, wait: float = 1.0) -> None:
+    def _put_back(
+        self, conn: Connection, batch: Batch, why: Reason, *, wait: float = backoff.BEFORE_NEXT_CLAIM
+    ) -> None:
         """Put a batch back as it was, unless its lease was lost and others have its tasks."""
         with conn.transaction():
             if not settle.end_lease(conn, batch):
                 return
             if batch.kind == "document":
-                settle.requeue(conn, batch.index, [(task, wait, why) for task in batch.tasks])
+                settle.requeue(conn, batch.index, [Again(task, wait, why) for task in batch.tasks])
             else:
                 settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
 
@@ -239,7 +242,7 @@ class Carrier:
             for task in sorted_.outcomes.done[:: max(len(sorted_.outcomes.done) // 64, 1)]:
                 self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
         if in_a_row and in_a_row % _SAID_EVERY == 0:
-            why = sorted_.outcomes.again[0][2]
+            why = sorted_.outcomes.again[0].why.sentence
             fact("repeats", f"{batch.index}: {in_a_row} batches in a row were put back: {why}",
                  index=batch.index, put_back=in_a_row, reason=why)  # fmt: skip
         for one in sorted_.outcomes.failed[:3]:
@@ -254,7 +257,7 @@ class Carrier:
                 known.get(batch.index, 0), shortest=_BLOCK_PROBE_SECONDS[0], longest=_BLOCK_PROBE_SECONDS[1]
             )
             pause.block(
-                self._pool.mine(), batch.index, reason=sorted_.blocked, by=self._worker, probe_after_seconds=wait,
+                self._pool.mine(), batch.index, why=sorted_.blocked, by=self._worker, probe_after_seconds=wait,
                 probed=head.probing,
             )  # fmt: skip
             fact("blocked", f"{batch.index} is paused, next try in {wait:g} s: {sorted_.blocked}", index=batch.index)
@@ -270,9 +273,10 @@ class Carrier:
         elif written.passed:
             self.close_breaker()
 
-    def _open(self, why: str) -> None:
+    def _open(self, why: Reason) -> None:
         if self.breaker.failed(why):
-            fact("circuit", f"open: {why}; nothing is lost, no attempt was spent", state="open", reason=why)
+            told = why.sentence
+            fact("circuit", f"open: {told}; nothing is lost, no attempt was spent", state="open", reason=told)
 
     def close_breaker(self) -> None:
         """Claims go on, if they were held back."""
@@ -297,6 +301,7 @@ def _answered_for(sorted_: Sorted) -> bool:
     return bool(sorted_.outcomes.done or sorted_.outcomes.failed)
 
 
-def _reason_of_block(conn: Connection, index: str) -> str:
-    """Return why an index is blocked; "" when it no longer is."""
-    return next((one.reason for one in pause.pauses(conn) if one.index == index and one.cause == "blocked"), "")
+def _reason_of_block(conn: Connection, index: str) -> Reason:
+    """Return why an index is blocked; once it no longer is, what no error matches."""
+    found = pause.blocked(conn, index)
+    return Reason(reasons.Kind.REFUSED) if found is None else found.why

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from idxctl.core import metrics
+from idxctl.core import metrics, reasons
+from idxctl.core.reasons import Reason
 from idxctl.core.tally import Tally
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Failure, Outcomes, Settled, divide
 from idxctl.worker import outcomes as sorting
-from idxctl.worker.outcomes import Kind
 
 
 def count(
@@ -27,8 +27,8 @@ def count(
     if not settled.held:
         return
     dead, again = divide(outcomes.failed, max_attempts=max_attempts)
-    put_back = Counter((task.action, reason_of_retry(why)) for task, _, why in outcomes.again)
-    put_back.update((task.action, "attempt") for task, _, _ in again)
+    put_back = Counter((one.task.action, reason_of_retry(one.why)) for one in outcomes.again)
+    put_back.update((one.task.action, "attempt") for one in again)
     given_up = Counter((one.task.action, reason_of_failure(one)) for one in dead)
     _add(tally, metrics.RETRY, batch.index, put_back)
     _add(tally, metrics.FAILURE, batch.index, given_up)
@@ -61,28 +61,20 @@ def reason_of_failure(one: Failure) -> str:
     if one.error_type == "duplicate_document":
         return "duplicate"
     # A body for which all the memory that bulks may take is too little is refused as an overload would be.
-    return "too_large" if one.error_type == "http_413" or one.error_type in _OVERLOAD else "refused"
+    return (
+        "too_large" if one.error_type in {"http_413", "http_429"} or one.error_type in sorting.OVERLOAD else "refused"
+    )
 
 
-def reason_of_retry(why: str) -> str:
-    """Return why a task was put back without an attempt spent; *why* begins with the error's type."""
-    error_type = why.partition(":")[0]
-    if error_type in {"too_old", "foreign_version"}:
-        return "outdated"
-    if error_type in _OVERLOAD:
-        return "overload"
-    if error_type in {
-        "unreachable",
-        "unintelligible",
-        "apart",
-        "http_400",
-        "http_404",
-        "http_408",
-    } or error_type.startswith("http_5"):
-        return "unreachable"
-    # What is refused for good is put back only where the index as a whole refuses it.
-    passing = sorting.of_item(400, error_type, "").kind is Kind.TRANSIENT
-    return "unreachable" if passing else "blocked"
+_RETRIES = {
+    reasons.Kind.OUTDATED: "outdated",
+    reasons.Kind.OVERLOADED: "overload",
+    reasons.Kind.UNREACHABLE: "unreachable",
+    reasons.Kind.SHARDS_AWAY: "unreachable",
+    reasons.Kind.APART: "unreachable",
+}
 
 
-_OVERLOAD = frozenset({"rejected_execution_exception", "circuit_breaking_exception", "opensearch_rejected_execution_exception", "http_429"})  # fmt: skip
+def reason_of_retry(why: Reason) -> str:
+    """Return why a task was put back without an attempt spent, as one of the few reasons that are counted apart."""
+    return _RETRIES.get(why.kind, "blocked")

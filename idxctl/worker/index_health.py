@@ -13,7 +13,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from idxctl.queue.settle import Failure
+from idxctl.core import backoff, reasons
+from idxctl.core.reasons import Reason
+from idxctl.queue.settle import Again, Failure
 from idxctl.worker.batch import NO_TEXT, TOO_LONG, Sorted
 
 SEEN = 50  # documents, before anything is said of an index
@@ -27,7 +29,9 @@ class Refusals:
         self._last: dict[str, list[str]] = {}
         self._lock = threading.Lock()
 
-    def judge(self, index: str, sorted_: Sorted, *, blocked_for: str | None = None, rebuilding: bool = False) -> Sorted:
+    def judge(
+        self, index: str, sorted_: Sorted, *, blocked_for: Reason | None = None, rebuilding: bool = False
+    ) -> Sorted:
         """
         Return the outcomes of a batch, with letters turned into waiting tasks where the index is to blame.
 
@@ -46,9 +50,9 @@ class Refusals:
         if not waiting:
             return sorted_
         left = [one for one in sorted_.outcomes.failed if not _tells(one) or one.fingerprint != fingerprint]
-        again = [*sorted_.outcomes.again, *((one.task, 1.0, f"{one.error_type}: {one.reason}") for one in waiting)]
+        again = [*sorted_.outcomes.again, *(Again(one.task, backoff.BEFORE_NEXT_CLAIM, _held(one)) for one in waiting)]
         outcomes = replace(sorted_.outcomes, again=again, failed=left)
-        return replace(sorted_, outcomes=outcomes, blocked=sorted_.blocked or _reason(waiting[0]))
+        return replace(sorted_, outcomes=outcomes, blocked=sorted_.blocked or _alike(waiting[0]))
 
     def _note(self, index: str, refused: Sequence[str], done: int) -> str | None:
         """Add a batch's outcomes; return the error that nearly all of the last documents share, this batch's all of them."""
@@ -66,17 +70,22 @@ def _tells(one: Failure) -> bool:
     return one.task.letter is None and one.error_type not in {TOO_LONG, NO_TEXT}
 
 
-def _still(refused: Sequence[Failure], reason: str) -> str | None:
-    """Return the error that an index is paused for, if it is what every document of a probe met."""
+def _still(refused: Sequence[Failure], why: Reason) -> str | None:
+    """
+    Return the error that an index is paused for, if it is what every document of a probe met.
+
+    A program of before has not stored which error it was: any will do that they all meet, or letters would be made of it.
+    """
     met = {one.fingerprint for one in refused}
     if len(met) != 1:
         return None
     (fingerprint,) = met
-    return fingerprint if f"({fingerprint})" in reason else None
+    return fingerprint if why.kind is reasons.Kind.UNTOLD or why.fingerprint == fingerprint else None
 
 
-def _reason(one: Failure) -> str:
-    return (
-        f"nearly every document is refused with the same error ({one.fingerprint}), {one.error_type}: {one.reason}; "
-        "mend the mapping or the query, and it goes on by itself"
-    )
+def _alike(one: Failure) -> Reason:
+    return Reason(reasons.Kind.REFUSED_ALIKE, one.reason, one.error_type, fingerprint=one.fingerprint)
+
+
+def _held(one: Failure) -> Reason:
+    return Reason(reasons.Kind.REFUSED, one.reason, one.error_type)

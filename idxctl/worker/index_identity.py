@@ -16,6 +16,7 @@ from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
+from idxctl.worker import outcomes
 from idxctl.worker.outcomes import Kind, Verdict
 
 _GOOD_FOR_SECONDS = 1.0
@@ -66,7 +67,7 @@ def _verdict(client: Client, generation: Generation) -> Verdict | None:
         return Verdict(Kind.GONE, "index_not_found_exception", f"no such index [{generation.name}]")
     return Verdict(
         Kind.BLOCKED,
-        "foreign_index",
+        outcomes.FOREIGN_INDEX,
         "this is not the index that idxctl made: it was deleted, and created again by somebody else; "
         f"idxctl reindex --index {generation.index} builds it anew",
     )

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from idxctl.core import backoff
+from idxctl.core.reasons import Reason
 
 MOST_BYTES_UNDER_WAY = 32 * 1024 * 1024  # read and not yet answered for, in a process
 _SMALLEST_BODY = 256 * 1024
@@ -187,7 +188,7 @@ class BreakerState:
     """What the breaker shows: ``state`` closed, open or probing; seconds to the next probe while open."""
 
     state: str
-    reason: str | None = None
+    why: Reason | None = None
     since: float | None = None  # wall clock
     next_probe_seconds: float | None = None
 
@@ -199,13 +200,13 @@ class Breaker:
         self._clock = clock
         self._wall = wall
         self._lock = threading.Lock()
-        self._reason: str | None = None
+        self._reason: Reason | None = None
         self._since: float | None = None
         self._probe_at = 0.0
         self._probes = 0
         self._probing = False
 
-    def failed(self, reason: str) -> bool:
+    def failed(self, reason: Reason) -> bool:
         """Open it, or keep it open for longer; True when it was closed until now."""
         with self._lock:
             opened = self._reason is None

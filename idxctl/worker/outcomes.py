@@ -11,8 +11,9 @@ import re
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from idxctl.core import fingerprints
+from idxctl.core import fingerprints, reasons
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
+from idxctl.core.reasons import Reason
 
 
 class Kind(Enum):
@@ -65,8 +66,10 @@ class Verdict:
 
 
 DONE = Verdict(Kind.DONE)
+TOO_OLD, FOREIGN_VERSION, TOO_SLOW = "too_old", "foreign_version", "too_slow"  # types of our own
+APART, FOREIGN_INDEX = "apart", "foreign_index"
 
-_OVERLOAD = {"rejected_execution_exception", "circuit_breaking_exception", "opensearch_rejected_execution_exception"}
+OVERLOAD = {"rejected_execution_exception", "circuit_breaking_exception", "opensearch_rejected_execution_exception"}
 _SHARDS = {"unavailable_shards_exception", "no_shard_available_action_exception", "index_shard_closed_exception",
            "shard_not_in_primary_mode_exception", "primary_shard_closed_exception", "engine_closed_exception",
            "shard_not_found_exception", "illegal_index_shard_state_exception", "already_closed_exception",
@@ -107,7 +110,7 @@ def _item_kind(status: int, error_type: str, reason: str) -> Kind:
         return Kind.TRANSIENT
     if error_type in _BLOCKED_TYPES or status in {401, 403} or _BLOCKED_REASONS.search(reason):
         return Kind.BLOCKED
-    if error_type in _OVERLOAD | _SHARDS | _CLUSTER or status in {429, 502, 503, 504}:
+    if error_type in OVERLOAD | _SHARDS | _CLUSTER or status in {429, 502, 503, 504}:
         return Kind.TRANSIENT
     return Kind.DOUBTFUL if status >= 500 else Kind.PERMANENT
 
@@ -115,7 +118,7 @@ def _item_kind(status: int, error_type: str, reason: str) -> Kind:
 def _item_cause(kind: Kind, status: int, error_type: str) -> Cause | None:
     if kind is not Kind.TRANSIENT:
         return None
-    if error_type in _OVERLOAD or status == 429:
+    if error_type in OVERLOAD or status == 429:
         return Cause.OVERLOAD
     return None if error_type in _CLUSTER else Cause.SHARDS
 
@@ -153,7 +156,7 @@ def _request(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:
         return (Kind.GONE if error.error_type else Kind.TRANSIENT), None
     if error.status == 400:
         return (Kind.SPLIT if error.error_type else Kind.TRANSIENT), None
-    if error.status == 500 and error.error_type and error.error_type not in _SHARDS | _CLUSTER | _OVERLOAD:
+    if error.status == 500 and error.error_type and error.error_type not in _SHARDS | _CLUSTER | OVERLOAD:
         return Kind.SPLIT, Cause.FAULT
     return (Kind.TRANSIENT, None) if error.status >= 500 or error.status == 408 else (Kind.BLOCKED, None)
 
@@ -208,6 +211,33 @@ def of_the_way(verdict: Verdict) -> Verdict:
         name = verdict.cause.value if verdict.cause else "unanswered"
     reason = f"the way to OpenSearch fails on this document, while others pass: {verdict.answered}"
     return replace(verdict, kind=Kind.DOUBTFUL, error_type=f"way_{name}", reason=reason)
+
+
+_OF_OURS = {
+    TOO_OLD: reasons.Kind.OUTDATED,
+    FOREIGN_VERSION: reasons.Kind.OUTDATED,
+    TOO_SLOW: reasons.Kind.SLOW,
+    APART: reasons.Kind.APART,
+    FOREIGN_INDEX: reasons.Kind.FOREIGN,
+}
+_OF_CAUSES = {Cause.OVERLOAD: reasons.Kind.OVERLOADED, Cause.SHARDS: reasons.Kind.SHARDS_AWAY}
+_OF_KINDS = {
+    Kind.GONE: reasons.Kind.GONE,
+    Kind.BLOCKED: reasons.Kind.REFUSED,
+    Kind.TRANSIENT: reasons.Kind.UNREACHABLE,
+}
+
+
+def why(verdict: Verdict, *, generation: str = "") -> Reason:
+    """Return a verdict as the reason that what met it waits; *generation* where it is that index's trouble."""
+    kind = _OF_OURS.get(verdict.error_type)
+    if kind is None and verdict.error_type.startswith("sql_"):
+        kind = reasons.Kind.UNREADABLE
+    if kind is None and verdict.cause is not None:
+        kind = _OF_CAUSES.get(verdict.cause)
+    if kind is None:
+        kind = _OF_KINDS.get(verdict.kind, reasons.Kind.FAILED)
+    return Reason(kind, verdict.reason, verdict.error_type, generation)
 
 
 def fingerprint(verdict: Verdict) -> str:

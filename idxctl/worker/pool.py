@@ -23,6 +23,7 @@ from idxctl.core.errors import (
     PostgresRefused,
     PostgresUnreachable,
 )
+from idxctl.core.reasons import Kind, Reason
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations, retire
 from idxctl.opensearch.client import Client
@@ -87,7 +88,7 @@ class Worker:
         self._remembered = False  # whether OpenSearch has said that it remembers deletions for long enough (T3)
         self._postgres_down = 0
         self._last_beat = (time.monotonic(), 0)
-        self._told: set[tuple[str, str]] = set()
+        self._told: set[tuple[str, Reason]] = set()
         self._searched: dict[
             str, tuple[str, ...]
         ] = {}  # indexes that are kept since aliases stand on them, as was said
@@ -154,7 +155,7 @@ class Worker:
         keeper.join()  # a last beat would bring the row back
         try:
             conn = self._pool.mine()
-            rescue.give_back(conn, self.id, held=(), why="its worker ended before the outcome was known")
+            rescue.give_back(conn, self.id, held=(), why=Reason(Kind.RELEASED))
             registry.leave(conn, self.id)
         except IdxctlError as error:  # a crash would leave the same undone: the leases lapse
             log.debug("left undone: %s", error)
@@ -200,14 +201,14 @@ class Worker:
         while not self._stopping.is_set():
             taken = self._next()
             if taken is not None:
-                self._carry(*taken)
+                self.carry(*taken)
 
     def _next(self) -> tuple[Batch, Head] | None:
         """Hold the baton until a batch is claimed or the pool stops."""
         with self._baton:
             while not self._stopping.is_set():
                 try:
-                    taken = self._claim_or_wait()
+                    taken = self.poll()
                 except PostgresUnreachable as error:
                     self._postgres_lost(error)
                     continue
@@ -231,14 +232,19 @@ class Worker:
         """Put in order what the outage left: a claim whose answer was lost. Whoever holds the baton is the only claimer."""
         with self._guard:
             held = [*self._held, *self._carrier.unsettled]
-        rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")
+        rescue.give_back(conn, self.id, held=held, why=Reason(Kind.UNCLAIMED))
         tokens.catch_up_with_clock(conn)  # a standby that was promoted may lag behind
         self._floors.clear()
         self._horizon.forget()
         self._postgres_down = 0
         fact("postgres", "PostgreSQL is back")
 
-    def _claim_or_wait(self) -> tuple[Batch, Head] | None:
+    def poll(self) -> tuple[Batch, Head] | None:
+        """
+        Claim a batch that is due; None when there was none, and a wait is over.
+
+        One step of a thread of this pool, for whoever takes them one by one; `carry` is the other.
+        """
         if self._held_back():
             return None
         taken = None
@@ -300,7 +306,7 @@ class Worker:
             # A no to this question (403 where the role may only write) is an answer too, and so is a gateway's page: it may
             # be about this question alone. The small batch that is claimed then tells.
             if outcomes.of_request(error).is_silence:
-                self.breaker.failed(error.message)
+                self.breaker.failed(Reason(Kind.UNREACHABLE, error.message))
                 return False
         return True
 
@@ -381,8 +387,8 @@ class Worker:
         self.kept = int(kept)
         return not waiting and not in_flight
 
-    def _carry(self, batch: Batch, head: Head) -> None:
-        """Take one batch to its end."""
+    def carry(self, batch: Batch, head: Head) -> None:
+        """Take one batch to its end: the other step of a thread of this pool."""
         try:
             self._carrier.carry(batch, head)
         finally:
@@ -433,8 +439,8 @@ class Worker:
         if repaired := gaps.repair(conn):
             fact("gap", f"changes left no task while the queue was away: all of {repaired} indexes is looked at again")
         broken = set(expand.due(conn).broken)
-        for index, why in sorted(broken - self._told):
-            fact("broken", why, index=index)
+        for index, why in sorted(broken - self._told, key=str):
+            fact("broken", why.sentence, index=index)
         self._told = broken
 
     def _beat(self, conn: Connection, state: str) -> None:
@@ -443,7 +449,7 @@ class Worker:
         if shown.state != "closed":
             breaker = {
                 "state": shown.state,
-                "reason": conn.reason(shown.reason or ""),
+                **_shown(conn, shown.why),
                 "since": shown.since,
                 "next_probe_seconds": shown.next_probe_seconds,
             }
@@ -482,7 +488,7 @@ class Worker:
         for one in rescue.rescue(conn, max_attempts=self.options.max_attempts, gone=lost):
             if one.stuck is not None:
                 fact("stuck", f"the batch of token {one.token} cannot be taken back: {one.stuck}; tried again in a minute",
-                     token=one.token, reason=one.stuck)  # fmt: skip
+                     token=one.token, reason=one.stuck.sentence)  # fmt: skip
                 continue
             ago = f"claimed at {one.claimed_at:%H:%M:%S}, " + ("which is gone" if one.gone else "whose lease lapsed")
             fact(
@@ -521,3 +527,11 @@ class Worker:
             ),
             **self.counters.shown(),
         )
+
+
+def _shown(conn: Connection, why: Reason | None) -> dict[str, Any]:
+    """Return a reason as a heartbeat carries it: the sentence, and what programs look at."""
+    if why is None:
+        return {"reason": ""}
+    why = conn.why(why)
+    return {"reason": why.sentence, "why": why.stored()}

@@ -227,7 +227,7 @@ class World:
             self.rescue()
             if self.rig.queued() + self.rig.in_flight() == 0:
                 return
-            if taken := hand.worker._claim_or_wait():
+            if taken := hand.worker.poll():
                 hand.carry(taken)
         raise AssertionError("the queue does not get empty")
 
@@ -360,7 +360,7 @@ class Histories(RuleBasedStateMachine):
         actor, hand = self.world.workers[worker], self._hands[worker]
 
         def job() -> None:
-            self._taken[worker] = hand.worker._claim_or_wait()
+            self._taken[worker] = hand.worker.poll()
             if self._taken[worker]:
                 hand.carry(self._taken[worker])
 

@@ -63,7 +63,7 @@ def entries(items):
 def look_below(hand):
     """Look below the floor once; returns what was claimed."""
     hand.worker._swept_at = 0.0
-    taken = hand.worker._claim_or_wait()
+    taken = hand.worker.poll()
     hand.worker._swept_at = math.inf
     return taken
 
@@ -74,7 +74,7 @@ def test_claims_from_the_floor_do_not_read_the_dead_rows_at_the_head(items, old_
     before = entries(items)
     hand.step()
     assert entries(items) - before < FEW
-    assert hand.worker._claim_or_wait() is None  # a poll that finds nothing is as cheap
+    assert hand.worker.poll() is None  # a poll that finds nothing is as cheap
     assert entries(items) - before < FEW
 
 
@@ -131,7 +131,7 @@ def test_a_change_committed_late_lies_below_the_floor_and_is_claimed_by_the_next
         hand.steps()
         late.commit()
     assert items.due() == 1
-    assert hand.worker._claim_or_wait() is None
+    assert hand.worker.poll() is None
     hand.carry(look_below(hand))
     assert items.document(1)["name"] == "late"
     assert items.at_rest()

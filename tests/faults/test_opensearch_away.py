@@ -73,14 +73,14 @@ def test_one_small_batch_tries_whether_it_works_again(own: Rig, node: OpenSearch
     node.kill()
     hand.step()
     assert hand.worker.breaker.state().state == "open"
-    until(lambda: hand.worker._claim_or_wait() or hand.worker.breaker.state().next_probe_seconds > 0.6, "no ping fails")
+    until(lambda: hand.worker.poll() or hand.worker.breaker.state().next_probe_seconds > 0.6, "no ping fails")
     assert own.in_flight() == 0  # nobody answers: nothing is claimed
     node.start()
     own.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
     taken = hand.claim()
     assert len(taken[0].tasks) == 5
     assert hand.worker.breaker.state().state == "probing"
-    assert hand.worker._claim_or_wait() is None  # one at a time
+    assert hand.worker.poll() is None  # one at a time
     hand.carry(taken)
     assert hand.worker.breaker.state().state == "closed"
     hand.rest()

@@ -4,6 +4,7 @@ import psycopg
 import pytest
 
 from idxctl.core.errors import PostgresUnreachable
+from idxctl.core.reasons import Kind, Reason
 from idxctl.embedded.postgres import Postgres
 from idxctl.queue import pause
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
@@ -83,7 +84,7 @@ def test_a_claim_whose_answer_was_lost_is_given_back(items):
 
 def test_a_probe_whose_connection_breaks_after_its_claim_is_given_back(items):
     """Between the claim and the note that keeps others from probing: nobody carries that batch, so nobody may hold it."""
-    pause.block(items.conn, items.index, reason="flood stage", by="test", probe_after_seconds=0)
+    pause.block(items.conn, items.index, why=Reason(Kind.REFUSED, "flood stage"), by="test", probe_after_seconds=0)
     items.enqueue(1)
 
     def end_the_session() -> None:

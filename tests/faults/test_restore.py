@@ -151,7 +151,7 @@ def test_a_conflict_that_names_no_version_is_no_success(items):
     )
     written.count(live, 1)
     sorted_ = sort(items.conn, batch, [live], written, {live.id: "live"})
-    assert [task.document_id for task, _, _ in sorted_.outcomes.again] == ["1"]
+    assert [one.task.document_id for one in sorted_.outcomes.again] == ["1"]
 
 
 class Claimers:

@@ -11,6 +11,7 @@ import pytest
 
 from idxctl import Indexer
 from idxctl.core.errors import IdxctlError
+from idxctl.core.reasons import Kind, Reason
 from idxctl.worker import way
 from support.gateway import ANSWERS, Gateway, Seen
 from support.rig import Rig
@@ -134,7 +135,7 @@ def test_a_gateway_that_answers_questions_itself_and_passes_documents_on_holds_n
     change_all(items)
     with by_way_of(items, gateway):
         hand = items.hand()
-        hand.worker.breaker.failed("it was away for a moment")
+        hand.worker.breaker.failed(Reason(Kind.UNREACHABLE, "it was away for a moment"))
         hand.rest()
         assert not hand.worker.breaker.open
     items.nothing_was_charged()

@@ -7,10 +7,11 @@ import secrets
 import psycopg
 import pytest
 
+from idxctl.core.reasons import Kind, Reason
 from idxctl.operate import dlq
 from idxctl.queue import rescue, settle, stats
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Failure, Outcomes
+from idxctl.queue.settle import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig, until
 
@@ -131,7 +132,7 @@ def test_settle_takes_any_text(encoded: Rig):
     dead, doubtful = (failure(tasks[name], permanent=name == "t1") for name in ("t1", "t2"))
     settled = settle.settle(
         encoded.conn, batch,
-        Outcomes(done=[tasks["t4"]], again=[(tasks["t3"], 0.0, ANYTHING)], failed=[dead, doubtful]), max_attempts=3,
+        Outcomes(done=[tasks["t4"]], again=[Again(tasks["t3"], 0.0, Reason(Kind.REFUSED, ANYTHING))], failed=[dead, doubtful]), max_attempts=3,
     )  # fmt: skip
     assert (settled.done, settled.retried, settled.dead) == (1, 2, 1)
     assert encoded.one("SELECT last_error FROM opensearch_indexing_dlq").startswith("caf")
@@ -341,7 +342,7 @@ def test_a_drain_puts_back_what_it_can(items: Rig):
     items.enqueue(1, 2, 3)
     take(items)
     items.sql("ALTER TABLE opensearch_indexing_queue ADD CHECK (document_id <> '3' OR last_error IS NULL)")
-    assert rescue.give_back(items.conn, "test:1:a", held=(), why="it ended") == 3
+    assert rescue.give_back(items.conn, "test:1:a", held=(), why=Reason(Kind.RELEASED)) == 3
     assert items.queued() == 2
     assert list(items.letters()) == ["3"]
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 import idxctl
 from idxctl.core import keys, texts
 from idxctl.core.errors import IdxctlError, PostgresRefused
+from idxctl.core.reasons import Kind, Reason
 from idxctl.operate import dlq
 from idxctl.postgres.connect import Connection
 from idxctl.queue import enqueue, rescue, settle, stats
-from idxctl.queue.settle import Failure, Outcomes
+from idxctl.queue.settle import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig
 
@@ -100,7 +101,11 @@ def outcomes_of(batch, wanted: dict[str, Tried], generation: int) -> Outcomes:
     done = [task for name, task in tasks.items() if name in wanted and wanted[name].outcome in {"done", "blamed"}]
     return Outcomes(
         done=done,
-        again=[(tasks[name], 0.0, one.text) for name, one in wanted.items() if one.outcome == "again"],
+        again=[
+            Again(tasks[name], 0.0, Reason(Kind.FAILED, one.text))
+            for name, one in wanted.items()
+            if one.outcome == "again"
+        ],
         failed=[*failures("dead"), *failures("doubtful")],
         blamed=blamed,
     )
@@ -156,7 +161,7 @@ def through(rig: Rig, came: dict[str, Tried], building: int) -> None:
     assert {task.document_id for task in batch.tasks} == set(came)
     left = {name: one for name, one in came.items() if one.outcome in {"lost", "given back"}}
     settled = {name: one for name, one in came.items() if name not in left}
-    rest = Outcomes(again=[(task, 0.0, "") for task in batch.tasks if task.document_id in left])
+    rest = Outcomes(again=[Again(task, 0.0, Reason(Kind.FAILED)) for task in batch.tasks if task.document_id in left])
     given_ = outcomes_of(batch, settled, building)
     done = settle.settle(
         rig.conn, batch, Outcomes(given_.done, [*given_.again, *rest.again], given_.failed, given_.blamed), max_attempts=3
@@ -176,7 +181,12 @@ def through(rig: Rig, came: dict[str, Tried], building: int) -> None:
         rig.sql("UPDATE opensearch_indexing_queue SET available_at = now() - interval '1 s'")
         take(rig)  # in the hands of a worker that dies, or ends
         if any(one.outcome == "given back" for one in came.values()):
-            rescue.give_back(rig.conn, "test:1:a", held=(), why=max((one.text for one in came.values()), key=len))
+            rescue.give_back(
+                rig.conn,
+                "test:1:a",
+                held=(),
+                why=Reason(Kind.REFUSED, max((one.text for one in came.values()), key=len)),
+            )
         else:
             rig.sql("UPDATE opensearch_indexing_inflight SET lease_until = '-infinity'")
             rescue.rescue(rig.conn, max_attempts=3)

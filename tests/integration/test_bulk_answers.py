@@ -93,7 +93,7 @@ def test_index_that_takes_no_writes_is_paused_for_its_reason_and_resumes_by_itse
     hand.step()
     assert error_type in paused_for(items)
     assert items.queued() == 20
-    assert hand.worker._claim_or_wait() is None  # nothing is claimed while it is paused
+    assert hand.worker.poll() is None  # nothing is claimed while it is paused
     let_it_probe(items)
     taken = hand.claim()
     assert len(taken[0].tasks) <= 5  # a probe is small

@@ -44,7 +44,7 @@ def test_tasks_that_somebody_holds_locked_keep_no_others_waiting(items):
     with items.connect() as other, other.raw.transaction():
         other.execute("SELECT FROM opensearch_indexing_queue WHERE priority = 1 FOR UPDATE")
         hand = items.hand()
-        taken = [hand.worker._claim_or_wait() for _ in range(2)]
+        taken = [hand.worker.poll() for _ in range(2)]
         assert [batch.tasks[0].document_id for batch, _ in filter(None, taken)] == ["2", "3"]
         for one in taken:
             hand.carry(one)

@@ -193,7 +193,7 @@ def test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time(it
     found = expand.due(items.conn)
     assert found.enqueued == 1
     ((index, why),) = found.broken
-    assert (index, "events" in why) == (items.index, True)
+    assert (index, "events" in why.sentence) == (items.index, True)
 
 
 def open_coarse(items):

@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from idxctl.core import metrics
+from idxctl.core import metrics, reasons
 from idxctl.monitoring import dashboard
 from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue import pause
@@ -112,7 +112,9 @@ def test_names_that_are_no_index_are_one_label_however_many_somebody_makes_up(it
 def test_rows_of_queue_stats_hold_each_index_with_its_state_and_its_pause(items, idxctl):
     items.sql("SELECT opensearch_indexing_enqueue('=made+up', '1')")
     items.enqueue(1, 2)
-    pause.block(items.conn, items.index, reason="disk", by="x", probe_after_seconds=60)
+    pause.block(
+        items.conn, items.index, why=reasons.Reason(reasons.Kind.REFUSED, "disk"), by="x", probe_after_seconds=60
+    )
     idxctl.use(database=items.database, opensearch=items.opensearch, config=items.config)
     lines = [json.loads(line) for line in idxctl("queue", "stats", "-o", "ndjson").stdout.splitlines()]
     cells = list(csv.DictReader(io.StringIO(idxctl("queue", "stats", "-o", "csv").stdout)))
@@ -127,7 +129,9 @@ def test_gauges_are_what_the_database_holds(items):
     items.enqueue(1, 2)
     items.enqueue(3, priority=-1)
     taken = items.hand(batch_size=1).claim()
-    pause.block(items.conn, items.index, reason="disk", by="x", probe_after_seconds=60)
+    pause.block(
+        items.conn, items.index, why=reasons.Reason(reasons.Kind.REFUSED, "disk"), by="x", probe_after_seconds=60
+    )
     registry.beat(
         items.conn, "host:1:abc", state="running", threads=2, queue_size=77, indexes=None, counters={}, breaker={"state": "open"},
         patience_seconds=10.0,

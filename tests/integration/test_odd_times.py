@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from idxctl.core.reasons import Kind, Reason
 from idxctl.queue import rescue, stats
 from support.rig import Rig
 
@@ -68,7 +69,9 @@ def test_a_task_keeps_its_odd_time_through_a_rescue(items: Rig):
     items.enqueue(2)
     batch, _ = items.hand().claim()
     assert len(batch.tasks) == 2
-    rescue.give_back(items.conn, items.one("SELECT worker FROM opensearch_indexing_inflight"), held=(), why="put back")
+    rescue.give_back(
+        items.conn, items.one("SELECT worker FROM opensearch_indexing_inflight"), held=(), why=Reason(Kind.RELEASED)
+    )
     assert items.sql("SELECT enqueued_at > '19999-01-01' FROM opensearch_indexing_queue ORDER BY document_id") == [
         (True,),
         (False,),

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from idxctl.cli import log
+from idxctl.core.reasons import Kind, Reason
 from idxctl.postgres.connect import Pool
 from idxctl.queue import rescue
 from idxctl.worker.options import fact
@@ -66,7 +67,7 @@ def test_the_log_holds_none_either(items, idxctl):
 
 def test_a_heartbeat_holds_none_that_a_gateway_has_quoted(hidden, items):
     worker = Worker(items.pool, items.client, items.worker_options())
-    worker.breaker.failed(f'status 502, which says "{SECRET}"')
+    worker.breaker.failed(Reason(Kind.UNREACHABLE, f'status 502, which says "{SECRET}"'))
     worker._beat(items.pool.mine(), "running")
     ((breaker,),) = items.sql("SELECT breaker->>'reason' FROM opensearch_indexing_workers")
     assert breaker == "status 502, which says …"
@@ -84,7 +85,7 @@ def test_what_keeps_a_batch_from_being_taken_back_is_kept_without_any(hidden, it
             f"CREATE TRIGGER grudge BEFORE INSERT ON opensearch_indexing_{table} FOR EACH ROW EXECUTE FUNCTION grudge()"
         )
     (held,) = until(lambda: rescue.rescue(items.pool.mine(), max_attempts=3), "nothing lapsed")
-    assert held.stuck == "… (P0001)"
+    assert held.stuck.sentence == "… [P0001]"
     assert SECRET not in everything(items)
 
 

@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant(
         "a claim whose answer was lost is not given back",
         ("tests/faults/test_postgres_away.py::test_a_claim_whose_answer_was_lost_is_given_back",),
-        (Code('rescue.give_back(conn, self.id, held=held, why="the answer to its claim was lost")', ""),),
+        (Code('rescue.give_back(conn, self.id, held=held, why=Reason(Kind.UNCLAIMED))', ""),),
     ),
     Mutant(
         "a settle does not look whether its lease still stands",
@@ -51,7 +51,7 @@ MUTANTS = (
         (
             Code(
                 """
-                broken.append((index, why))
+                broken.append((index, __))
                 continue
             """,
                 "raise",
@@ -71,14 +71,14 @@ MUTANTS = (
     Mutant(
         "what was lost together comes back together",
         ("tests/faults/test_leases.py::test_documents_that_were_lost_together_come_back_apart",),
-        (Code("wait + lost.apart", "wait"),),
+        (Code("one.wait + lost.apart", "one.wait"),),
     ),
     Mutant(
         "a loss is not remembered while the document is not alone",
         (
             "tests/faults/test_leases.py::test_a_document_that_kills_its_workers_dies_alone_and_its_letter_tells_of_each",
         ),
-        (Code("(lost.remembered_by(task, len(tasks)), wait, lost.why)", "(task, wait, lost.why)"),),
+        (Code("Again(lost.remembered_by(task, len(tasks)), wait, lost.why)", "Again(task, wait, lost.why)"),),
     ),
     Mutant(
         "leases are renewed by the thread that may wait for anything",
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "what the drain timeout leaves over is left to its lease",
         ("tests/faults/test_shutdown.py::test_what_the_drain_timeout_leaves_over_goes_back_as_it_was",),
-        (Code('rescue.give_back(conn, self.id, held=(), why="its worker ended before the outcome was known")', ""),),
+        (Code('rescue.give_back(conn, self.id, held=(), why=Reason(Kind.RELEASED))', ""),),
     ),
     Mutant(
         "the first signal leaves at once",

@@ -105,11 +105,11 @@ class Hand:
 
     def claim(self):
         """Claim a batch that is due; fail when there is none."""
-        return until(self.worker._claim_or_wait, "nothing to claim")
+        return until(self.worker.poll, "nothing to claim")
 
     def carry(self, taken) -> None:
         """Take a claimed batch to its end."""
-        self.worker._carry(*taken)
+        self.worker.carry(*taken)
 
     def step(self) -> None:
         """Claim a batch and take it to its end."""

@@ -36,9 +36,9 @@ def test_attempts_are_spent_one_by_one(given, dead):
 
 
 def test_a_document_tried_again_remembers_the_attempt():
-    _, [(again, _, why)] = divide([failure(1)], max_attempts=3, at=NOW, worker="h:1:x")
-    assert why == "it broke"
-    assert again.payload["history"] == [
+    _, [again] = divide([failure(1)], max_attempts=3, at=NOW, worker="h:1:x")
+    assert again.why.sentence == "it broke"
+    assert again.task.payload["history"] == [
         {"at": NOW.isoformat(), "error_type": "internal", "reason": "it broke", "attempts": 2, "origin": "trigger", "worker": "h:1:x"}
     ]  # fmt: skip
 

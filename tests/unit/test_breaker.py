@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from idxctl.core.reasons import Kind, Reason
 from idxctl.worker.load import Breaker
+
+WHY = Reason(Kind.UNREACHABLE, "refuses connections")
 
 
 class Clock:
@@ -31,14 +34,14 @@ def test_closed_breaker_holds_nothing_back(breaker):
 
 
 def test_failure_opens_it_and_names_the_reason(breaker):
-    assert breaker.failed("refuses connections")
-    assert not breaker.failed("refuses connections")  # it was open already
-    assert breaker.state().reason == "refuses connections"
+    assert breaker.failed(WHY)
+    assert not breaker.failed(WHY)  # it was open already
+    assert breaker.state().why == WHY
     assert breaker.seconds_to_wait() == pytest.approx(0.5)
 
 
 def test_one_thread_gets_the_probe_once_it_is_due(breaker, clock):
-    breaker.failed("x")
+    breaker.failed(WHY)
     assert not breaker.take_probe()
     clock.now += 0.5
     assert breaker.take_probe()
@@ -47,25 +50,25 @@ def test_one_thread_gets_the_probe_once_it_is_due(breaker, clock):
 
 
 def test_failed_probe_doubles_the_wait(breaker, clock):
-    breaker.failed("x")
+    breaker.failed(WHY)
     waits = []
     for _ in range(7):
         clock.now += breaker.seconds_to_wait()
         assert breaker.take_probe()
-        breaker.failed("x")
+        breaker.failed(WHY)
         waits.append(round(breaker.seconds_to_wait(), 3))
     assert waits == [1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 10.0]
 
 
 def test_failures_of_requests_under_way_do_not_put_the_probe_off(breaker, clock):
-    breaker.failed("x")
+    breaker.failed(WHY)
     clock.now += 0.4
-    breaker.failed("x")
+    breaker.failed(WHY)
     assert breaker.seconds_to_wait() == pytest.approx(0.1)
 
 
 def test_probe_that_works_closes_it(breaker, clock):
-    breaker.failed("x")
+    breaker.failed(WHY)
     clock.now += 0.5
     breaker.take_probe()
     assert breaker.worked()

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from idxctl.core import metrics
-from idxctl.core.errors import UsageError
+from idxctl.core import metrics, reasons
+from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, UsageError
 from idxctl.core.metrics import Kind
+from idxctl.core.reasons import Reason
 from idxctl.core.tally import Tally
 from idxctl.monitoring import dashboard, files, pages, rules, yaml
 from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue.claim import Batch, Task
-from idxctl.queue.settle import Failure, Outcomes, Settled
+from idxctl.queue.settle import Again, Failure, Outcomes, Settled
 from idxctl.web.exporter import Exporter
 from idxctl.worker import counting
+from idxctl.worker import outcomes as sorting
+from idxctl.worker.outcomes import Verdict
 from support.calls import names_in
 
 ROOT = Path(__file__).parents[2]
@@ -65,7 +68,7 @@ def failure(error_type, *, permanent=True, attempts=0):
 
 def counted(outcomes, settled, **more):
     tally = Tally(["a"])
-    tasks = (*outcomes.done, *(one[0] for one in outcomes.again), *(one.task for one in outcomes.failed))
+    tasks = (*outcomes.done, *(one.task for one in outcomes.again), *(one.task for one in outcomes.failed))
     batch = Batch(1, "a", "document", (1,), tuple(tasks), NOW)
     counting.count(tally, batch, outcomes, settled, max_attempts=3, **more)
     return tally
@@ -108,7 +111,9 @@ def test_what_was_indexed_is_counted_by_action_and_its_latency_by_mode():
 
 
 def test_a_lost_lease_counts_nothing():
-    outcomes = Outcomes([task(1)], [(task(2), 1.0, "unreachable: x")], [failure("mapper_parsing_exception")])
+    outcomes = Outcomes(
+        [task(1)], [Again(task(2), 1.0, Reason(reasons.Kind.UNREACHABLE))], [failure("mapper_parsing_exception")]
+    )
     tally = counted(outcomes, Settled(held=False))
     assert [nonzero(tally, one) for one in metrics.COUNTED if one.kind is Kind.COUNTER] == [{}] * 4
     histograms = [tally.histograms(one) for one in metrics.COUNTED if one.kind is Kind.HISTOGRAM]
@@ -139,23 +144,26 @@ def test_a_failure_that_is_tried_again_is_a_retry_and_not_yet_a_failure():
 
 
 @pytest.mark.parametrize(
-    ("why", "reason"),
+    ("verdict", "reason"),
     [
-        ("unreachable: connection refused", "unreachable"),
-        ("unavailable_shards_exception: primary is not active", "unreachable"),
-        ("http_503: busy", "unreachable"),
-        ("rejected_execution_exception: full", "overload"),
-        ("cluster_block_exception: disk", "blocked"),
-        ("index_not_found_exception: none", "blocked"),
-        ("security_exception: no", "blocked"),
-        ("sql_42703: column", "blocked"),
-        ("strict_dynamic_mapping_exception: held while the index is paused", "blocked"),
-        ("too_old: read too long ago", "outdated"),
-        ("foreign_version: there", "outdated"),
+        (sorting.of_request(OpenSearchUnreachable("connection refused")), "unreachable"),
+        (sorting.of_request(OpenSearchRefused("busy", status=503)), "unreachable"),
+        (sorting.of_request(OpenSearchRefused("busy", status=429)), "overload"),
+        (sorting.of_item(503, "unavailable_shards_exception", "primary is not active"), "unreachable"),
+        (sorting.of_item(503, "cluster_manager_not_discovered_exception", "none"), "unreachable"),
+        (sorting.of_item(429, "rejected_execution_exception", "full"), "overload"),
+        (sorting.of_item(403, "cluster_block_exception", "disk"), "blocked"),
+        (sorting.of_item(404, "index_not_found_exception", "none"), "blocked"),
+        (sorting.of_item(403, "security_exception", "no"), "blocked"),
+        (Verdict(sorting.Kind.BLOCKED, "sql_42703", "column"), "blocked"),
+        (sorting.of_item(400, "strict_dynamic_mapping_exception", "held while the index is paused"), "blocked"),
+        (Verdict(sorting.Kind.TRANSIENT, sorting.TOO_OLD, "read too long ago"), "outdated"),
+        (Verdict(sorting.Kind.TRANSIENT, sorting.FOREIGN_VERSION, "there"), "outdated"),
     ],
 )
-def test_what_was_put_back_has_a_reason(why, reason):
-    tally = counted(Outcomes(again=[(task(1), 1.0, why)]), Settled(held=True, retried=1))
+def test_what_was_put_back_has_a_reason(verdict, reason):
+    again = Again(task(1), 1.0, sorting.why(verdict))
+    tally = counted(Outcomes(again=[again]), Settled(held=True, retried=1))
     assert nonzero(tally, metrics.RETRY) == {("index", reason): 1}
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, timezone
 
 import pytest
 
+from idxctl.core.reasons import Kind, Reason
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Failure, Outcomes
 from idxctl.worker.batch import Sorted
@@ -62,7 +63,7 @@ def test_only_the_shared_error_waits():
     both = Sorted(Outcomes(failed=[*batch(100).outcomes.failed, *batch(2, fingerprint="other1").outcomes.failed]))
     judged = Refusals().judge("items", both)
     assert [one.fingerprint for one in judged.outcomes.failed] == ["other1"] * 2
-    assert "abc123" in judged.blocked
+    assert judged.blocked.fingerprint == "abc123"
 
 
 def test_letters_tried_again_stay_letters_and_tell_nothing():
@@ -72,15 +73,16 @@ def test_letters_tried_again_stay_letters_and_tell_nothing():
 
 
 @pytest.mark.parametrize(
-    ("reason", "probe", "letters"),
+    ("why", "probe", "letters"),
     [
-        ("refused with the same error (abc123), strict: no such field", (5, 0), 0),  # as before
-        ("refused with the same error (abc123), strict: no such field", (4, 1), 4),  # it takes documents again
-        ("refused with the same error (ffffff), mapper: other", (5, 0), 5),
-        ("index_closed_exception: closed", (5, 0), 5),
+        (Reason(Kind.REFUSED_ALIKE, fingerprint="abc123"), (5, 0), 0),  # as before
+        (Reason(Kind.REFUSED_ALIKE, fingerprint="abc123"), (4, 1), 4),  # it takes documents again
+        (Reason(Kind.REFUSED_ALIKE, fingerprint="ffffff"), (5, 0), 5),
+        (Reason(Kind.REFUSED, "closed", "index_closed_exception"), (5, 0), 5),
+        (Reason(Kind.UNTOLD, "a sentence by a worker of before"), (5, 0), 0),  # it may have been this error
     ],
 )
-def test_a_probe_that_meets_the_same_error_keeps_the_pause(reason, probe, letters):
-    judged = Refusals().judge("items", batch(*probe), blocked_for=reason)  # another process than the one that paused
+def test_a_probe_that_meets_the_same_error_keeps_the_pause(why, probe, letters):
+    judged = Refusals().judge("items", batch(*probe), blocked_for=why)  # another process than the one that paused
     assert len(judged.outcomes.failed) == letters
     assert (judged.blocked is not None) == (letters == 0)
