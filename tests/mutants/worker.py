@@ -8,7 +8,7 @@ MUTANTS = (
     Mutant(
         "a claim whose answer was lost is not given back",
         ("tests/faults/test_postgres_away.py::test_a_claim_whose_answer_was_lost_is_given_back",),
-        (Code('rescue.give_back(conn, self.id, held=held, why=Reason(Kind.UNCLAIMED))', ""),),
+        (Code("rescue.give_back(conn, self.id, held=held, why=Reason(Kind.UNCLAIMED))", ""),),
     ),
     Mutant(
         "a settle does not look whether its lease still stands",
@@ -142,7 +142,7 @@ MUTANTS = (
     Mutant(
         "what the drain timeout leaves over is left to its lease",
         ("tests/faults/test_shutdown.py::test_what_the_drain_timeout_leaves_over_goes_back_as_it_was",),
-        (Code('rescue.give_back(conn, self.id, held=(), why=Reason(Kind.RELEASED))', ""),),
+        (Code("rescue.give_back(conn, self.id, held=(), why=Reason(Kind.RELEASED))", ""),),
     ),
     Mutant(
         "the first signal leaves at once",
