@@ -13,12 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
-from idxctl.capture import catalog, probe
+from idxctl.capture import catalog, introspect
 from idxctl.capture.catalog import label, quoted
 from idxctl.capture.watches import Definition
+from idxctl.core.conditions import Condition, Kind
 from idxctl.core.queries import bare
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.named import load
+from idxctl.postgres.statements import load
 
 SQL = load("idxctl.capture", "coverage.sql")
 _MARK = "opensearch_indexing_document"
@@ -78,15 +79,15 @@ def uncovered(
     Return what the *document* query, under its settings *local*, and the lookups of *watches* read uncaptured; the surest first.
 
     *watches* by their position. An index that has none is fed by its application, and nothing is said of it. Nothing is left
-    of the look, which needs the right to make a view; raises `probe.CannotLook` without it.
+    of the look, which needs the right to make a view; raises `introspect.CannotLook` without it.
     """
     if not watches:
         return ()
     with catalog.thrown_away(conn):
         conn.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
         with conn.savepoint(local=local):
-            path = ", ".join(each for each in (probe.place(conn), local.get("search_path") or "") if each)
-            view = probe.throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(document)}\n) AS d")
+            path = ", ".join(each for each in (introspect.place(conn), local.get("search_path") or "") if each)
+            view = introspect.throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(document)}\n) AS d")
         read = [_read(*row) for row in conn.run(SQL["reads"], query=view)]
         trees = {each: _tree(conn, each) for each in {one.table for one in watches.values()}}
     found = [*_holes(read, watches.values(), trees), *_of_lookups(watches, trees)]
@@ -98,7 +99,7 @@ def _read(
     name: str,
     kind: str,
     columns: Sequence[str],
-    whole: bool,  # noqa: FBT001 - a column of a row
+    whole: bool,
     view_schema: str | None,
     view: str | None,
 ) -> _Read:
@@ -146,3 +147,15 @@ def _of_lookups(
         for table in watch.reads:
             if table not in covered:
                 yield Uncovered(Hole.UNWATCHED, label(*table), watch=position + 1)
+
+
+_KINDS = {Hole.UNWATCHED: Kind.UNWATCHED, Hole.IGNORED: Kind.SHOWS_IGNORED}
+
+
+def conditions(index: str, holes: Iterable[Uncovered]) -> Iterator[Condition]:
+    """Yield the conditions that holes in the coverage of *index* are."""
+    for hole in holes:
+        facts = {
+            "hole": hole.hole.value, "what": hole.what, "columns": list(hole.columns), "view": hole.view, "reader": hole.reader,
+        }  # fmt: skip
+        yield Condition(_KINDS[hole.hole] if hole.sure else Kind.MAY_BE_UNCAPTURED, index, facts)

@@ -212,3 +212,29 @@ def unwatched(conn: Connection) -> tuple[str, ...]:
             if each.why == MISSING and each.member.depth
         )
     )
+
+
+def of_installed(conn: Connection, watches: Sequence[Watch]) -> list[tuple[str, str, str]]:
+    """
+    Return what is wrong with capture as installed that its triggers' presence does not show: index, state and why.
+
+    A column that it rests on (C6), a function that is not the one that belongs there, a trigger that somebody enabled again.
+    """
+    tables = tables_of(conn, watches)
+    todo = trigger_changes(conn, watches, tables)
+    found = [(watch.index, state, what) for watch in watches for state, what in _unfit(watch, tables)]
+    for watch in watches:
+        table = watch.definition.table
+        if table in todo.outdated:
+            what = f"the trigger function of {label(*table)} is not the one that belongs here"
+            found.append((watch.index, OUTDATED, what))
+        found += [
+            (
+                watch.index,
+                OUTDATED,
+                f"trigger {each.trigger.name} on {label(each.member.schema, each.member.name)} {_how_it_stands(each)}",
+            )
+            for each in todo.missing
+            if each.table == table and each.was_off
+        ]
+    return list(dict.fromkeys(found))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,11 +14,14 @@ from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, Re
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from idxctl.queue.stats import IndexStats, OtherNames, QueueStats
+    from idxctl.queue.stats import IndexStats, OtherNames
+    from idxctl.status.overview import Overview
     from idxctl.worker.registry import WorkerRow
 
+_MARKS: dict[str, Mark] = {"ok": "ok", "look": "warn", "act": "bad"}
+_SAID = 10  # conditions beside the worst
 _LISTED = 20  # tasks of a table, where nobody says how many
 
 app = plain_app(help="See, add and cancel the tasks that wait.")
@@ -26,24 +29,30 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
-    """Say what waits, for how long, and why if it does not move."""
+    """Say what waits, for how long, and why if it does not move; and whatever else is wrong with an index."""
     from idxctl.operate import requests
     from idxctl.postgres import migrate, own_lock
-    from idxctl.queue import stats as engine
     from idxctl.status import views
-    from idxctl.worker import registry
+    from idxctl.status.overview import Looks, overview
 
-    with current().connect() as conn, own_lock.not_waited_for(conn, "queue stats"):
-        migrate.require(conn)
-        requests.check_known(conn, current().settings, index)
-        found, workers = engine.stats(conn, index=index, known=current().settings.indexes), registry.alive(conn)
+    state = current()
+    with state.connect() as conn:
+        with own_lock.not_waited_for(conn, "queue stats"):
+            migrate.require(conn)
+            requests.check_known(conn, state.settings, index)
+        seen = overview(conn, state.settings, Looks(state.opensearch, keep=False), index=index)
     if output is Output.JSON:
-        render.json(views.queue(found, workers))
+        render.json(views.queue(seen.found, seen.workers, seen.conditions))
         return
     if render.is_data(output):  # a row an index: what a program that reads lines is after
-        render.table([*views.queue_rows(found, workers)], views.QUEUE_COLUMNS, output)
+        render.table([*views.queue_rows(seen.found, seen.workers)], views.QUEUE_COLUMNS, output)
         return
-    render.headline(*_answer(found, workers), output)
+    _show_stats(seen, output)
+
+
+def _show_stats(seen: Overview, output: Output) -> None:
+    found, workers = seen.found, seen.workers
+    render.headline(*_answer(seen), output)
     if found.by_index:
         render.blank(output)
         columns = [
@@ -53,84 +62,43 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
         render.table([_row(one, workers) for one in found.by_index], columns, output)
     if found.other:
         render.out(_others(found.other))
-    if found.dead:
+    others = seen.conditions[1:]
+    if others:
+        render.blank(output)
+        for one in others[:_SAID]:
+            render.headline(_MARKS[one.state.value], one.reason, output)
+        if len(others) > _SAID:
+            render.out(f"{len(others) - _SAID:,} more conditions: idxctl queue stats -o json")
+    fix = seen.conditions[0].fix if seen.conditions else ""
+    if fix:
+        render.next_step(fix, output)
+    elif found.dead:
         render.next_step("idxctl dlq stats says more of the dead letters.", output)
 
 
-def _answer(found: QueueStats, workers: Sequence[WorkerRow]) -> tuple[Mark, str]:
-    """Return the line that answers: does it flow, and if not, why."""
+def _answer(seen: Overview) -> tuple[Mark, str]:
+    """Return the line that answers: does it flow, and if not, or if something else is wrong, what is."""
     from idxctl.core.durations import format_age
 
+    found, workers = seen.found, seen.workers
     count = f"{found.queued:,} task{'' if found.queued == 1 else 's'} waiting"
     if found.in_flight:
         count += f", {found.in_flight:,} in flight"
     oldest = f", oldest {format_age(found.oldest_age_seconds)}" if found.oldest_age_seconds is not None else ""
-    broken = _breaker(workers)
-    if broken is not None and found.queued:
-        return "bad", f"{count}{oldest}: {broken['reason']}; nothing is lost, no attempt was spent"
-    stuck = [one for one in found.by_index if one.queued and one.pauses]
-    if stuck:
-        return "bad", f"{count}{oldest}: {stuck[0].index} is paused: {stuck[0].pauses[0]['reason']}"
-    if found.held_by:
-        return "bad", f"{count}{oldest}: claims wait for a lock held by {'; '.join(map(str, found.held_by))}"
-    held = next((one for one in found.by_index if one.stuck), None)
-    if held is not None and (workers or held.trouble):
-        batches = f"{found.stuck:,} batch{'' if found.stuck == 1 else 'es'} in flight"
-        why = (
-            f"cannot be taken back: {held.trouble}" if held.trouble else "long past the lease, taken back by no worker"
-        )
-        return "bad", f"{count}{oldest}: {batches} {why}"
-    uncaptured = _uncaptured(found)
-    if uncaptured is not None:
-        return uncaptured[0], f"{count}{oldest}: {uncaptured[1]}"
-    unindexable = [one for one in found.by_index if one.queued and not one.indexable]
-    if unindexable and not any(one.queued and one.indexable for one in found.by_index):
-        return "warn", f"{count}{oldest}: {unindexable[0].index} has no generation yet; idxctl reindex makes one"
-    if found.other and found.other.queued and not any(one.queued for one in found.by_index):
-        return "warn", f"{count}{oldest}: nothing takes them, there is no index of {_names(found.other)}"
+    if seen.conditions:
+        worst = seen.conditions[0]
+        return _MARKS[worst.state.value], f"{count}{oldest}: {worst.reason}"
     if not workers:
-        return ("warn" if found.queued else "ok"), f"{count}{oldest}; no worker is running" + (
-            ": idxctl worker start" if found.queued else ""
-        )
+        return "ok", f"{count}{oldest}; no worker is running"
     rate = sum(float(one.counters.get("per_second") or 0) for one in workers)
     out = f", {rate:,.0f}/s out" if rate else ""
     return "ok", f"{count}{oldest}; {len(workers)} worker{'' if len(workers) == 1 else 's'}{out}"
 
 
-def _uncaptured(found: QueueStats) -> tuple[Mark, str] | None:
-    """Say what capture could not follow (C6)."""
-    if found.gaps:
-        writes = f"{found.gaps:,} statement{'' if found.gaps == 1 else 's'}"
-        return "bad", f"{writes} left no task, the queue was away; a worker looks at every index again"
-    coarse = [one.index for one in found.by_index if one.coarse]
-    if coarse:
-        return (
-            "warn",
-            f"changes of {coarse[0]} could not be told apart, all of it is looked at again; idxctl watch status",
-        )
-    return None
-
-
-def _breaker(workers: Sequence[WorkerRow]) -> Mapping[str, Any] | None:
-    from idxctl.status import views
-
-    return views.breaker(workers)
-
-
 def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
-    row: dict[str, object] = dict(render.plain_value(one))
-    row["state"] = _state(one, workers)
-    return row
-
-
-def _state(one: IndexStats, workers: Sequence[WorkerRow]) -> str:
     from idxctl.status import views
 
-    return views.state(one, workers)
-
-
-def _names(other: OtherNames) -> str:
-    return "that name" if other.names == 1 else f"these {other.names:,} names"
+    return {**render.plain_value(one), "state": views.state(one, workers)}
 
 
 def _others(other: OtherNames) -> str:

@@ -91,6 +91,7 @@ def start(
     signals = _Signals()
     from idxctl.operate import requests
     from idxctl.postgres import migrate, surroundings
+    from idxctl.status.watcher import watching
     from idxctl.worker.pool import Options, Worker
 
     state = current()
@@ -117,7 +118,7 @@ def start(
         signals.drain(worker)
         began = time.monotonic()
         seconds = drain_timeout.total_seconds() if drain_timeout is not None else settings.worker.drain_timeout_seconds
-        with answering(settings, http, worker):
+        with watching(worker, pool, client, settings), answering(settings, http, worker):
             worker.run(drain_timeout=seconds)
         _say_stopped(worker, time.monotonic() - began)
     finally:

@@ -2,7 +2,7 @@
 Every metric there is, defined once: exporter, documentation, alert rules and dashboard are made from here.
 
 Counters and histograms are counted by the process that does the work; gauges are read from PostgreSQL when somebody
-scrapes, so that every process that answers tells the same. Labels are index, action, reason and mode, never an id.
+scrapes, so that every process that answers tells the same. Labels are index, action, reason, mode and kind, never an id.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import product
+
+from idxctl.core import conditions
 
 PREFIX = "opensearch_indexing_"
 ACTIONS = ("index", "delete")
@@ -54,7 +56,13 @@ class Metric:
 
     def children(self, index: str, modes: tuple[str, ...] = MODES) -> Iterator[tuple[str, ...]]:
         """Yield the values of its labels for one index, every combination there can be; of none, what belongs to no index."""
-        values = {"index": (index,), "action": ACTIONS, "mode": modes, "reason": tuple(self.reasons)}
+        values = {
+            "index": (index,),
+            "action": ACTIONS,
+            "mode": modes,
+            "reason": tuple(self.reasons),
+            "kind": tuple(self.reasons),
+        }
         yield from product(*(values[label] for label in self.labels))
 
 
@@ -151,6 +159,13 @@ GAPS = Metric(
     Kind.GAUGE,
     "Statements that left no task, since the queue was away; a worker that finds them looks at every index again.",
 )
+CONDITION = Metric(
+    PREFIX + "condition",
+    Kind.GAUGE,
+    "What is wrong, by kind: 1 to look at, 2 to act on. The index is empty where it is all of them; of others, what does not hold has no series.",
+    ("index", "kind"),
+    reasons={kind.value: f"{one.group.value}: {one.means}" for kind, one in conditions.MEANINGS.items()},
+)
 BREAKER_OPEN = Metric(
     PREFIX + "breaker_open", Kind.GAUGE, "Live workers that claim nothing because OpenSearch as a whole fails."
 )
@@ -176,7 +191,7 @@ HTTP_REFUSED = Metric(
 )
 
 ALL = (
-    QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED, COARSE, GAPS,
+    QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED, COARSE, GAPS, CONDITION,
     BREAKER_OPEN, WORKERS_ALIVE, BATCH_SIZE, BATCH_BYTES, REINDEX_RUNNING, REINDEX_DOCUMENTS, REINDEX_FAILED, POSTGRES_UP,
     HTTP_REFUSED,
 )  # fmt: skip

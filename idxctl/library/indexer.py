@@ -274,7 +274,7 @@ class Indexer:
 
         def read() -> Gauges:
             with self._own.one() as conn:
-                return gauges.read(conn, capacity=self.settings.worker.queue_size, indexes=self.settings.indexes)
+                return gauges.read(conn, self.settings)
 
         return Exporter(self._tally, read)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from idxctl.core import metrics as m
+from idxctl.core.conditions import MEANINGS
 
 LABEL = "job"  # of Prometheus, which every series has
 _PLACE = "INSTALLATION"  # stands for the label below
@@ -60,6 +61,8 @@ _FAILURES = f'{m.FAILURE.series[0]}{{index="listings",action="index",reason="ref
 _LISTINGS = '{index="listings"}'
 _SHOP, _STOCK = '{INSTALLATION="shop",index="listings"}', '{INSTALLATION="stock",index="listings"}'
 _AT_SHOP, _AT_STOCK = '{INSTALLATION="shop"}', '{INSTALLATION="stock"}'
+_CONDITION = m.CONDITION.series[0]
+_ALERTED = "|".join(kind.value for kind, one in MEANINGS.items() if one.alerted)
 _UP, _ALIVE = m.POSTGRES_UP.series[0], m.WORKERS_ALIVE.series[0]
 
 _WRITTEN = (
@@ -240,6 +243,28 @@ _WRITTEN = (
             Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "Changes of listings cannot be told apart", {"index": "listings"}),
             Proof({m.GAPS.series[0]: "7x5"}, "3m", "Changes of  cannot be told apart"),
             Proof({m.COARSE.series[0] + '{index="listings"}': "0x5", m.GAPS.series[0]: "0x5"}, "3m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingCondition",
+        f'max by (INSTALLATION, index, kind) ({m.CONDITION.series[0]}{{kind=~"{_ALERTED}"}}) > 0',
+        "5m",
+        "warning",
+        "{{ $labels.kind }} {{ $labels.index }}",
+        "Something is wrong that no figure of the queue shows: changes that are not captured, claims that are held up, an alias that "
+        "is not where it was. The value says how bad it is: 1 to look at, 2 to act on, or documents stay wrong.",
+        (
+            "`idxctl queue stats` says it in its first line, with names, and ends with the command that fixes it.",
+            *(f"`{kind.value}`: {one.means}." + (f" `{one.fix.format(index='NAME')}`." if one.fix.startswith("idxctl") else "")
+              for kind, one in MEANINGS.items() if one.alerted),
+        ),
+        (
+            Proof({_CONDITION + '{index="listings",kind="unwatched"}': "2x10"}, "6m", "unwatched listings",
+                  {"index": "listings", "kind": "unwatched"}),
+            Proof({_CONDITION + '{index="listings",kind="unwatched",INSTALLATION="shop"}': "2x10"}, "6m", "unwatched listings",
+                  {"index": "listings", "kind": "unwatched", "INSTALLATION": "shop"}),
+            Proof({_CONDITION + '{index="listings",kind="paused"}': "2x10"}, "6m"),  # of which another alert tells
+            Proof({_CONDITION + '{index="listings",kind="unwatched"}': "2x2"}, "12m"),
         ),
     ),
     Alert(

@@ -75,6 +75,8 @@ PANELS = (
         Query(_now(m.PAUSED, by="index, reason"), "{{index}} {{reason}}"),), greatest=1.0),
     Panel("Not told apart", "Tasks after which all of an index is looked at again, and statements that left none.", "short", (
         Query(_now(m.COARSE), "{{index}}"), Query(f"max({m.GAPS.series[0]}{{{_HERE}}})", "no task"))),
+    Panel("Conditions", "What is wrong, by kind: 1 to look at, 2 to act on.", "short", (
+        Query(_now(m.CONDITION, by="index, kind"), "{{index}} {{kind}}"),), greatest=2.0),
     Panel("Reindex", "Documents that a reindex under way has written, and refused ones.", "short", (
         Query(f"{_now(m.REINDEX_DOCUMENTS)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}}"),
         Query(f"{_now(m.REINDEX_FAILED)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}} refused"))),

@@ -78,6 +78,21 @@ def ours(client: Client, name: str, alias: str) -> bool | None:
     return index is not None and (alias in index["aliases"] or "mappings" in index)
 
 
+def around(client: Client, names: Collection[str], *, timeout_seconds: float) -> dict[str, dict[str, Any]]:
+    """
+    Return the concrete indexes of these names and behind these aliases, each with its ``aliases``, in one request.
+
+    Those that `create` made have ``mappings`` beside. What there is not is left out.
+    """
+    params = {
+        "ignore_unavailable": "true",
+        "allow_no_indices": "true",
+        "filter_path": f"*.aliases,*.mappings._meta.{_MARK}",
+    }
+    path = "/" + ",".join(map(segment, sorted(names)))
+    return client.ask("GET", path, answers.indexes, params=params, timeout_seconds=timeout_seconds)
+
+
 def put_settings(client: Client, name: str, settings: Mapping[str, Any]) -> None:
     """Change dynamic settings of an index; None takes one back to its default."""
     client.ask("PUT", f"/{name}/_settings", answers.acknowledged, body={"index": dict(settings)})

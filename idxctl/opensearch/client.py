@@ -12,6 +12,7 @@ import codecs
 import http.client
 import ssl
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -55,6 +56,7 @@ class Client:
         self._settings = settings
         self._info: answers.Info | None = None
         self._info_lock = threading.Lock()
+        self._under_way: dict[object, float] = {}  # requests, and when each began; single steps of a dict need no lock
 
     def ask(
         self,
@@ -174,10 +176,20 @@ class Client:
         data = body if body is None or isinstance(body, bytes) else _bytes(body)
         target = quote(path if path.startswith("/") else f"/{path}", safe="/%,*:+~!$'()@;=&") + _encoded(params)
         headers = {"content-type": content_type}
+        this = object()
+        self._under_way[this] = time.monotonic()
         try:
             return self._hosts.exchange(method, target, headers, data, seconds=patience, most=most_bytes, repeat=repeat)
         except Failed as failed:
             raise _unreachable(failed, self._settings, patience) from failed
+        finally:
+            del self._under_way[this]
+
+    @property
+    def longest_under_way(self) -> float:
+        """For how many seconds the oldest request that has no answer yet has been under way; 0 without one."""
+        began = min(self._under_way.copy().values(), default=None)
+        return 0.0 if began is None else time.monotonic() - began
 
 
 def connect(settings: OpenSearchSettings) -> Client:

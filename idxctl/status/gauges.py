@@ -4,26 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from idxctl.config.settings import Settings
 from idxctl.core import metrics
+from idxctl.core.conditions import Condition, State
 from idxctl.core.metrics import Gauges
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.statements import load
 from idxctl.queue import stats
+from idxctl.status.overview import in_transaction
 from idxctl.worker import registry
 
 SQL = load("idxctl.status", "gauges.sql")
 _STATEMENT_TIMEOUT = "5s"  # a scrape is over by then; a queue that long to count is alarming enough
 
 
-def read(conn: Connection, *, capacity: int, indexes: Collection[str] = ()) -> Gauges:
+def read(conn: Connection, settings: Settings) -> Gauges:
     """
-    Return every gauge of every index; those named and empty are there at 0, and names that are no index are one, `other`.
+    Return every gauge of every index; those configured and empty are there at 0, and names that are no index are one, `other`.
 
-    *capacity* is the queue's where no live worker names one. One transaction that reads only.
+    The capacity is the configured one where no live worker names one. One transaction that reads only.
     """
+    indexes, capacity = settings.indexes, settings.worker.queue_size
     with conn.transaction(read_only=True, local={"statement_timeout": _STATEMENT_TIMEOUT}):
         found = stats.stats(conn, known=indexes)
         workers = registry.alive(conn)
+        wrong = in_transaction(conn, settings, found, workers)
         runs = {index: (documents, failed) for index, documents, failed in conn.run(SQL["reindexes"])}
     rows = _bounded(found, {*runs, *indexes})
     return {
@@ -43,10 +48,20 @@ def read(conn: Connection, *, capacity: int, indexes: Collection[str] = ()) -> G
         metrics.GAPS.name: {(): found.gaps},
         metrics.BREAKER_OPEN.name: {(): sum(one.breaker is not None for one in workers)},
         metrics.WORKERS_ALIVE.name: {(): len(workers)},
+        metrics.CONDITION.name: _conditions(wrong, rows),
         metrics.REINDEX_RUNNING.name: {(name,): float(name in runs) for name in rows},
         metrics.REINDEX_DOCUMENTS.name: {(name,): runs.get(name, (0, 0))[0] for name in rows},
         metrics.REINDEX_FAILED.name: {(name,): runs.get(name, (0, 0))[1] for name in rows},
     }
+
+
+def _conditions(found: Iterable[Condition], rows: Collection[str]) -> dict[tuple[str, ...], float]:
+    """Return 1 for what is to be looked at, 2 for what is to be acted on; each kind stands there at 0 for no index in particular."""
+    made: dict[tuple[str, ...], float] = {("", kind): 0.0 for kind in metrics.CONDITION.reasons}
+    for one in found:
+        place = (one.index if not one.index or one.index in rows else metrics.OTHER, one.kind.value)
+        made[place] = max(made.get(place, 0.0), 2.0 if one.state is State.ACT else 1.0)
+    return made
 
 
 def _bounded(found: stats.QueueStats, more: Iterable[str]) -> dict[str, stats.IndexStats]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from idxctl.core.conditions import Condition, states
 from idxctl.core.metrics import OTHER
 from idxctl.core.to_json import plain_value
 from idxctl.queue.stats import IndexStats, QueueStats
@@ -13,9 +14,15 @@ from idxctl.worker.registry import WorkerRow
 _HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
 
 
-def queue(found: QueueStats, workers: Sequence[WorkerRow]) -> dict[str, Any]:
-    """Return the queue with the number of live workers, and the breaker of one that found OpenSearch failing."""
-    return {**plain_value(found), "workers": len(workers), "breaker": plain_value(breaker(workers))}
+def queue(found: QueueStats, workers: Sequence[WorkerRow], conditions: Sequence[Condition]) -> dict[str, Any]:
+    """Return the queue with the number of live workers, the breaker of one that found OpenSearch failing, and the conditions."""
+    return {
+        **plain_value(found),
+        "workers": len(workers),
+        "breaker": plain_value(breaker(workers)),
+        "states": states(conditions),
+        "conditions": [plain_value(one.shown()) for one in conditions],
+    }
 
 
 QUEUE_COLUMNS = (
@@ -67,7 +74,8 @@ def worker(one: WorkerRow) -> dict[str, Any]:
     return {
         "worker": one.id, "host": one.host, "pid": one.pid, "version": one.version, "state": one.state, "threads": one.threads,
         "queue_size": one.queue_size, "indexes": one.indexes, "started_at": one.started_at, "seen_at": one.seen_at,
-        "breaker": told, "concurrency": None, "batch_bytes": None, "size_limit": None, **one.counters,
+        "breaker": told, "concurrency": None, "batch_bytes": None, "size_limit": None,
+        **{name: value for name, value in one.counters.items() if name != "conditions"},
     }  # fmt: skip
 
 

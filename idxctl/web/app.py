@@ -124,7 +124,8 @@ def _readyz(backend: Backend) -> Handler:
         reasons = await backend.call(backend.unready, among="probes")
         if reasons:
             raise Problem(503, "; ".join(reasons), ready=False, headers={"Retry-After": "5"})
-        return _json({"ready": True})
+        found = await backend.call(backend.to_look_at, among="probes")
+        return _json({"ready": True, **({"reasons": found} if found else {})})
 
     return answer
 

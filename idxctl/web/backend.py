@@ -20,6 +20,7 @@ from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.status import gauges
+from idxctl.status.overview import Looks, overview
 from idxctl.web.exporter import Exporter
 from idxctl.web.problems import Problem
 from idxctl.worker.pool import Worker
@@ -27,6 +28,7 @@ from idxctl.worker.pool import Worker
 T = TypeVar("T")
 _READY_SECONDS = 1.0  # an answer of /readyz is kept that long, so that asking costs the servers nothing
 _PROBE_SECONDS = 3.0
+_CONDITIONS_SECONDS = 5.0
 _PATIENCE_SECONDS = 30.0
 
 
@@ -53,6 +55,8 @@ class Backend:
         self._closing = threading.Event()
         self._ready_lock = threading.Lock()
         self._ready: tuple[float, list[str]] | None = None
+        self._conditions: tuple[float, list[str]] | None = None
+        self.looks = Looks(lambda: self._client)
 
     async def call(self, act: Callable[[], T], *, among: str = "asked", patience: float = _PATIENCE_SECONDS) -> T:
         """Run *act* in a thread; `Problem` 503 when it does not end in time."""
@@ -90,8 +94,7 @@ class Backend:
         return connect_opensearch(self.settings.opensearch)
 
     def _gauges(self) -> Gauges:
-        capacity = self.settings.worker.queue_size
-        return gauges.read(self.connection(), capacity=capacity, indexes=self.settings.indexes)
+        return gauges.read(self.connection(), self.settings)
 
     def unready(self) -> list[str]:
         """Return why documents cannot be indexed now: a server that is away, tables that are not there; [] for ready."""
@@ -100,6 +103,24 @@ class Backend:
                 self._ready = (time.monotonic(), [*self._postgres_trouble(), *self._opensearch_trouble()])
             reasons = list(self._ready[1])
         return (["this worker is shutting down"] if self.stopping else []) + reasons
+
+    def to_look_at(self) -> list[str]:
+        """
+        Return what is wrong with an index although documents can be indexed; a few seconds old at most.
+
+        Whoever can connect may ask: kinds and indexes are named, and no table, role, error or value.
+        """
+        with self._ready_lock:
+            kept = self._conditions
+        if kept is None or time.monotonic() - kept[0] >= _CONDITIONS_SECONDS:
+            try:
+                found = overview(self.connection(), self.settings, self.looks).conditions
+            except IdxctlError:
+                found = ()
+            kept = (time.monotonic(), list(dict.fromkeys(one.means for one in found)))
+            with self._ready_lock:
+                self._conditions = kept
+        return list(kept[1])
 
     @property
     def stopping(self) -> bool:

@@ -73,7 +73,29 @@ def _schemas() -> dict[str, Any]:
     }
     return {
         "Indexer": _object(indexer),
-        "Queue": _object({**queue["properties"], "workers": count, "breaker": {"type": ["object", "null"]}}),
+        "Queue": _object(
+            {
+                **queue["properties"],
+                "workers": count,
+                "breaker": {"type": ["object", "null"]},
+                "states": {"type": "object", "additionalProperties": text},
+                "conditions": {
+                    "type": "array",
+                    "items": _object(
+                        {
+                            "kind": text,
+                            "index": {"type": ["string", "null"]},
+                            "group": text,
+                            "state": text,
+                            "reason": text,
+                            "since": {"type": ["string", "null"], "format": "date-time"},
+                            "fix": {"type": ["string", "null"]},
+                            "facts": {"type": "object"},
+                        }
+                    ),
+                },
+            }
+        ),
         "Workers": _object({"workers": {"type": "array", "items": _object(worker)}}),
         "DeadLetters": _schema(dlq.Stats),
         "Letters": _object(
@@ -86,7 +108,7 @@ def _schemas() -> dict[str, Any]:
         "LetterInFull": _schema(dlq.LetterInFull),
         "Retried": _schema(dlq.Retried),
         "Purged": _schema(dlq.Purged),
-        "Ready": _object({"ready": _PLAIN[bool]}),
+        "Ready": _object({"ready": _PLAIN[bool], "reasons": {"type": "array", "items": text}}, required=("ready",)),
         "Problem": _object(
             {"type": text, "title": text, "status": count, "detail": text, "field": text, "hint": text},
             required=("type", "title", "status", "detail"),

@@ -13,6 +13,7 @@ from idxctl.operate import dlq, requests
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
 from idxctl.status import views
+from idxctl.status.overview import overview
 from idxctl.web.auth import Who
 from idxctl.web.backend import Backend, Given
 from idxctl.web.parameters import Parameter, cursor
@@ -135,8 +136,8 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
 
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
-    conn = _asked(backend, given)
-    return views.queue(stats.stats(conn, index=given["index"], known=backend.settings.indexes), registry.alive(conn))
+    seen = overview(_asked(backend, given), backend.settings, backend.looks, index=given["index"])
+    return views.queue(seen.found, seen.workers, seen.conditions)
 
 
 def _workers(backend: Backend, _who: Who, _given: Given) -> Any:

@@ -64,6 +64,9 @@ class Worker:
         self.id = registry.new_id()
         self.options = options
         self.tally = tally or Tally()
+        self.seen_beside: Callable[[], Mapping[str, Any]] = (
+            dict  # what heartbeats carry of what was found beside the work
+        )
         self.kept = 0  # tasks left behind by --until-empty, kept by a pause or for want of a generation
         self._pool = pool
         self._client = client
@@ -468,6 +471,8 @@ class Worker:
                 **self.counters.shown(),
                 "per_second": round(per_second, 1),
                 **self._carrier.load.state().shown(),
+                "request_seconds": round(self._client.longest_under_way, 1),
+                **({"conditions": told} if (told := self.seen_beside()) else {}),
             },
             breaker=breaker,
             patience_seconds=self.options.lease_seconds / 6,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from support.capture import Captured
 
-from idxctl.capture import probe
+from idxctl.capture import introspect
 from idxctl.capture.coverage import Hole, Uncovered, uncovered
 from idxctl.capture.watches import Definition
 from idxctl.core.errors import PostgresRefused
+from support.capture import Captured
 
 LISTINGS = Definition("public", "listings", key=("id",), ignore=("views_count",))
 
@@ -116,7 +116,9 @@ def test_tables_of_the_same_name_are_told_apart_by_the_path_that_the_query_sees(
 
 
 def test_a_lookup_that_reads_a_table_nobody_watches_is_named_by_its_watch(shop):
-    lookup = Definition("public", "categories", keys="SELECT 1", reads=(("public", "storefronts"), ("public", "listings")))
+    lookup = Definition(
+        "public", "categories", keys="SELECT 1", reads=(("public", "storefronts"), ("public", "listings"))
+    )
     holes = uncovered(
         shop.conn, "SELECT id AS document_id, to_jsonb(title) AS document FROM listings", {0: LISTINGS, 1: lookup},
         local={"search_path": "public"},
@@ -148,7 +150,7 @@ def test_a_role_that_may_make_no_view_is_told(shop, unique_name):
     shop.sql("REVOKE TEMPORARY ON DATABASE " + shop.conn.raw.info.dbname + " FROM PUBLIC")
     try:
         shop.sql(f"SET ROLE {unique_name}")
-        with pytest.raises(probe.CannotLook):
+        with pytest.raises(introspect.CannotLook):
             found(shop, "SELECT id AS document_id, to_jsonb(title) AS document FROM listings")
     finally:
         shop.sql("RESET ROLE", f"DROP OWNED BY {unique_name}", f"DROP ROLE {unique_name}")

@@ -144,7 +144,7 @@ def a_whole_life(rig: Rig) -> None:
     assert stats.stats(rig.conn).queued >= 10
     (letter,) = dlq.letters(rig.conn, dlq.Selection(), limit=5)
     assert (letter.created_at.timestamp(), dlq.stats(rig.conn).total) == (1706745600, 1)
-    gauges.read(rig.conn, capacity=10)
+    gauges.read(rig.conn, rig.settings)
     assert {one.state for one in status(rig.conn, rig.settings.indexes)} == {"ok"}
     done = dlq.retry(
         rig.pool, lambda: rig.client, rig.settings, dlq.Selection(), limit=5, wait=True, timeout=timedelta(seconds=30)

@@ -47,8 +47,8 @@ def test_names_are_those_that_teams_have_in_their_dashboards():
 
 def test_labels_are_few_and_never_ids():
     for metric in metrics.ALL:
-        assert set(metric.labels) <= {"index", "action", "reason", "mode"}
-        assert ("reason" in metric.labels) == bool(metric.reasons), metric.name
+        assert set(metric.labels) <= {"index", "action", "reason", "mode", "kind"}
+        assert bool({"reason", "kind"} & set(metric.labels)) == bool(metric.reasons), metric.name
         assert metric.help.endswith(".")
         assert (metric.kind is Kind.HISTOGRAM) == bool(metric.buckets)
         assert list(metric.buckets) == sorted(metric.buckets)

@@ -1,0 +1,55 @@
+"""What takes a look at queries and functions: coverage (C7), and whether installed capture still fits its tables (C6)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+from idxctl.capture import coverage
+from idxctl.capture import status as capture
+from idxctl.capture.watches import Watch, installed_watches
+from idxctl.core import fingerprints
+from idxctl.core.conditions import Condition, Kind
+from idxctl.core.errors import PostgresRefused
+from idxctl.postgres.connect import Connection
+from idxctl.status.conditions import Made
+
+_KINDS = {
+    capture.FAILING: Kind.WRITES_FAIL,
+    capture.COARSE: Kind.COARSE_WATCH,
+    capture.OUTDATED: Kind.TRIGGERS_OUTDATED,
+}
+
+
+def look(
+    conn: Connection, made: Sequence[Made], *, within_seconds: float, clock: Callable[[], float] = time.monotonic
+) -> list[Condition]:
+    """
+    Look at every live generation's own query and at every installed watch; outside of a transaction, nothing is left of it.
+
+    What this role may not look at, or a migration holds locked, or there is no time for *within_seconds*, is not said to be
+    wrong.
+    """
+    until = clock() + within_seconds
+    watches = installed_watches(conn)
+    found = [
+        Condition(_KINDS[state], index, {"what": what})
+        for index, state, what in capture.of_installed(conn, watches)
+        if state in _KINDS
+    ]
+    for one in made:
+        if one.definition is None or clock() > until:
+            continue
+        mine = {watch.position: watch.definition for watch in watches if watch.index == one.index}
+        try:
+            holes = coverage.uncovered(conn, one.definition.document, mine, local=one.definition.in_force)
+        except PostgresRefused:
+            continue
+        found += coverage.conditions(one.index, holes)
+    return found
+
+
+def key(made: Sequence[Made], watches: Sequence[Watch]) -> str:
+    """Return what the same look would be about: one that was made of something else says nothing of this."""
+    live = sorted((one.index, one.name) for one in made if one.state == "live")
+    return fingerprints.of_content({"live": live, "watches": sorted(one.id for one in watches)})
