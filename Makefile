@@ -5,7 +5,7 @@ WORKERS ?= auto
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults soak mutants test-system completions docs pictures lock audit wheel clean
+.PHONY: demo test check unit faults soak mutants test-system test-versions completions docs pictures lock audit wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -33,6 +33,9 @@ mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a
 
 test-system: $(VENV)/.ready   ## as root, with Debian's cron, zsh, fish, pgbouncer, postgresql and prometheus; Go and Maven for the examples
 	$(BIN)/pytest -m system
+
+test-versions: $(VENV)/.ready ## the versions that the README claims, an hour: ONLY="postgres-14 lowest"; ONLY=cheap is what CI runs
+	PYTHONPATH=tests $(BIN)/python -m versions $(ONLY)
 
 completions: $(VENV)/.ready   ## write the completion scripts again
 	$(BIN)/idxctl completion bash > completions/idxctl.bash

@@ -240,7 +240,7 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
     from idxctl.embedded.postgres import USER, packaged_bin
 
     given = [name for name, ours in (("DATABASE", servers.postgres), ("OPENSEARCH", servers.opensearch)) if not ours]
-    psql = shutil.which("psql") or str(packaged_bin() / "psql")
+    psql = shlex.quote(shutil.which("psql") or str(packaged_bin() / "psql"))
     database = (  # the password stays out of what every user of the machine sees in a list of processes
         f"PGPASSFILE={shlex.quote(str(home.passfile))} {psql} -h 127.0.0.1 -p {servers.postgres.port} -U {USER} {demo_home.DATABASE}"
         if servers.postgres
@@ -249,6 +249,7 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
     search = f"{home.settings.opensearch.urls[0]}/{home.index}"
     stage.say(f"The servers run on. In {home.directory}:")
     for line in (
+        *(command for command, _ in _where_it_is()),
         f"cd {shlex.quote(str(home.directory))}",
         *([f"unset {' '.join(f'IDXCTL_{name}_URL' for name in given)}"] if given else []),
         "idxctl worker start &",
@@ -267,8 +268,10 @@ def _where_it_is() -> list[tuple[str, str]]:
     """Return what makes the commands below work as they stand, where the shell does not find them: after `make demo`."""
     if shutil.which("idxctl"):
         return []
-    folder = Path(sys.argv[0]).absolute().parent
-    return [(f'export PATH={shlex.quote(str(folder))}:"$PATH"', "where idxctl is")]
+    for program in (Path(sys.argv[0]).absolute(), Path(sys.executable).with_name("idxctl")):
+        if program.name == "idxctl" and os.access(program, os.X_OK) and program.is_file():
+            return [(f'export PATH={shlex.quote(str(program.parent))}:"$PATH"', "where idxctl is")]
+    return [(f'idxctl() {{ {shlex.quote(sys.executable)} -m idxctl "$@"; }}', "how idxctl is run here")]
 
 
 def _aligned(rows: list[tuple[str, str]]) -> None:

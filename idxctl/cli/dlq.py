@@ -246,6 +246,8 @@ def _tell_retried(done: Retried, chosen: Selection, output: Output) -> None:
         render.warn(
             f"{count:,} letters of {name} stay: it has no generation to index into; idxctl reindex --index {name}"
         )
+    for name, why in done.paused.items():
+        render.warn(f"{name} is paused ({why}): its letters wait in the queue until idxctl resume --index {name}")
     if render.is_data(output):
         render.json(done)
     else:

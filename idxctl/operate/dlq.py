@@ -24,6 +24,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.postgres.statements import load
+from idxctl.queue import pause
 from idxctl.worker import registry
 from idxctl.worker.in_background import beside
 from idxctl.worker.pool import Options, Worker
@@ -128,6 +129,9 @@ class Retried:
     waiting: int = 0  # neither indexed nor failed when the time was up; their tasks stay queued
     workers: int = 0  # live ones that will take the tasks
     without_index: dict[str, int] = field(default_factory=dict)  # letters of indexes that have no generation
+    paused: dict[str, str] = field(
+        default_factory=dict
+    )  # indexes that nobody claims from until they are resumed, with the reason
     dry_run: bool = False
 
 
@@ -135,10 +139,15 @@ class NotSettled(WaitTimeout):
     """The time was up before every letter of a retry was indexed or had failed; ``done`` tells how far it came."""
 
     def __init__(self, done: Retried, *, seconds: float) -> None:
-        super().__init__(
-            f"{done.waiting} of {done.retried} retried letters are not settled after {seconds:g} s; they stay in the queue",
-            hint="idxctl queue stats says what holds them",
-        )
+        count = f"{done.waiting} of {done.retried} retried letters"
+        if done.paused:
+            names = ", ".join(f"{index} ({reason})" for index, reason in done.paused.items())
+            said = f"{count} wait in the queue: paused is {names}"
+            hint = f"idxctl resume --index {next(iter(done.paused))}"
+        else:
+            said = f"{count} are not settled after {seconds:g} s; they stay in the queue"
+            hint = "idxctl queue stats says what holds them"
+        super().__init__(said, hint=hint)
         self.done = done
 
 
@@ -242,7 +251,8 @@ def retry(
 
     *told* hears now and then how many of how many are settled.
 
-    Raises `NotSettled` when they are not all settled within *timeout*; the tasks stay queued. Where no worker lives and
+    Raises `NotSettled` when they are not all settled within *timeout*, or all that are left are of indexes that an operator
+    has paused: nobody can help those. The tasks stay queued. Where no worker lives and
     OpenSearch does not answer nothing is moved: the letters are as safe where they are, and easier to see.
     """
     conn = pool.mine()
@@ -254,7 +264,8 @@ def retry(
         without = _without_index(conn, selection)
         if not ids or (workers and not wait):
             none = 0 if not ids else None
-            return Retried(len(ids), none, none, left=_total(conn), workers=workers, without_index=without)
+            held = _paused(conn, _indexes_of(conn, name))
+            return Retried(len(ids), none, none, left=_total(conn), workers=workers, without_index=without, paused=held)
         if ours is None:
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
@@ -262,7 +273,10 @@ def retry(
             with beside(worker, drain_timeout=settings.worker.drain_timeout_seconds) as check:
                 waiting, failed = _see_through(conn, name, ids, timeout, told, check=check)
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
-    done = Retried(len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without)
+    held = _paused(conn, _indexes_of(conn, name)) if waiting else {}
+    done = Retried(
+        len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without, paused=held
+    )
     if waiting:
         raise NotSettled(done, seconds=timeout.total_seconds())
     return done
@@ -314,10 +328,21 @@ def _see_through(
         assert row is not None
         waiting, failed = row
         told(len(ids) - waiting, len(ids))
-        if not waiting or time.monotonic() > deadline:
+        if not waiting or time.monotonic() > deadline or _all_paused(conn, name):
             return int(waiting), int(failed)
         check()
         time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
+
+
+def _all_paused(conn: Connection, name: str) -> bool:
+    """Whether all that a retry still waits for is of indexes that an operator has paused."""
+    (held,) = conn.run(SQL["all_paused"], retry=name).fetchone() or (False,)
+    return bool(held)
+
+
+def _paused(conn: Connection, indexes: Sequence[str]) -> dict[str, str]:
+    """Return those that an operator has paused, with the reason; one that is blocked is tried again by itself."""
+    return {one.index: one.reason for one in pause.pauses(conn) if one.index in indexes and one.probe_at is None}
 
 
 def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:

@@ -82,6 +82,15 @@ SELECT (SELECT count(*) FROM opensearch_indexing_queue WHERE payload->'letter'->
      + (SELECT count(*) FROM opensearch_indexing_inflight f, unnest(f.payloads) p WHERE p->'letter'->>'retry' = %(retry)s),
        (SELECT count(*) FROM opensearch_indexing_dlq WHERE id = ANY(%(ids)s))
 
+-- name: all_paused
+-- Whether tasks of a retry are queued, all of them of indexes that wait for an operator, and none is in flight.
+SELECT EXISTS (SELECT FROM opensearch_indexing_queue WHERE payload->'letter'->>'retry' = %(retry)s)
+   AND NOT EXISTS (
+       SELECT FROM opensearch_indexing_queue q WHERE q.payload->'letter'->>'retry' = %(retry)s
+       AND NOT EXISTS (SELECT FROM opensearch_indexing_pauses s WHERE s.index_name = q.index_name AND s.probe_at IS NULL))
+   AND NOT EXISTS (
+       SELECT FROM opensearch_indexing_inflight f, unnest(f.payloads) p WHERE p->'letter'->>'retry' = %(retry)s)
+
 -- name: failed_groups
 -- Why letters failed again.
 SELECT fingerprint, count(*) FROM opensearch_indexing_dlq WHERE id = ANY(%(ids)s) GROUP BY fingerprint ORDER BY count(*) DESC

@@ -118,6 +118,19 @@ def test_kept_demo_can_be_used_by_hand_beside_another_and_be_stopped(idxctl, pla
     assert done.status == 0, done.stdout + done.stderr
     assert f"$ idxctl demo --stop {place}" in done.stdout
     assert (place / "idxctl.toml").stat().st_mode & 0o077 == 0
+    pasted = [
+        line.removeprefix("$ ")
+        for line in done.stdout.rpartition("what to try next")[2].splitlines()
+        if line.startswith("$ ")
+    ]
+    pasted = [
+        line
+        for line in pasted
+        if line != "idxctl worker start &" and not line.startswith(("PGPASSFILE=", "curl ", "idxctl demo --stop"))
+    ]
+    bare = {**idxctl.environ, "PATH": "/usr/bin:/bin"}
+    ran = subprocess.run(["sh", "-e"], input="\n".join(pasted), env=bare, capture_output=True, check=False, text=True)
+    assert (ran.returncode, "dead letter" in ran.stdout) == (0, True), ran.stdout + ran.stderr
     (psql,) = [line.removeprefix("$ ") for line in done.stdout.splitlines() if line.startswith("$ PGPASSFILE=")]
     asked = ["sh", "-c", f"{psql} -w -Atc 'SELECT count(*) > 0 FROM listings'"]
     assert subprocess.run(asked, capture_output=True, check=True, text=True).stdout == "t\n"

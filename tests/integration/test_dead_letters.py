@@ -11,6 +11,7 @@ import pytest
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.operate import dlq
 from idxctl.postgres.connect import Pool
+from idxctl.queue import pause
 from support.rig import Rig, until
 
 LEGACY = [
@@ -158,6 +159,29 @@ def test_retry_indexes_letters_of_an_index_that_no_live_worker_serves(items: Rig
         until(lambda: items.one("SELECT count(*) FROM opensearch_indexing_workers"), "no worker")
         done = cli("dlq", "retry", "--limit", "100", "-o", "json")
     assert (done.json["retried"], done.json["succeeded"], done.json["failed"]) == (1, 1, 0)
+
+
+def test_retry_names_a_pause_and_does_not_wait_where_nobody_can_help(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    mend_quietly(items, 3)
+    pause.pause(items.conn, items.index, reason="a move", by="ops")
+    done = cli("dlq", "retry", "-o", "json")  # by default it waits longer than the command line of tests
+    assert (done.status, done.json["retried"], done.json["waiting"]) == (8, 1, 1)
+    assert done.json["paused"] == {items.index: "a move"}
+    assert f"idxctl resume --index {items.index}" in done.stderr
+    pause.resume(items.conn, items.index)
+    items.drain()
+    assert items.differences() == []
+
+
+def test_retry_with_a_worker_names_a_pause(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    pause.pause(items.conn, items.index, reason="a move", by="ops")
+    with items.working():
+        until(lambda: items.one("SELECT count(*) FROM opensearch_indexing_workers"), "no worker")
+        assert cli("dlq", "retry", "-o", "json").json["paused"] == {items.index: "a move"}
 
 
 def test_retry_takes_the_least_recently_attempted_first(items: Rig, cli):

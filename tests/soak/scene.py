@@ -20,6 +20,7 @@ from idxctl.embedded.opensearch import OpenSearch
 from idxctl.embedded.postgres import Postgres
 from idxctl.embedded.shop import INDEX, load_shop, write_definition
 from support import judge
+from support.gateway import Gateway
 from support.proxy import Proxy
 
 LEASE_SECONDS = 10
@@ -41,7 +42,7 @@ class WorkerProcess:
     def __init__(self, number: int, scene: Scene) -> None:
         self.name = f"worker {number}"
         self.postgres = Proxy(scene.postgres.url)
-        self.opensearch = Proxy(scene.opensearch.url)
+        self.opensearch = Proxy(scene.gateway.url)
         self.exits: collections.Counter[int] = collections.Counter()
         self.log = scene.directory / f"worker-{number}.log"
         self._environ = scene.environ(database=self.postgres.url, opensearch=self.opensearch.url)
@@ -101,7 +102,7 @@ class WorkerProcess:
 class Scene:
     """Everything that a soak runs on, in *directory*; `close` ends all of it."""
 
-    def __init__(self, directory: Path, *, workers: int, listings: int) -> None:
+    def __init__(self, directory: Path, *, workers: int, listings: int, times: str = TIMES) -> None:
         self.directory = directory
         self._close = contextlib.ExitStack()
         try:
@@ -111,8 +112,10 @@ class Scene:
             self.postgres = Postgres(directory / "postgres", fsync=False)
             self._close.enter_context(self.postgres)
             self.opensearch.wait_ready()
+            self.gateway = Gateway(self.opensearch.url, remembers=False)
+            self._close.enter_context(self.gateway)
             self.config = write_definition(directory / "definition")
-            self.config.write_text(self.config.read_text() + TIMES)
+            self.config.write_text(self.config.read_text() + times)
             with psycopg.connect(self.postgres.url, autocommit=True) as connection:
                 load_shop(connection, listings)
             for arguments in (("migrate", "up"), ("watch", "install"), ("reindex",)):

@@ -31,7 +31,7 @@ class Seen:
 class Gateway:
     """Passes requests on, but for those that *dislikes* names: they are treated as *mode* says."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, remembers: bool = True) -> None:
         self.mode = "502"
         self.dislikes: Callable[[Seen], bool] = lambda _seen: False
         self.seen: list[Seen] = []
@@ -48,16 +48,21 @@ class Gateway:
             def handle_any(self) -> None:
                 size = int(self.headers.get("content-length") or 0)
                 seen = Seen(self.command, self.path, self.rfile.read(size) if size else b"")
-                gateway.seen.append(seen)
+                if remembers:
+                    gateway.seen.append(seen)
                 if gateway.dislikes(seen):
-                    gateway.disliked.append(seen)
+                    if remembers:
+                        gateway.disliked.append(seen)
                     ANSWERS[gateway.mode](self, gateway)
                 else:
                     gateway._pass_on(self, seen)
 
             do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = handle_any  # noqa: N815 - the library's names
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, *_: object) -> None: ...  # a client that went away
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
@@ -66,10 +71,15 @@ class Gateway:
     def _pass_on(self, handler: BaseHTTPRequestHandler, seen: Seen) -> None:
         upstream = http.client.HTTPConnection(str(self._upstream.hostname), self._upstream.port, timeout=60)
         headers = {name: value for name, value in handler.headers.items() if name.lower() not in {"host", "connection"}}
-        upstream.request(seen.method, seen.path, body=seen.body or None, headers=headers)
-        answer = upstream.getresponse()
-        text = answer.read()
-        upstream.close()
+        try:
+            upstream.request(seen.method, seen.path, body=seen.body or None, headers=headers)
+            answer = upstream.getresponse()
+            text = answer.read()
+        except (OSError, http.client.HTTPException):  # nobody there, or not until the end
+            cut(handler)
+            return
+        finally:
+            upstream.close()
         with contextlib.suppress(OSError):  # whoever asked waits no more
             reply(handler, answer.status, text, answer.getheader("content-type") or "application/json")
 

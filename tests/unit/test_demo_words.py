@@ -20,3 +20,13 @@ def test_a_shell_that_does_not_find_idxctl_is_told_where_it_is(tmp_path, monkeyp
     assert told.stdout == "found\n"
     monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
     assert demo._where_it_is() == []
+
+
+def test_where_no_program_was_installed_a_shell_is_told_how_to_run_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["/somewhere/idxctl/__main__.py", "demo"])
+    python = tmp_path / "a python"
+    python.symlink_to(sys.executable)
+    monkeypatch.setattr(sys, "executable", str(python))
+    monkeypatch.setenv("PATH", "/usr/bin:/bin")
+    ((command, _),) = demo._where_it_is()
+    assert command == f"idxctl() {{ '{python}' -m idxctl \"$@\"; }}"
