@@ -5,7 +5,7 @@ WORKERS ?= auto
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults soak mutants test-system test-versions completions docs pictures lock audit wheel clean
+.PHONY: demo test check unit faults soak outage mutants test-system test-versions completions docs pictures lock audit wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -27,6 +27,9 @@ faults: $(VENV)/.ready        ## real processes killed, paused and cut off
 
 soak: $(VENV)/.ready          ## all faults at random under load, then every document compared: MINUTES=10 SEED=
 	PYTHONPATH=tests MINUTES=$(MINUTES) SEED=$(SEED) $(BIN)/python -m soak
+
+outage: $(VENV)/.ready        ## OpenSearch away under load: no attempt spent, no letter, drained in time: SECONDS_AWAY=30 RATE=200
+	PYTHONPATH=tests $(BIN)/python -m soak.outage
 
 mutants: $(VENV)/.ready       ## leave out one rule of the protocol at a time: a test must turn red for each
 	PYTHONPATH=tests $(BIN)/python -m mutants
