@@ -144,7 +144,7 @@ PAUSED = Metric(
     "1 while nothing is claimed from the index.",
     ("index", "reason"),
     reasons={
-        "operator": "somebody paused it; until idxctl resume",
+        "operator": "an operator paused it; until idxctl resume",
         "blocked": "OpenSearch refuses its writes; it is probed and resumes by itself",
     },
 )
@@ -183,9 +183,9 @@ HTTP_REFUSED = Metric(
     "Requests over HTTP that were turned away.",
     ("reason",),
     reasons={
-        "wrong_token": "a token that is not known; a few a minute are a script that nobody changed, many are guesses",
+        "wrong_token": "an unknown token; a few a minute are a script with an old one, many are guesses",
         "no_token": "none was sent where one is needed",
-        "not_allowed": "whoever asked may not: a viewer, another site's page, a proxy where no token is configured",
+        "not_allowed": "not allowed: a viewer, another site's page, a proxy where no token is configured",
         "too_many": "more requests than rate_limit allows",
     },
 )

@@ -72,13 +72,13 @@ _WRITTEN = (
         "5m",
         "warning",
         "{{ $value }} dead letters",
-        "More than 100 documents could not be indexed for five minutes. Each is missing from the index, or stands there in "
+        "More than 100 documents could not be indexed for five minutes. Each is missing from the index, or is there in "
         "an older version; all others are fine.",
         (
-            "`idxctl dlq stats` shows the causes in groups, most of them one and the same.",
-            "A refused document: mend its row, and the change clears the letter by itself; or mend the mapping and reindex.",
-            "A cause outside the rows that is mended: `idxctl dlq retry --limit 100`.",
-            "Letters that nobody can mend: `idxctl dlq purge --older-than 7d`.",
+            "`idxctl dlq stats` groups them by cause; most often it is one.",
+            "A refused document: fix its row, and that change clears the letter; or fix the mapping and `idxctl reindex`.",
+            "A cause outside the rows, once it is fixed: `idxctl dlq retry --limit 100`.",
+            "Letters that cannot be fixed: `idxctl dlq purge --older-than 7d`.",
         ),
         (
             Proof({_DLQ + _LISTINGS: "60x10", _DLQ + '{index="storefronts"}': "60x10"}, "6m", "120 dead letters"),
@@ -94,8 +94,8 @@ _WRITTEN = (
         "10m",
         "warning",
         "dead letters keep coming, {{ $value }} so far",
-        "For twenty minutes there were more dead letters than ten minutes before: something goes on failing, and the number "
-        "that wakes somebody up is only a question of time.",
+        "For ten minutes there have been more dead letters than ten minutes earlier: something keeps failing. Act before there "
+        "are many.",
         (
             "`idxctl dlq stats` shows when each group began: compare with deployments and changes of the mapping.",
             "`idxctl dlq list --limit 5` shows the latest.",
@@ -115,9 +115,9 @@ _WRITTEN = (
         "Documents come in faster than they are indexed. At its size the queue still takes every change, and nothing is lost; "
         "but the library falls back to indexing inline, and requests get slower.",
         (
-            "`idxctl queue stats` says whether it flows: a pause or an open circuit is another matter, see there.",
-            "It flows: `idxctl worker start --preset high` (10 workers) or `--preset burst` (15), or more processes on more hosts.",
-            "OpenSearch is the limit when the retry reason is overload: more workers do not help then.",
+            "`idxctl queue stats` says whether tasks move. If the index is paused or the circuit is open, see those alerts.",
+            "They move: `idxctl worker start --preset high` (10 workers) or `--preset burst` (15), or more processes on more hosts.",
+            "If tasks are retried for `overload`, OpenSearch is the limit, and more workers do not help.",
         ),
         (
             Proof({_QUEUE + _LISTINGS: "950x5", m.QUEUE_CAPACITY.series[0]: "1000x5"}, "2m", "the queue is at 95% of its size"),
@@ -133,10 +133,10 @@ _WRITTEN = (
         "2m",
         "critical",
         "{{ $value | humanize }} documents a second are given up",
-        "More than ten documents a second became dead letters for two minutes: not a bad row here and there, but a kind of "
+        "More than ten documents a second became dead letters for two minutes: not single bad rows, but a kind of "
         "document that the index refuses.",
         (
-            "`idxctl dlq stats` names the error; the first group is the one.",
+            "`idxctl dlq stats` names the error, in its first group.",
             "A field that the mapping does not know, after a deployment: add it to the mapping and `idxctl reindex`.",
             "`idxctl pause --index NAME` stops the flow of letters; changes wait in the queue meanwhile.",
             "Afterwards: `idxctl resume --index NAME`, and `idxctl dlq retry --error FINGERPRINT`.",
@@ -155,7 +155,7 @@ _WRITTEN = (
         "A change that was committed more than five minutes ago is not searchable yet.",
         (
             "`idxctl queue stats` says what holds it: a pause, an open circuit, no worker, or too much at once.",
-            "One task that is tried again and again ages as well: `idxctl queue list --index NAME` shows its error.",
+            "A single task that is retried again and again also ages: `idxctl queue list --index NAME` shows its error.",
             "A large reindex or `queue add` of everything explains a lag that shrinks by itself.",
         ),
         (
@@ -173,9 +173,9 @@ _WRITTEN = (
         "No worker was seen for ten seconds, or no process of this installation can be scraped, or its target is gone. Changes are captured and "
         "wait in the queue; nothing is indexed.",
         (
-            "`idxctl worker list` asks the database; an empty list means what it says.",
+            "`idxctl worker list` asks the database. If it is empty, no worker runs.",
             "Look at the service that runs `idxctl worker start`: its log ends with the reason.",
-            "Start one by hand meanwhile: `idxctl worker start`.",
+            "Meanwhile start one yourself: `idxctl worker start`.",
             "Workers run, and Prometheus cannot reach them: `curl http://HOST:PORT/livez`, then the scrape configuration.",
         ),
         (
@@ -196,11 +196,11 @@ _WRITTEN = (
         "1m",
         "critical",
         "workers that wait for OpenSearch: {{ $value }}",
-        "OpenSearch as a whole fails or turns requests away; workers claim nothing and probe it. No attempt is spent, no dead "
+        "OpenSearch as a whole fails or rejects requests. Workers claim nothing and probe it. No attempt is spent, no dead "
         "letter is made, and work resumes by itself.",
         (
-            "`idxctl queue stats` quotes the reason; `curl OPENSEARCH/_cluster/health` shows the cluster's side.",
-            "Bring OpenSearch back; there is nothing to do in idxctl, before or after.",
+            "`idxctl queue stats` shows the reason; `curl OPENSEARCH/_cluster/health` shows the cluster's side.",
+            "Bring OpenSearch back. There is nothing to do in idxctl.",
         ),
         (
             Proof({m.BREAKER_OPEN.series[0]: "1x5"}, "2m", "workers that wait for OpenSearch: 1"),
@@ -216,10 +216,10 @@ _WRITTEN = (
         "The index refuses writes as a whole: a full disk (flood stage), a read-only block, credentials, a broken document query. "
         "Its tasks wait with no attempt spent, and it is probed.",
         (
-            "`idxctl queue stats` quotes the reason.",
+            "`idxctl queue stats` shows the reason.",
             "A full disk: free space, or raise the watermarks; OpenSearch lifts the block by itself.",
-            "Credentials or rights: mend them. A broken query: mend it and `idxctl reindex`.",
-            "It resumes with the next probe, a minute later at most; `idxctl resume --index NAME` does not wait.",
+            "Credentials or rights: fix them. A broken document query: fix it and `idxctl reindex`.",
+            "It resumes with the next probe, within a minute; `idxctl resume --index NAME` resumes at once.",
         ),
         (
             Proof({m.PAUSED.series[0] + '{index="listings",reason="blocked"}': "1x5"}, "2m", "OpenSearch takes no writes to listings", {"index": "listings"}),
@@ -231,17 +231,17 @@ _WRITTEN = (
         f"{everywhere(m.COARSE)} > 0 or max by (INSTALLATION) ({m.GAPS.series[0]}) > 0",
         "2m",
         "warning",
-        "Changes of {{ $labels.index }} cannot be told apart",
-        "A column, a type or an expression that capture rests on is not what it was, or the queue was away. Nobody's write "
-        "fails and nothing is lost: all of the index is looked at again, which is slow, for as long as it lasts.",
+        "capture cannot tell which documents changed",
+        "A column, a type or an expression that capture uses has changed, or the queue was missing. No write "
+        "fails and nothing is lost: workers look at all of the index again, which is slow, for as long as it lasts.",
         (
-            "`idxctl watch status` names the column, or says that all is as it should be: then it is over with this round.",
-            "A column was renamed, dropped or retyped: bring the configuration in step, `idxctl watch install`.",
+            "`idxctl watch status` names the column. If it finds nothing wrong, this round is the last.",
+            "A column was renamed, dropped or retyped: update the configuration, then `idxctl watch install`.",
             "Tables of idxctl are missing: `idxctl migrate status`.",
         ),
         (
-            Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "Changes of listings cannot be told apart", {"index": "listings"}),
-            Proof({m.GAPS.series[0]: "7x5"}, "3m", "Changes of  cannot be told apart"),
+            Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "capture cannot tell which documents changed", {"index": "listings"}),
+            Proof({m.GAPS.series[0]: "7x5"}, "3m", "capture cannot tell which documents changed"),
             Proof({m.COARSE.series[0] + '{index="listings"}': "0x5", m.GAPS.series[0]: "0x5"}, "3m"),
         ),
     ),
@@ -273,12 +273,12 @@ _WRITTEN = (
         "1m",
         "critical",
         "PostgreSQL does not answer idxctl",
-        "Every process that exports metrics fails to read PostgreSQL. Queue and dead letters are in it, so that nobody knows "
-        "their size; workers wait for it, and nothing is lost.",
+        "No process that exports metrics can read PostgreSQL. Queue and dead letters are in it, so their size is unknown. Workers "
+        "wait for it, and nothing is lost.",
         (
-            "`idxctl queue stats` says what the connection fails with.",
-            "`curl http://HOST:PORT/readyz` asks a worker's process the same.",
-            "Bring PostgreSQL back; workers go on by themselves.",
+            "`idxctl queue stats` shows the error of the connection.",
+            "`curl http://HOST:PORT/readyz` shows that of a worker's process.",
+            "Bring PostgreSQL back; workers resume by themselves.",
         ),
         (
             Proof({_UP + '{instance="a"}': "0x5", _UP + '{instance="b"}': "0x5", _ALIVE: "1x5"}, "2m", "PostgreSQL does not answer idxctl"),

@@ -36,13 +36,13 @@ def metrics_page() -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            "Labels are never ids. Names that are no index, and indexes beyond the first thousand, are one: `other`.",
+            "Labels are never ids. Names that are not an index, and indexes beyond the first thousand, share the label `other`.",
             "`action` is `index` or `delete`, as the change asked for; `mode` is `sync` for what an",
             "application indexed inline and `async` for what a worker did.",
             "",
-            "- Counters and histograms belong to the process: `sum` them over all. Their children stand at 0 from the start, so",
-            "  that a rate sees the first failure. `serve` counts no more than the retries that it indexes itself.",
-            "- Gauges are read from PostgreSQL when somebody scrapes, three seconds old at most, and every process tells the same:",
+            "- Counters and histograms belong to the process: `sum` them over all. Every series starts at 0, so",
+            "  that a rate sees the first failure. `serve` counts only the retries that it indexes itself.",
+            "- Gauges are read from PostgreSQL at a scrape, at most three seconds old, and are the same from every process:",
             "  take `max by (index)`, never a sum over processes. While PostgreSQL is away they are missing, and",
             "  `opensearch_indexing_postgres_up` is 0.",
             "",
@@ -65,8 +65,8 @@ def runbook_page() -> str:
     head = [
         "# Alerts: what they mean, and what to do",
         "",
-        "Nothing here loses a change: what is committed is in the index, in the queue, in flight or a dead letter. An alert says",
-        "that documents are late, or that some need a hand.",
+        "None of these loses a change: what is committed is in the index, in the queue, in flight or a dead letter. An alert says",
+        "that documents are late, or that some need your attention.",
     ]
     return "\n".join([*head, *(line for alert in ALERTS for line in _section(alert))]) + "\n"
 
