@@ -16,7 +16,7 @@ from idxctl.config.settings import Settings
 from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError
 from idxctl.core.tally import Tally
-from idxctl.library.callers import SQL
+from idxctl.library.appending import SQL
 from idxctl.opensearch.client import connect
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.worker.pool import Counters, Options, Worker

@@ -21,13 +21,14 @@ from idxctl.config.load import load
 from idxctl.config.settings import Settings
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
 from idxctl.core.tally import Tally
-from idxctl.library import callers, documents, waiting
+from idxctl.library import appending, callers, documents, waiting
+from idxctl.library.appending import Append, Appended, Pending
 from idxctl.library.background import Background
-from idxctl.library.callers import Append, Appended, Pending, PsycopgCaller
 from idxctl.library.connections import Connections
 from idxctl.library.documents import DocumentId
 from idxctl.library.inline import Inline
 from idxctl.library.types import AnyConnection, Status
+from idxctl.library.with_psycopg import PsycopgCaller
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.opensearch.client import segment
@@ -164,7 +165,7 @@ class Indexer:
         """Append in a transaction of our own; a connection that was lost while it lay idle is made anew."""
         for last in (False, True):
             try:
-                with self._own.one() as conn, callers.ours():
+                with self._own.one() as conn, appending.ours():
                     return PsycopgCaller(conn.raw, self._pending).append(append)
             except PostgresUnreachable:
                 if last:

@@ -18,7 +18,7 @@ from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreach
 from idxctl.core.reasons import Kind, Reason
 from idxctl.core.tally import Tally
 from idxctl.indexes import generations as generations_
-from idxctl.library.callers import Appended
+from idxctl.library.appending import Appended
 from idxctl.library.connections import Connections
 from idxctl.opensearch.client import connect
 from idxctl.postgres.connect import Connection

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from idxctl.core.errors import WaitTimeout
-from idxctl.library.callers import SQL
+from idxctl.library.appending import SQL
 from idxctl.postgres.connect import Connection
 
 _FIRST_WAIT = 0.01

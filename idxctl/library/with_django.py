@@ -10,17 +10,17 @@ from typing import Any
 import psycopg
 
 from idxctl.core.errors import PostgresRefused, UsageError, WrongType
-from idxctl.library.callers import (
+from idxctl.library.appending import (
     NOT_MIGRATED,
     Append,
     Appended,
     Caller,
     Index,
     Pending,
-    PsycopgCaller,
     appended,
     not_migrated,
 )
+from idxctl.library.with_psycopg import PsycopgCaller
 
 
 def caller(connection: Any, pending: Pending) -> Caller:

@@ -19,17 +19,17 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from idxctl.core.errors import PostgresRefused, UsageError, WrongType
-from idxctl.library.callers import (
+from idxctl.library.appending import (
     NOT_MIGRATED,
     Append,
     Appended,
     Caller,
     Index,
     Pending,
-    PsycopgCaller,
     appended,
     not_migrated,
 )
+from idxctl.library.with_psycopg import PsycopgCaller
 
 _PARAMETER = re.compile(r"%\((\w+)\)s")
 

@@ -8,8 +8,6 @@ and what to do about it depends on what it was; only the caller knows.
 
 from __future__ import annotations
 
-import codecs
-import http.client
 import ssl
 import threading
 import time
@@ -23,13 +21,10 @@ import orjson
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import (
     ConfigError,
-    OpenSearchRefused,
-    OpenSearchUnintelligible,
-    OpenSearchUnreachable,
 )
-from idxctl.opensearch import answers
+from idxctl.opensearch import answers, failures
 from idxctl.opensearch.answers import NoAnswer, Refusal
-from idxctl.opensearch.exchange import Address, Endless, Failed, NothingSent, Response
+from idxctl.opensearch.exchange import Address, Failed, Response
 
 if TYPE_CHECKING:
     from idxctl.opensearch.hosts import Hosts
@@ -42,10 +37,6 @@ _BYTES_AN_ITEM = 16 * 1024  # of a bulk's answer: an id, an error and its causes
 
 _JSON = "application/json"
 _NDJSON = "application/x-ndjson"
-_CREDENTIALS = (
-    "check IDXCTL_OPENSEARCH_USERNAME and IDXCTL_OPENSEARCH_PASSWORD, or the token, key or role in [opensearch]"
-)
-_URL = "is the URL that of OpenSearch itself? (IDXCTL_OPENSEARCH_URL or [opensearch] url)"
 
 
 class Client:
@@ -82,11 +73,11 @@ class Client:
             method, path, params, body, timeout_seconds, content_type, most_bytes, repeat=repeat or method == "GET"
         )
         if response.status not in {200, 201}:
-            raise _refused(address, response, f"{method} {path}")
+            raise failures.refused(address, response, f"{method} {path}")
         try:
             return read(response.body)
         except NoAnswer as error:
-            raise _unintelligible(address, response, f"{method} {path}", str(error)) from error
+            raise failures.unintelligible(address, response, f"{method} {path}", str(error)) from error
 
     def bulk(
         self,
@@ -127,7 +118,7 @@ class Client:
         """Whether *path* is there."""
         address, response = self._sent("HEAD", path, None, None, None, _JSON, MOST_BYTES, repeat=True)
         if response.status not in {200, 404}:
-            raise _refused(address, response, f"HEAD {path}")
+            raise failures.refused(address, response, f"HEAD {path}")
         return response.status == 200
 
     @property
@@ -181,7 +172,7 @@ class Client:
         try:
             return self._hosts.exchange(method, target, headers, data, seconds=patience, most=most_bytes, repeat=repeat)
         except Failed as failed:
-            raise _unreachable(failed, self._settings, patience) from failed
+            raise failures.unreachable(failed, self._settings, patience) from failed
         finally:
             del self._under_way[this]
 
@@ -295,188 +286,3 @@ def _bad_certificate(key: str, path: Path | None, error: Exception) -> ConfigErr
         f"[opensearch] {key}: cannot use {path}: {str(reason).lower().replace('_', ' ')}",
         hint="wanted are PEM files: certificates in ca_file and client_cert, the certificate's own key without a password in client_key",
     )
-
-
-# --- what went wrong -------------------------------------------------------------------------------------------------
-
-
-def _unreachable(failed: Failed, settings: OpenSearchSettings, patience: float) -> OpenSearchUnreachable:
-    """Translate a request without an answer: which host, and why, in a person's words."""
-    name = str(failed.address)
-    if isinstance(failed.cause, Endless):
-        return OpenSearchUnintelligible(
-            f"what answers at {name} sends more than any answer to this could be; it was not read",
-            answered="an answer without end",
-            hint=_URL,
-        )
-    cause = failed.cause.cause
-    text = str(cause)
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return _untrusted(name, text)
-    if isinstance(cause, http.client.HTTPException) and not isinstance(
-        cause, (http.client.RemoteDisconnected, http.client.IncompleteRead)
-    ):
-        return OpenSearchUnintelligible(
-            f"what answers at {name} does not speak HTTP; does it want https?",
-            answered=f"no HTTP: {answers.plain(text, 60)}",
-            hint="write https:// in the URL, if so; and is it that of OpenSearch itself?",
-        )
-    sent = not isinstance(failed.cause, NothingSent)
-    sentence, hint = _network_reason(cause, text, settings, patience, sent=sent)
-    return OpenSearchUnreachable(
-        f"OpenSearch at {name} {sentence}",
-        hint=hint,
-        cut=sent and sentence.startswith(_CUT),
-        slow=sent and sentence.startswith(_SLOW),
-    )
-
-
-def _untrusted(name: str, text: str) -> OpenSearchUnreachable:
-    """Say what is wrong with a certificate, and what helps: trusting an authority does not help one that has expired."""
-    reason = _certificate_reason(text)
-    if "expired" in reason or "not yet valid" in reason:
-        return OpenSearchUnreachable(
-            f"OpenSearch at {name} shows a certificate that is out of its time: {reason}",
-            hint="renew it there, and see that this machine's clock is right",
-        )
-    return OpenSearchUnreachable(
-        f"OpenSearch at {name} shows a certificate that is not trusted: {reason}",
-        hint="name its authority: [opensearch] ca_file or IDXCTL_OPENSEARCH_CA_FILE; verify = false trusts anybody",
-    )
-
-
-def _certificate_reason(text: str) -> str:
-    """Return OpenSSL's words between "certificate verify failed: " and the place in its source."""
-    reason = text.rpartition("certificate verify failed: ")[2].partition(" (_ssl")[0]
-    return reason.strip(" '\")") or "verification failed"
-
-
-_CUT = "closed the connection without an answer"
-_SLOW = "did not answer"
-_NETWORK: tuple[tuple[tuple[str, ...], str, str], ...] = (
-    (
-        ("Connection refused",),
-        "refuses connections",
-        "is it running, and is IDXCTL_OPENSEARCH_URL (or [opensearch] url) right?",
-    ),
-    (
-        (
-            "Name or service not known",
-            "nodename nor servname",
-            "Temporary failure in name resolution",
-            "No address associated",
-        ),
-        "cannot be found: no such host name",
-        "check IDXCTL_OPENSEARCH_URL or [opensearch] url",
-    ),
-    (
-        ("WRONG_VERSION_NUMBER", "wrong version number", "RECORD_LAYER", "HTTP_REQUEST"),
-        "does not speak TLS",
-        "write http:// in the URL",
-    ),
-    (
-        ("No route to host", "Network is unreachable"),
-        "cannot be reached: no route",
-        "check the network between here and there",
-    ),
-    (
-        (
-            "certificate required",
-            "CERTIFICATE_REQUIRED",
-            "HANDSHAKE_FAILURE",
-            "BAD_CERTIFICATE",
-            "bad certificate",
-            "UNKNOWN_CA",
-            "unknown ca",
-        ),
-        "wants a client certificate that it trusts",
-        "set [opensearch] client_cert and client_key",
-    ),
-)
-
-
-def _network_reason(
-    cause: Exception, text: str, settings: OpenSearchSettings, patience: float, *, sent: bool
-) -> tuple[str, str | None]:
-    for signs, sentence, hint in _NETWORK:
-        if any(sign in text for sign in signs):
-            return sentence, hint
-    if isinstance(cause, TimeoutError):
-        return (f"{_SLOW} within {patience:g} s" if sent else "did not accept a connection in time"), None
-    if isinstance(cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError, http.client.IncompleteRead)):
-        return _closed(settings)
-    return f"does not answer: {type(cause).__name__}", None
-
-
-def _closed(settings: OpenSearchSettings) -> tuple[str, str | None]:
-    """Say what a connection closed in our face may mean: a server's alert is often lost in the reset that follows."""
-    sentence = _CUT
-    if all(url.startswith("http:") for url in settings.urls):
-        return f"{sentence}; does it want https?", None
-    hint = "if so, set [opensearch] client_cert and client_key to a pair that it trusts"
-    return f"{sentence}; does it want a client certificate?", hint
-
-
-def _refused(address: Address, response: Response, asked: str) -> OpenSearchRefused | OpenSearchUnintelligible:
-    """Translate an answer that is an error."""
-    status = response.status
-    if not 300 <= status < 600:
-        return _unintelligible(address, response, asked, f"its status is {status}")
-    try:
-        body = answers.parsed(response.body) if response.body else None
-    except NoAnswer:
-        body = response.body.decode("utf-8", "replace")  # a proxy's page
-    kind, reason = answers.error_of(body)
-    name = str(address)
-    told = f"{kind}: {reason}" if kind and reason else kind or reason
-    details: dict[str, Any] = {
-        "status": status, "error_type": kind, "reason": reason, "body": body, "answered": "" if kind else _came(response),
-    }  # fmt: skip
-    if status == 401:
-        return OpenSearchRefused(
-            f"OpenSearch at {name} does not accept the credentials (401)", hint=_CREDENTIALS, **details
-        )
-    if status == 403 and "block" not in kind:
-        return OpenSearchRefused(
-            f"OpenSearch at {name} does not allow this (403)" + (f": {told}" if told else ""),
-            hint=f"the user lacks a right, or is not the one meant: {_CREDENTIALS}",
-            **details,
-        )
-    if 300 <= status < 400:
-        return OpenSearchRefused(f"what answers at {name} sends us elsewhere ({status})", hint=_URL, **details)
-    if status == 413:
-        return OpenSearchRefused(f"OpenSearch at {name} says the request is too large (413)", **details)
-    if status in _GATEWAY and not kind:
-        return OpenSearchRefused(f"a gateway at {name} {_GATEWAY[status]} ({status})", **details)
-    return OpenSearchRefused(f"OpenSearch refused ({status})" + (f": {told}" if told else ""), **details)
-
-
-_GATEWAY = {
-    502: "got no answer from OpenSearch that it understood",
-    503: "has no OpenSearch to pass this on to, or none that is ready",
-    504: "waited for OpenSearch in vain",
-}
-
-
-def _unintelligible(address: Address, response: Response, asked: str, why: str) -> OpenSearchUnintelligible:
-    """Something that is not OpenSearch answers there, or something on the way there: a proxy, a login page."""
-    return OpenSearchUnintelligible(
-        f"what answers {asked.partition('?')[0]} at {address} is not an answer of OpenSearch's: {why}",
-        answered=_came(response),
-        hint=_URL,
-    )
-
-
-def _came(response: Response) -> str:
-    """Say in a few words what came: "502 text/html: <html>Bad Gateway…"."""
-    begun = " ".join(answers.plain(_text(response.body[:200]), 60).split())
-    kind = answers.plain(response.content_type.partition(";")[0].strip(), 40)
-    return f"{response.status}{' ' if kind else ''}{kind}" + (f": {begun}" if begun else ", empty")
-
-
-def _text(begun: bytes) -> str:
-    """Read the beginning of a page, whatever it is written in."""
-    try:
-        return codecs.getincrementaldecoder("utf-8")().decode(begun)  # its last character may be cut
-    except UnicodeDecodeError:
-        return begun.decode("latin-1")
