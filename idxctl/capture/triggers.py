@@ -12,15 +12,15 @@ Capture never fails the writer (C6), and calls nothing of others' with the owner
 itself what a name in its statements would mean now: `pg_typeof` over no row, in a block that writes nothing and so costs no
 transaction id. Columns are as they were: the statements run, over PostgreSQL's own types alone; a value of any other type
 goes through its output function, which only a superuser can make, and never through a cast. They are not, or a guarded
-expression fails: one coarse task a transaction and watch. The queue itself is gone, or has what others put on it and refuses the task:
-a gap is marked in a sequence. Whether it is as it was made is asked when a statement is planned, so it costs nothing.
+expression fails: one coarse task a transaction and watch. The queue itself is gone, or has what others put on it and refuses or swallows
+the task: a gap is marked in a sequence. Whether it is as it was made is asked when a statement is planned, so it costs nothing.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from idxctl.capture.catalog import Member, literal, quoted
 from idxctl.capture.watches import PRIORITIES, Definition, Watch
@@ -46,8 +46,8 @@ _WORK_MEM = "SET work_mem = '64MB'"  # old and new rows are joined: in memory fo
 _ARGUMENTS = 50  # a function takes 100
 _OLD, _NEW = "opensearch_indexing_old", "opensearch_indexing_new"
 # How many UPDATEs of partitioned tables are under way in this transaction; a transaction's end and a savepoint's reset it.
-_FIT, _IDS, _PIECE, _CURSOR, _TEXT = (
-    f"opensearch_indexing_{name}" for name in ("fit", "ids", "piece", "cursor", "error")
+_FIT, _IDS, _PIECE, _CURSOR, _TEXT, _COUNT = (
+    f"opensearch_indexing_{name}" for name in ("fit", "ids", "piece", "cursor", "error", "count")
 )
 # A session may have set it to anything: it is counted from 0 then.
 _MOVING = "coalesce(nullif(pg_catalog.current_setting('opensearch_indexing.moving', true), ''), '0')"
@@ -140,6 +140,7 @@ class _Writer:
     of: tuple[str, str]  # its table: schema and name
     watches: Sequence[Watch]
     partitioned: bool
+    counting: bool = False  # whether each INSERT into the queue is seen to have put in what it should
 
     @property
     def table(self) -> str:
@@ -148,14 +149,14 @@ class _Writer:
 
     def body(self) -> str:
         branches = [
-            ("INSERT", self._looked(_NEW, self._inserted)),
-            ("UPDATE", [*self._looked(_NEW, self._updated), *(self._count(-1) if self.partitioned else [])]),
-            ("DELETE", self._looked(_OLD, self._deleted)),
-            ("TRUNCATE", [self._require_queue(), self._caught(self._swept())]),
+            ("INSERT", self._looked(_NEW, _Writer._inserted)),
+            ("UPDATE", [*self._looked(_NEW, _Writer._updated), *(self._count(-1) if self.partitioned else [])]),
+            ("DELETE", self._looked(_OLD, _Writer._deleted)),
+            ("TRUNCATE", [self._require_queue(), self._caught(self._wary.swept())]),
         ]
         declared = (
             f"{_FIT} pg_catalog.bool[]", f"{_IDS} pg_catalog.text[]", f"{_PIECE} pg_catalog.jsonb",
-            f"{_CURSOR} pg_catalog.refcursor", f"{_TEXT} pg_catalog.text",
+            f"{_CURSOR} pg_catalog.refcursor", f"{_TEXT} pg_catalog.text", f"{_COUNT} pg_catalog.int8",
         )  # fmt: skip
         lines = ["", "#variable_conflict use_column", "DECLARE", *(f"    {each};" for each in declared), "BEGIN"]
         lines.append(_indented(self._refuse_strangers(), 4))
@@ -166,21 +167,42 @@ class _Writer:
             lines += [_indented(statement, 8) for statement in statements]
         return "\n".join([*lines, "    END IF;", "    RETURN NULL;", "END ", ""])
 
-    def _looked(self, source: str, write: Callable[[Watch], str]) -> list[str]:
+    def _looked(self, source: str, write: Callable[[_Writer, Watch], str]) -> list[str]:
         """
         Look at what there is, then write what each watch asks for.
 
-        Nothing of ours refuses a task. What others put on the queue might, a constraint or a trigger: then each statement
-        pays a subtransaction that writes, and what is refused marks a gap.
+        Nothing of ours refuses a task. What others put on the queue might, a constraint or a trigger, and a rule or a trigger
+        may swallow one: then each statement pays a subtransaction that writes, and what is refused or not there marks a gap.
         """
-        statements = self._each(write)
+        plain = _indented("\n".join(self.each(write)), 4)
+        wary = _indented(self._caught(self._wary.each(write)), 4)
+        return [self._look(source), f"IF {_FIT}[{self._sound_place()}] THEN\n{plain}\nELSE\n{wary}\nEND IF;"]
+
+    @property
+    def _wary(self) -> _Writer:
+        """Writes what a queue needs that is not as it was made."""
+        return replace(self, counting=True)
+
+    def _put(self, insert: str, wanted: str) -> str:
+        """Return an INSERT into the queue, of *wanted* rows as an expression has it."""
+        if not self.counting:
+            return insert
         if self._strict:
-            return [self._look(source), *statements]
-        plain = _indented("\n".join(statements), 4)
-        return [
-            self._look(source),
-            f"IF {_FIT}[{self._sound_place()}] THEN\n{plain}\nELSE\n{_indented(self._caught(statements), 4)}\nEND IF;",
-        ]
+            missed = (
+                "RAISE EXCEPTION 'idxctl cannot capture this change: its queue swallows it'\n"
+                "    USING HINT = 'idxctl migrate status says what was put on it; capture = \"strict\" asks for this error';"
+            )
+        else:
+            missed = self._mark("swallows it", "''")
+        return (
+            f"{insert}\nGET DIAGNOSTICS {_COUNT} = ROW_COUNT;\n"
+            # Where a rule says INSTEAD, the count is of what went elsewhere.
+            "IF EXISTS (SELECT FROM pg_catalog.pg_rewrite r\n"
+            f"           WHERE r.ev_class OPERATOR(pg_catalog.=) {literal(self._queue)}::pg_catalog.regclass::pg_catalog.oid AND r.is_instead\n"
+            "           AND r.ev_type OPERATOR(pg_catalog.=) '3' AND r.ev_qual::pg_catalog.text OPERATOR(pg_catalog.=) '<>') THEN\n"
+            f"    {_COUNT} := 0;\nEND IF;\n"
+            f"IF {_COUNT} OPERATOR(pg_catalog.<) {wanted} THEN\n{_indented(missed, 4)}\nEND IF;"
+        )
 
     def _caught(self, statements: Sequence[str]) -> str:
         text = _indented("\n".join(statements), 4)
@@ -196,12 +218,12 @@ class _Writer:
         """Where it stands whether the queue is as it was made: after all that `_checks` has."""
         return len(self.watches) + sum(bool(watch.definition.ignore) for watch in self.watches) + 1
 
-    def _each(self, write: Callable[[Watch], str]) -> list[str]:
+    def each(self, write: Callable[[_Writer, Watch], str]) -> list[str]:
         """Write what each watch asks for where the columns it looks at are as they were, else the coarse task (C6)."""
         return [
             f"-- watch {watch.id}, index {' '.join(watch.index.split())}\n"
-            f"IF {_FIT}[{self._place(watch)}] THEN\n{_indented(write(watch), 4)}\n"
-            f"ELSE\n{_indented(self._coarse(watch, literal('columns')), 4)}\nEND IF;"
+            f"IF {_FIT}[{self._place(watch)}] THEN\n{_indented(write(self, watch), 4)}\n"
+            f"ELSE\n{_indented(self.coarse(watch, literal('columns')), 4)}\nEND IF;"
             for watch in self.watches
         ]
 
@@ -281,7 +303,7 @@ class _Writer:
             "END;"
         )
 
-    def _mark(self, why: str) -> str:
+    def _mark(self, why: str, detail: str = "SQLERRM") -> str:
         """Count a change that leaves no task, in all that may be left: a sequence, and the server's log."""
         return (
             "BEGIN\n"
@@ -289,7 +311,7 @@ class _Writer:
             "EXCEPTION WHEN OTHERS THEN NULL;\n"
             "END;\n"
             f"RAISE LOG 'idxctl: a change of %.% is not captured: its queue {why} (%); idxctl migrate status',\n"
-            "    TG_TABLE_SCHEMA, TG_TABLE_NAME, SQLERRM;"
+            f"    TG_TABLE_SCHEMA, TG_TABLE_NAME, {detail};"
         )
 
     def _refuse_strangers(self) -> str:
@@ -319,13 +341,13 @@ class _Writer:
             "                USING ERRCODE = 'insufficient_privilege';\n"
             "        END IF;\n"
             f"{_indented(self._require_queue(), 8)}\n"
-            f"{_indented(self._caught([self._coarse(watch, literal('table')) for watch in self.watches]), 8)}\n"
+            f"{_indented(self._caught([self._wary.coarse(watch, literal('table')) for watch in self.watches]), 8)}\n"
             "        RETURN NULL;\n"
             "    END IF;\n"
             "END IF;"
         )
 
-    def _coarse(self, watch: Watch, why: str) -> str:
+    def coarse(self, watch: Watch, why: str) -> str:
         """
         C6: "everything of this watch, from this transaction on". One a transaction; the flag dies with it, or its savepoint.
 
@@ -336,11 +358,13 @@ class _Writer:
                 f"RAISE EXCEPTION 'idxctl cannot capture this change of % ({watch.id}: %)', TG_TABLE_NAME, {why}\n"
                 "    USING HINT = 'idxctl watch status says why; capture = \"strict\" asks for this error';"
             )
+        insert = (
+            f"INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
+            f"VALUES ({literal(watch.index)}, 'keys', -1, 'trigger',\n"
+            f"    pg_catalog.jsonb_build_object('watch', {watch.id}, 'coarse', {why}));"
+        )
         return (
-            f"{_first('coarse', watch)}\n"
-            f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
-            f"    VALUES ({literal(watch.index)}, 'keys', -1, 'trigger',\n"
-            f"        pg_catalog.jsonb_build_object('watch', {watch.id}, 'coarse', {why}));\n"
+            f"{_first('coarse', watch)}\n{_indented(self._put(insert, '1'), 4)}\n"
             f"    RAISE LOG 'idxctl: changes of % cannot be told apart (%), all of index % is looked at again; idxctl watch status',\n"
             f"        TG_TABLE_NAME, {why}, {literal(watch.index)};\n"
             "END IF;"
@@ -366,23 +390,23 @@ class _Writer:
             f"ELSE\n{_indented(everything, 4)}\nEND IF;"
         )
 
-    def _swept(self) -> list[str]:
+    def swept(self) -> list[str]:
         # C3. TRUNCATE fires on every partition; one task an index and transaction is enough, the flag dies with either.
         indexes = {watch.index: watch for watch in reversed(self.watches)}
+        insert = (
+            f"INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
+            "VALUES ({}, 'sweep', 0, 'trigger', pg_catalog.jsonb_build_object('watch', {}, 'reason', 'truncate'));"
+        )
         return [
-            f"{_first('swept', watch)}\n"
-            f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
-            f"    VALUES ({literal(index)}, 'sweep', 0, 'trigger', "
-            f"pg_catalog.jsonb_build_object('watch', {watch.id}, 'reason', 'truncate'));\n"
-            "END IF;"
+            f"{_first('swept', watch)}\n{_indented(self._put(insert.format(literal(index), watch.id), '1'), 4)}\nEND IF;"
             for index, watch in sorted(indexes.items())
         ]
 
     # Partitioned tables -----------------------------------------------------------------------------------------------
     def _moved_rows(self) -> list[str]:
         """C2: a MERGE that moves a row to another partition shows it to row triggers alone; they fire while one may run."""
-        inserted = self._looked("(SELECT NEW.*)", lambda watch: self._moved(watch, "NEW"))
-        deleted = self._looked("(SELECT OLD.*)", lambda watch: self._moved(watch, "OLD"))
+        inserted = self._looked("(SELECT NEW.*)", lambda writer, watch: writer.moved(watch, "NEW"))
+        deleted = self._looked("(SELECT OLD.*)", lambda writer, watch: writer.moved(watch, "OLD"))
         return [
             "    IF TG_WHEN = 'BEFORE' THEN",
             *(_indented(statement, 8) for statement in self._count(+1)),
@@ -404,7 +428,7 @@ class _Writer:
         perform = f"PERFORM pg_catalog.set_config('opensearch_indexing.moving', {number}, true);"
         return [perform] if step > 0 else [f"IF TG_NARGS > 0 THEN\n    {perform}\nEND IF;"]
 
-    def _moved(self, watch: Watch, row: str) -> str:
+    def moved(self, watch: Watch, row: str) -> str:
         """A plan over a row's fields is not made again when the table is changed, but fails: always guarded."""
         rows = self._rows(watch, f"(SELECT {row}.*)")
         return self._append_guarded(watch, f"(SELECT DISTINCT s.value FROM (\n{_indented(rows, 6)}) s) d")
@@ -421,16 +445,18 @@ class _Writer:
         if watch.definition.guarded:
             return self._append_guarded(watch, distinct)
         if watch.definition.keys is None:
-            return (
+            named = f"FROM {distinct}\nWHERE d.value IS NOT NULL"
+            return self._put(
                 f"INSERT INTO {self._queue} (index_name, document_id, priority, origin)\n"
-                f"SELECT {literal(watch.index)}, {self._id(watch)}, {PRIORITIES[watch.definition.priority]}, 'trigger'\n"
-                f"FROM {distinct}\n"
-                "WHERE d.value IS NOT NULL;"
+                f"SELECT {literal(watch.index)}, {self._id(watch)}, {PRIORITIES[watch.definition.priority]}, 'trigger'\n{named};",
+                f"(SELECT pg_catalog.count(*) {named})",
             )
-        return (  # C1: the changed rows' columns, old and new; the query over them runs after the commit
+        # C1: the changed rows' columns, old and new; the query over them runs after the commit
+        payloads = f"FROM (\n{_indented(self._payloads(watch, distinct), 4)}) p"
+        return self._put(
             f"INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
-            f"SELECT {literal(watch.index)}, 'keys', {PRIORITIES[watch.definition.priority]}, 'trigger', p.payload\n"
-            f"FROM (\n{_indented(self._payloads(watch, distinct), 4)}) p;"
+            f"SELECT {literal(watch.index)}, 'keys', {PRIORITIES[watch.definition.priority]}, 'trigger', p.payload\n{payloads};",
+            f"(SELECT pg_catalog.count(*) {payloads})",
         )
 
     def _append_guarded(self, watch: Watch, distinct: str) -> str:
@@ -441,18 +467,25 @@ class _Writer:
         """
         one = watch.definition
         failed = f"GET STACKED DIAGNOSTICS {_TEXT} = RETURNED_SQLSTATE;"
-        coarse = self._coarse(watch, _TEXT)
+        coarse = self.coarse(watch, _TEXT)
         if one.keys is None:
+            insert = (
+                f"INSERT INTO {self._queue} (index_name, document_id, priority, origin)\n"
+                f"SELECT {literal(watch.index)}, d.id, {PRIORITIES[one.priority]}, 'trigger' FROM pg_catalog.unnest({_IDS}) AS d (id);"
+            )
+            put = self._put(insert, f"pg_catalog.cardinality({_IDS})")
             return (
                 f"{_TEXT} := NULL;\n"
                 "BEGIN\n"
                 f"    {_IDS} := ARRAY(SELECT {self._id(watch)} FROM {_indented(distinct, 4)} WHERE d.value IS NOT NULL);\n"
                 f"EXCEPTION WHEN OTHERS THEN\n    {failed}\nEND;\n"
-                f"IF {_TEXT} IS NULL THEN\n"
-                f"    INSERT INTO {self._queue} (index_name, document_id, priority, origin)\n"
-                f"    SELECT {literal(watch.index)}, d.id, {PRIORITIES[one.priority]}, 'trigger' FROM pg_catalog.unnest({_IDS}) AS d (id);\n"
+                f"IF {_TEXT} IS NULL THEN\n{_indented(put, 4)}\n"
                 f"ELSE\n{_indented(coarse, 4)}\nEND IF;"
             )
+        insert = (
+            f"INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
+            f"VALUES ({literal(watch.index)}, 'keys', {PRIORITIES[one.priority]}, 'trigger', {_PIECE});"
+        )
         return (
             f"{_TEXT} := NULL;\n"
             f"{_CURSOR} := NULL;\n"
@@ -462,8 +495,7 @@ class _Writer:
             f"        FETCH {_CURSOR} INTO {_PIECE};\n"
             f"    EXCEPTION WHEN OTHERS THEN\n        {failed}\n    END;\n"
             f"    EXIT WHEN {_TEXT} IS NOT NULL OR {_PIECE} IS NULL;\n"
-            f"    INSERT INTO {self._queue} (index_name, kind, priority, origin, payload)\n"
-            f"    VALUES ({literal(watch.index)}, 'keys', {PRIORITIES[one.priority]}, 'trigger', {_PIECE});\n"
+            f"{_indented(self._put(insert, '1'), 4)}\n"
             "END LOOP;\n"
             f"CLOSE {_CURSOR};\n"
             f"IF {_TEXT} IS NOT NULL THEN\n{_indented(coarse, 4)}\nEND IF;"

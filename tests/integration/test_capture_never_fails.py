@@ -215,6 +215,60 @@ def test_a_queue_that_others_altered_fails_no_write_and_marks_gaps(db, made):
     assert "not as it was made" in warning or f"missing in schema public: table {QUEUE}" in warning
 
 
+SWALLOWED = [  # nothing is refused, and no task is there
+    [f"CREATE RULE swallow AS ON INSERT TO {QUEUE} DO INSTEAD NOTHING"],
+    [f"CREATE RULE swallow AS ON INSERT TO {QUEUE} WHERE NEW.origin = 'trigger' DO INSTEAD NOTHING"],
+    ["CREATE TABLE away (index_name text)", f"CREATE RULE move AS ON INSERT TO {QUEUE} DO INSTEAD INSERT INTO away VALUES (NEW.index_name)"],
+    [
+        "CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$",
+        f"CREATE TRIGGER swallow BEFORE INSERT ON {QUEUE} FOR EACH ROW EXECUTE FUNCTION swallow()",
+    ],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", SWALLOWED, ids=range(len(SWALLOWED)))
+@pytest.mark.parametrize("watches", [({"table": "docs", "key": ("id",)},), ({"table": "docs", "keys": "SELECT code FROM changed"},), ({"table": "docs", "key_sql": "1 / id"},)], ids=["key", "keys", "guarded"])  # fmt: skip
+def test_a_queue_that_swallows_tasks_marks_a_gap_for_each_write(db, made, watches):
+    db.sql("CREATE TABLE docs (id int, code text)", "INSERT INTO docs VALUES (7, 'z')")
+    db.watch(*watches)
+    db.sql("INSERT INTO docs VALUES (1000, 'a')", f"TRUNCATE {QUEUE}")  # this session has its plans
+    db.sql(*made)
+    writes = ["INSERT INTO docs VALUES (1, 'a'), (2, 'b')", "UPDATE docs SET id = id + 1", "DELETE FROM docs"]
+    writes += ["INSERT INTO docs VALUES (0, 'none')", "TRUNCATE docs"]  # a coarse task, a sweep
+    for number, write in enumerate(writes, 1):
+        db.sql(write)
+        assert gaps.unseen(db.conn) == number, write
+    db.sql("DELETE FROM docs")  # of no row
+    assert gaps.unseen(db.conn) == len(writes)
+
+
+def test_a_queue_that_swallows_some_tasks_marks_a_gap(db):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    db.sql(f"CREATE RULE swallow AS ON INSERT TO {QUEUE} WHERE NEW.document_id = '2' DO INSTEAD NOTHING")
+    db.sql("INSERT INTO docs VALUES (1), (2), (3)")
+    assert (db.ids(), gaps.unseen(db.conn)) == (each_once(1, 3), 1)
+
+
+def test_a_queue_that_swallows_tasks_fails_the_writer_of_strict_capture(db):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",), "capture": "strict"})
+    db.sql(f"CREATE RULE swallow AS ON INSERT TO {QUEUE} DO INSTEAD NOTHING")
+    for write in ("INSERT INTO docs VALUES (1)", "TRUNCATE docs"):
+        with pytest.raises(PostgresRefused, match="idxctl cannot capture this change"):
+            db.sql(write)
+
+
+def test_a_queue_that_others_look_at_takes_every_task(db):
+    """A rule that does something beside it, a trigger that lets the row pass."""
+    db.sql("CREATE TABLE docs (id int, code text)", "CREATE TABLE seen (index_name text)")
+    db.watch({"table": "docs", "key": ("id",)}, {"table": "docs", "keys": "SELECT code FROM changed"})
+    db.sql(f"CREATE RULE also AS ON INSERT TO {QUEUE} DO ALSO INSERT INTO seen VALUES (NEW.index_name)")
+    db.sql("CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
+    db.sql(f"CREATE TRIGGER pass BEFORE INSERT ON {QUEUE} FOR EACH ROW EXECUTE FUNCTION pass()")
+    db.sql("INSERT INTO docs VALUES (1, 'a'), (2, 'b')", "TRUNCATE docs")
+    assert (db.ids(), len(db.tasks("id", "keys")), len(db.tasks("id", "sweep"))) == (each_once(1, 2), 1, 1)
+    assert gaps.unseen(db.conn) == 0
+
+
 def test_a_queue_that_others_altered_without_harm_takes_every_task(db):
     db.sql("CREATE TABLE docs (id int, code text)")
     db.watch({"table": "docs", "key": ("id",)})
@@ -343,10 +397,10 @@ def test_a_stranger_cannot_put_a_trigger_function_on_a_table_of_his_own(db, uniq
     (name,) = db.conn.execute(
         b"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE '%%_capture_%%'"
     ).fetchone()
-    db.sql(f"CREATE ROLE {unique_name} LOGIN")
+    db.sql(f"CREATE ROLE {unique_name} LOGIN PASSWORD 'x'")
     trap = f"CREATE TRIGGER t AFTER INSERT ON bait REFERENCING NEW TABLE AS opensearch_indexing_new FOR EACH STATEMENT EXECUTE FUNCTION {name}"
     try:
-        with psycopg.connect(make_conninfo(db.url, user=unique_name), autocommit=True) as stranger:
+        with psycopg.connect(make_conninfo(db.url, user=unique_name, password="x"), autocommit=True) as stranger:
             stranger.execute("CREATE TEMP TABLE bait (id int)")
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 stranger.execute(trap)
