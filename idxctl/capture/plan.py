@@ -16,6 +16,7 @@ from idxctl.capture.catalog import SQL, Column, Member, Table, label, quoted
 from idxctl.capture.watches import PRIORITIES, Definition, installed_watches
 from idxctl.config.settings import IndexSettings, WatchSettings
 from idxctl.core import keys
+from idxctl.core.conditions import Condition, Kind
 from idxctl.core.errors import DocumentError, PostgresRefused
 from idxctl.core.suggest import nearest
 from idxctl.postgres.connect import Connection
@@ -183,10 +184,8 @@ def _uncovered(found: Survey) -> Iterator[str]:
         for watch in mine:
             for schema, name in watch.definition.reads:
                 if (schema, name) not in covered:
-                    yield (
-                        f"watch {watch.position + 1} of index {index} reads table {label(schema, name)}, "
-                        "which no watch of this index covers: a change there alone is not captured"
-                    )
+                    facts = {"what": label(schema, name), "reader": f"the keys query of watch {watch.position + 1}"}
+                    yield Condition(Kind.UNWATCHED, index, facts).reason
 
 
 class _Look:

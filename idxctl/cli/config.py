@@ -15,6 +15,7 @@ from idxctl.core.durations import format_counted
 
 if TYPE_CHECKING:
     from idxctl.config.load import Problem
+    from idxctl.config.settings import Settings
 
 app = plain_app(help="Show or check the configuration; print its schema.")
 
@@ -50,17 +51,20 @@ def show(output: OutputOption) -> None:
 @app.command(epilog=exits())
 def validate(
     output: OutputOption,
-    offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the database can tell.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the servers can tell.")] = False,
 ) -> None:
-    """Check the configuration, by itself and against the database, and report every problem."""
+    """Check the configuration, by itself and against both servers, and report every problem. Nothing is changed."""
     from idxctl.config.load import InvalidConfig
 
     state = current()
+    sound, rest = "", None
+    problems: tuple[Problem, ...] = ()
     try:
-        sound = _sound(state)
-        problems = () if offline else live_problems(state)
+        sound, rest = _sound(state), state.settings
     except InvalidConfig as error:
-        sound, problems = "", error.problems
+        problems, rest = error.problems, error.rest
+    if rest is not None and not offline:
+        problems = _with_those_of_servers(state, rest, problems)
     if output is Output.JSON:
         render.json({"valid": not problems, "problems": problems})
     elif render.is_data(output):
@@ -101,12 +105,36 @@ def _sound(state: State) -> str:
     return f"{settings.path or 'environment'}: {counted}, no problems"
 
 
-def live_problems(state: State) -> tuple[Problem, ...]:
-    """Return what the database knows to be wrong with a configuration that is sound in itself; warnings are said at once."""
-    from idxctl.operate.validate import check
+def live_problems(state: State, settings: Settings) -> tuple[Problem, ...]:
+    """Return what the servers know to be wrong with a configuration, as far as it is sound in itself; warnings are said at once."""
+    from idxctl.core.errors import PostgresRefused
+    from idxctl.opensearch.client import connect as connect_opensearch
+    from idxctl.operate.validate import check, check_mappings
+    from idxctl.postgres.connect import connect
+    from idxctl.status import thorough
 
-    with state.connect() as conn:
-        checked = check(conn, state.settings)
-    for warning in checked.warnings:
+    with connect(settings.database, actor=state.actor) as conn:
+        checked = check(conn, settings)
+        warnings = [*checked.warnings]
+        try:
+            warnings += [one.reason for one in thorough.of_files(conn, settings.indexes)]
+        except PostgresRefused as error:
+            warnings.append(f"whether all that documents show is captured was not looked at: {error.message}")
+    with connect_opensearch(settings.opensearch) as client:
+        mapped = check_mappings(client, settings)
+    for warning in [*warnings, *mapped.warnings]:
         render.warn(warning)
-    return tuple(checked.problems)
+    return (*checked.problems, *mapped.problems)
+
+
+def _with_those_of_servers(state: State, settings: Settings, found: tuple[Problem, ...]) -> tuple[Problem, ...]:
+    """Return the problems *found* with those that the servers tell; a server that is away hides none of them."""
+    from idxctl.core.errors import PostgresUnreachable
+
+    try:
+        return (*found, *live_problems(state, settings))
+    except PostgresUnreachable as error:
+        if not found:
+            raise
+        render.warn(f"the database was not asked: {error.message}")
+        return found

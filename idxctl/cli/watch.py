@@ -10,6 +10,7 @@ from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current
+from idxctl.core.conditions import State
 from idxctl.core.durations import format_counted
 from idxctl.core.errors import CheckFailed
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from idxctl.capture.install import Installed, Removed
     from idxctl.capture.status import WatchStatus
+    from idxctl.core.conditions import Condition
+    from idxctl.postgres.connect import Connection
 
 app = plain_app(help="Install, look at and remove the triggers that capture changes.")
 
@@ -82,9 +85,27 @@ def status(
     with current().connect() as conn:
         migrate.require(conn)
         found = [one for one in engine(conn, current().settings.indexes) if index in (None, one.index)]
+        holes = _uncovered(conn, index)
     _show_status(found, output)
+    for hole in holes:
+        render.warn(hole.reason)
     if exit_code and any(one.state != "ok" for one in found):
         raise CheckFailed("capture is not as configured", hint="idxctl watch install")
+    certain = [hole for hole in holes if hole.state is State.ACT]
+    if exit_code and certain:
+        raise CheckFailed("documents show what is not captured", hint=certain[0].fix)
+
+
+def _uncovered(conn: Connection, index: str | None) -> list[Condition]:
+    from idxctl.capture.introspect import CannotLook
+    from idxctl.status import thorough
+
+    try:
+        found = thorough.of_files(conn, current().settings.indexes)
+    except CannotLook as error:
+        render.warn(f"whether all that documents show is captured was not looked at: {error.message}")
+        return []
+    return [one for one in found if index in (None, one.index)]
 
 
 @app.command(epilog=exits())

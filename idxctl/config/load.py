@@ -74,12 +74,20 @@ class Problem:
 class InvalidConfig(ConfigError):  # noqa: N818 - reads as the state it is
     """The configuration cannot be used; ``problems`` holds every reason."""
 
-    def __init__(self, problems: Sequence[Problem], *, hint: str | None = None, remarks: Sequence[Remark] = ()) -> None:
+    def __init__(
+        self,
+        problems: Sequence[Problem],
+        *,
+        hint: str | None = None,
+        remarks: Sequence[Remark] = (),
+        rest: Settings | None = None,
+    ) -> None:
         lines = [str(problem) for problem in problems]
         message = lines[0] if len(lines) == 1 else "\n".join([f"{len(lines)} problems in the configuration", *lines])
         super().__init__(message, hint=hint)
         self.problems = tuple(problems)
         self.remarks = tuple(remarks)  # on files that were read
+        self.rest = rest  # what is in order, to be looked at further, where all that is wrong is within indexes
 
 
 # --- where a value came from -----------------------------------------------------------------------------------------
@@ -116,7 +124,8 @@ def load(
     reader.open(path, need_file=need_indexes)
     settings = reader.settings()
     if reader.problems:
-        raise InvalidConfig(sorted(reader.problems, key=_place), remarks=list(reader.remarks.values()))
+        rest = settings if all(one.where.startswith("indexes.") for one in reader.problems) else None
+        raise InvalidConfig(sorted(reader.problems, key=_place), remarks=list(reader.remarks.values()), rest=rest)
     return settings
 
 

@@ -444,6 +444,9 @@ def reason_of(error: dict[str, Any]) -> str:
     return ": ".join(sentences)
 
 
+_DEEPEST = 20  # causes of an error
+
+
 def error_of(body: Any) -> tuple[str, str]:
     """Return OpenSearch's type and reason of an error, whichever of its shapes the answer has; empty where it has none."""
     error = body.get("error") if isinstance(body, dict) else None
@@ -456,6 +459,19 @@ def error_of(body: Any) -> tuple[str, str]:
         said = body.get("message") or body.get("Message")
         return "", plain(said) if isinstance(said, str) else ""
     return "", ""
+
+
+def innermost(body: Any) -> str:
+    """Return the reason at the bottom of an error's causes, which is what it is about; "" where it has none."""
+    error = body.get("error") if isinstance(body, dict) else None
+    said = ""
+    for _ in range(_DEEPEST):
+        if not isinstance(error, dict):
+            break
+        said = error["reason"] if isinstance(error.get("reason"), str) else said
+        beside = error.get("suppressed")
+        error = error.get("caused_by") or (beside[0] if isinstance(beside, list) and beside else None)
+    return plain(said)
 
 
 def plain(text: str, most: int = LONGEST_SENTENCE) -> str:

@@ -16,6 +16,10 @@ from idxctl.core.errors import OpenSearchRefused
 from idxctl.opensearch import answers
 from idxctl.opensearch.client import Client, segment
 
+_NOWHERE = "opensearch-indexing-nowhere-*"
+_FIRST = 2**31 - 1  # a priority that no template of a site has for this name
+_PARTS = ("settings", "mappings")
+
 
 @dataclass(frozen=True)
 class Given:
@@ -47,6 +51,36 @@ def given(client: Client, name: str) -> Given:
         ((one, older[one]) for one in older if _matches(older[one], name)), key=lambda pair: _number(pair[1], "order")
     )
     return _given(tuple(one for one, _ in matching), [body for _, body in matching])
+
+
+def refusal(client: Client, mapping: Mapping[str, Any], *, timeout_seconds: float | None = None) -> str | None:
+    """
+    Return why OpenSearch would not make an index of this *mapping* (``settings`` and ``mappings``); None where it would.
+
+    It is asked to try a template that is not stored, under a name that no index has: nothing is made or changed. Where this
+    role may not ask, nothing is said.
+    """
+    body = {
+        "index_patterns": [_NOWHERE],
+        "priority": _FIRST,
+        "template": {part: mapping[part] for part in _PARTS if part in mapping},
+    }
+    try:
+        client.ask(
+            "POST",
+            "/_index_template/_simulate",
+            answers.template,
+            body=body,
+            repeat=True,
+            timeout_seconds=timeout_seconds,
+        )
+    except OpenSearchRefused as error:
+        if error.status == 400:
+            return answers.innermost(error.body) or error.message
+        if error.status in {401, 403, 404, 405}:
+            return None
+        raise
+    return None
 
 
 def _given(names: tuple[str, ...], bodies: list[dict[str, Any]]) -> Given:

@@ -13,6 +13,8 @@ from typing import Any
 
 from psycopg import sql
 
+from idxctl.capture import coverage
+from idxctl.capture.watches import installed_watches
 from idxctl.config import sums
 from idxctl.config.settings import IndexSettings
 from idxctl.core import keys
@@ -94,6 +96,7 @@ def plan(
         number += 1
     if conn.run(SQL["watched"], index=index.name).fetchone() is None:
         warnings.append(f"index {index.name}: no watch is installed, so changes are not captured; idxctl watch install")
+    warnings += _uncovered(conn, index.name, definition)
     changed = live is None or live.fingerprint != _compared(definition, live, index).fingerprint
     name = generations.physical_name(index.name, number)
     lost = live is not None and not aliases.ours(client, live.name, index.name)
@@ -130,6 +133,16 @@ def plan(
         index.name, number, name, definition, rows, live, replaces, foreign, changed or lost, lost, tuple(warnings),
         () if foreign else tuple(carried), given, lifetime,
     )  # fmt: skip
+
+
+def _uncovered(conn: Connection, index: str, definition: Definition) -> Iterator[str]:
+    """C7: yield what the new documents show and no installed watch captures; what this role may not look at is passed over."""
+    mine = {watch.position: watch.definition for watch in installed_watches(conn) if watch.index == index}
+    try:
+        holes = coverage.uncovered(conn, definition.document, mine, local=definition.in_force)
+    except PostgresRefused:
+        return
+    yield from (one.reason for one in coverage.conditions(index, holes))
 
 
 def _searched(conn: Connection, client: Client, index: str, known: list[Generation]) -> Iterator[str]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from idxctl.capture import coverage
+from idxctl.capture import coverage, introspect
 from idxctl.capture import status as capture
+from idxctl.capture.plan import survey
 from idxctl.capture.watches import Watch, installed_watches
+from idxctl.config.settings import IndexSettings
 from idxctl.core import fingerprints
 from idxctl.core.conditions import Condition, Kind
-from idxctl.core.errors import PostgresRefused
+from idxctl.core.errors import DocumentError, PostgresRefused
+from idxctl.indexes.definitions import define
 from idxctl.postgres.connect import Connection
 from idxctl.status.conditions import Made
 
@@ -46,6 +49,29 @@ def look(
         except PostgresRefused:
             continue
         found += coverage.conditions(one.index, holes)
+    return found
+
+
+def of_files(conn: Connection, indexes: Mapping[str, IndexSettings]) -> list[Condition]:
+    """
+    Return what documents as configured would show and watches as configured would not capture; nothing is changed.
+
+    Raises `introspect.CannotLook` where this role may make no view; what cannot be defined is passed over, others say why.
+    """
+    planned = survey(conn, indexes).watches
+    found: list[Condition] = []
+    for name, index in indexes.items():
+        mine = {one.position: one.definition for one in planned if one.index == name}
+        if not mine or not index.document:
+            continue
+        try:
+            made = define(conn, index)
+            holes = coverage.uncovered(conn, made.document, mine, local=made.in_force)
+        except introspect.CannotLook:
+            raise
+        except (DocumentError, PostgresRefused):
+            continue
+        found += coverage.conditions(name, (one for one in holes if one.watch is None))
     return found
 
 
