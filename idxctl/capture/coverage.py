@@ -83,11 +83,10 @@ def uncovered(
     """
     if not watches:
         return ()
+    path = local.get("search_path") or ""
     with catalog.thrown_away(conn):
         conn.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
-        with conn.savepoint(local=local):
-            path = ", ".join(each for each in (introspect.place(conn), local.get("search_path") or "") if each)
-            view = introspect.throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(document)}\n) AS d")
+        view = introspect.throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(document)}\n) AS d")
         read = [_read(*row) for row in conn.run(SQL["reads"], query=view)]
         trees = {each: _tree(conn, each) for each in {one.table for one in watches.values()}}
     found = [*_holes(read, watches.values(), trees), *_of_lookups(watches, trees)]
