@@ -176,7 +176,12 @@ def test_commands_and_options_that_a_page_names_exist(page):
 
 @pages
 def test_metrics_tables_functions_and_alerts_that_a_page_names_exist(page):
-    migrations = "".join(text_of(path) for path in (ROOT / "migrations").glob("*.sql"))
+    places = [
+        *(ROOT / "migrations").glob("*.sql"),
+        *(ROOT / "idxctl" / "postgres").rglob("*.sql"),
+        *(ROOT / "idxctl" / "postgres").rglob("*.py"),
+    ]
+    migrations = "".join(map(text_of, places))
     series = {name for metric in metrics.ALL for name in (metric.name, *metric.series)}
     for name in re.findall(r"opensearch_indexing_[a-z_]*[a-z]", text_of(page)):
         assert name in series or re.search(rf"\b{name}\b", migrations), name
