@@ -16,6 +16,7 @@ from idxctl.queue import stats
 from idxctl.status import gauges
 from support import judge
 from support.rig import Rig
+from support.settings import SETTINGS
 
 SCHEMA = """
 CREATE TABLE cats (id int PRIMARY KEY, name text, since timestamptz);
@@ -42,53 +43,6 @@ ignore = ["n"]
 table = "cats"
 keys = "SELECT e.id FROM ev e JOIN changed c ON e.cat = c.id WHERE c.since IS NOT NULL"
 """
-SETTINGS = [
-    ("DateStyle", "German"),
-    ("DateStyle", "SQL, DMY"),
-    ("DateStyle", "Postgres, MDY"),
-    ("DateStyle", "ISO, DMY"),
-    ("IntervalStyle", "sql_standard"),
-    ("IntervalStyle", "iso_8601"),
-    ("TimeZone", "Asia/Kolkata"),
-    ("TimeZone", "<-03>+03"),
-    ("quote_all_identifiers", "on"),
-    ("default_transaction_read_only", "on"),
-    ("default_transaction_isolation", "serializable"),
-    ("default_transaction_isolation", "repeatable read"),
-    ("default_transaction_deferrable", "on"),
-    ("standard_conforming_strings", "off"),
-    ("escape_string_warning", "off"),
-    ("backslash_quote", "off"),
-    ("transform_null_equals", "on"),
-    ("array_nulls", "off"),
-    ("bytea_output", "escape"),
-    ("extra_float_digits", "-3"),
-    ("xmloption", "document"),
-    ("lc_monetary", "C.UTF-8"),
-    ("lc_numeric", "C.UTF-8"),
-    ("lc_time", "C.UTF-8"),
-    ("default_text_search_config", "pg_catalog.german"),
-    ("row_security", "off"),
-    ("search_path", "nowhere, public"),
-    ("statement_timeout", "400ms"),
-    ("lock_timeout", "1ms"),
-    ("idle_in_transaction_session_timeout", "300ms"),
-    ("synchronous_commit", "off"),
-    ("enable_seqscan", "off"),
-    ("enable_indexscan", "off"),
-    ("jit", "on"),
-    ("jit_above_cost", "0"),
-    ("work_mem", "64kB"),
-    ("check_function_bodies", "off"),
-    ("client_min_messages", "debug1"),
-    ("plpgsql.extra_errors", "all"),
-    ("plpgsql.variable_conflict", "use_variable"),
-    ("constraint_exclusion", "on"),
-    ("geqo_threshold", "2"),
-    ("from_collapse_limit", "1"),
-    ("lo_compat_privileges", "on"),
-    ("vacuum_cost_delay", "10"),
-]
 
 
 @pytest.fixture
