@@ -74,7 +74,7 @@ class Watcher:
 def watching(worker: Worker, pool: Pool, client: Client, settings: Settings) -> Iterator[Watcher]:
     """Watch beside *worker* meanwhile, and let its heartbeats carry what is found."""
     watcher, ended = Watcher(pool, client, settings), threading.Event()
-    worker.seen_beside = watcher.looks.told
+    worker.keeper.seen_beside = watcher.looks.told
     threading.Thread(target=watcher.run, args=(ended,), name="conditions", daemon=True).start()
     try:
         yield watcher

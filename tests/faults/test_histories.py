@@ -367,7 +367,9 @@ class Histories(RuleBasedStateMachine):
         if actor.busy:
             actor.go_on(until)
         else:
-            hand.worker._swept_at = float("-inf" if below else "inf")  # whether it is time to look below the floor
+            hand.worker.poller.swept_at = float(
+                "-inf" if below else "inf"
+            )  # whether it is time to look below the floor
             self._taken[worker] = None
             actor.begin(job, until)
         self._look()

@@ -67,7 +67,7 @@ def test_a_server_that_cannot_be_reached_is_waited_for(items, network, link):
         if link == "opensearch":
             until(lambda: worker.breaker.open, "the breaker stays closed")
         else:
-            until(lambda: worker._postgres_down >= 3, "the outage goes unnoticed")
+            until(lambda: worker.poller.postgres_down >= 3, "the outage goes unnoticed")
         network[link].restore()
         more(worker)
     items.drain()
@@ -104,7 +104,7 @@ def test_a_black_hole_under_load_is_given_up_and_left(items, network, link, answ
         if link == "opensearch":
             until(lambda: worker.breaker.open, "the breaker stays closed")
         else:
-            until(lambda: worker._postgres_down, "nobody gives the silent server up")
+            until(lambda: worker.poller.postgres_down, "nobody gives the silent server up")
         network[link].restore()  # for new connections: those that lost something stay silent
         more(worker)
     items.drain()

@@ -31,8 +31,8 @@ def old_snapshot(items):
 def hand(items):
     """A hand that looks below the floor only when told to."""
     hand = items.hand(batch_size=500)
-    hand.worker._swept_at = math.inf
-    hand.worker._horizon = Horizon(margin=timedelta(), cheap=0.0)
+    hand.worker.poller.swept_at = math.inf
+    hand.worker.poller.horizon = Horizon(margin=timedelta(), cheap=0.0)
     return hand
 
 
@@ -69,9 +69,9 @@ def settled(items):
 
 def look_below(hand):
     """Look below the floor once; returns what was claimed."""
-    hand.worker._swept_at = 0.0
+    hand.worker.poller.swept_at = 0.0
     taken = hand.worker.poll()
-    hand.worker._swept_at = math.inf
+    hand.worker.poller.swept_at = math.inf
     return taken
 
 
@@ -126,7 +126,7 @@ def test_everything_is_looked_at_now_and_then(items, hand):
     items.enqueue(1)
     items.sql("UPDATE opensearch_indexing_queue SET available_at = now() - interval '1 day'")
     assert look_below(hand) is None
-    hand.worker._horizon.everything_at = 0.0
+    hand.worker.poller.horizon.everything_at = 0.0
     hand.carry(look_below(hand))
     assert items.at_rest()
 

@@ -72,7 +72,7 @@ def test_items_that_a_full_queue_refuses_go_back_and_the_others_are_settled(weak
     assert 0 < left < 500
     assert hand.worker.counters.indexed == 500 - left
     assert "rejected_execution_exception" in weak.one("SELECT max(last_error) FROM opensearch_indexing_queue")
-    assert hand.worker._carrier.load.batches < 4
+    assert hand.worker.carrier.load.batches < 4
     assert not hand.worker.breaker.open
     nobody_was_charged(weak)
     weak.drain(workers=4)
@@ -96,7 +96,7 @@ def test_body_that_can_never_pass_is_halved_and_its_size_remembered(weak: Rig, s
     hand = weak.hand()
     hand.step()
     assert weak.at_rest()
-    load = hand.worker._carrier.load
+    load = hand.worker.carrier.load
     assert load.body_bytes <= 2_000_000
     stops.seen.clear()
     insert(weak, 2001, documents, size=size)

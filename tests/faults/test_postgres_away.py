@@ -130,6 +130,6 @@ def test_credentials_that_are_not_there_yet_charge_no_document(items, monkeypatc
     items.enqueue(1)
     hand = items.hand()
     hand.step()
-    hand.worker._carrier.give_back(items.conn)
+    hand.worker.carrier.give_back(items.conn)
     assert (items.queued(), items.in_flight()) == (1, 0)
     assert items.one("SELECT attempts FROM opensearch_indexing_queue") == 0

@@ -185,7 +185,7 @@ def test_what_could_not_be_narrowed_down_in_time_is_claimed_apart(items: Rig, ga
     change_all(items)
     with by_way_of(items, gateway):
         hand = items.hand()
-        carrier = hand.worker._carrier
+        carrier = hand.worker.carrier
         usual, carrier._limits = carrier._limits, replace(carrier._limits, search_seconds=-1)
         hand.step()
         groups = items.one("SELECT count(DISTINCT split_group) FROM opensearch_indexing_queue")
@@ -315,7 +315,7 @@ def test_batches_that_are_put_back_again_and_again_are_told_of(items: Rig, gatew
         for _ in range(10):
             items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
             hand.step()
-        hand.worker._say_how_it_goes()
+        hand.worker.tidier.say_how_it_goes()
     assert hand.worker.counters.shown()["put_back"] == {items.index: 10}
     assert "10 batches in a row were put back: http_502" in caplog.text
     assert f"{items.index}: 10 batches in a row put back" in caplog.text

@@ -287,7 +287,7 @@ def test_a_request_under_way_shows_its_age_in_the_heartbeat(items: Rig, hanging)
         thread.start()
         until(lambda: items.client.longest_under_way > 0.3, "no request is under way")
         worker = items.hand().worker
-        worker._beat(items.conn, "running")
+        worker.keeper.beat(items.conn, "running")
         (row,) = registry.alive(items.conn)
         assert row.counters["request_seconds"] >= 0.3
         thread.join()

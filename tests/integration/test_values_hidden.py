@@ -68,7 +68,7 @@ def test_the_log_holds_none_either(items, idxctl):
 def test_a_heartbeat_holds_none_that_a_gateway_has_quoted(hidden, items):
     worker = Worker(items.pool, items.client, items.worker_options())
     worker.breaker.failed(Reason(Kind.UNREACHABLE, f'status 502, which says "{SECRET}"'))
-    worker._beat(items.pool.mine(), "running")
+    worker.keeper.beat(items.pool.mine(), "running")
     ((breaker,),) = items.sql("SELECT breaker->>'reason' FROM opensearch_indexing_workers")
     assert breaker == "status 502, which says …"
 

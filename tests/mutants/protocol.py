@@ -127,10 +127,10 @@ MUTANTS = (
             ),
             Code(
                 """
-                for __ in here(__renewed & __held.keys()):
-                    __held[__] = time.monotonic()
+                for __ in here(__since.keys() & set(__tokens)):
+                    __since[__] = now
             """,
-                '(__import__("builtins").__dict__.setdefault("renewed", {}).update(dict.fromkeys(__renewed, time.monotonic())), __renewed & __held.keys())[1]',
+                '(__import__("builtins").__dict__.setdefault("renewed", {}).update(dict.fromkeys(__tokens, time.monotonic())), __since.keys() & set(__tokens))[1]',
             ),
         ),
     ),
@@ -334,7 +334,7 @@ MUTANTS = (
             "tests/faults/test_old_snapshot.py::test_workers_look_below_the_floor_by_themselves",
             "tests/faults/test_old_snapshot.py::test_a_change_committed_late_lies_below_the_floor_and_is_claimed_by_the_next_look_there",
         ),
-        (Code("below = time.monotonic() - self._swept_at >= self._sweep_wait", "below = not self._floors"),),
+        (Code("below = time.monotonic() - self.swept_at >= self._sweep_wait", "below = not self._floors"),),
     ),
     Mutant(
         "the floor: it stays where it is though a claim from below it was full",

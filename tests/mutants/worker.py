@@ -84,16 +84,19 @@ MUTANTS = (
         "leases are renewed by the thread that may wait for anything",
         ("tests/faults/test_leases.py::test_a_batch_of_a_living_worker_is_nobody_elses_however_long_it_takes",),
         (
-            Code("self._renew(self._pool.mine())", ""),
+            Code("self.renew(self._pool.mine())", ""),
             Code(
                 """
                 self._carrier.give_back(conn)
-                self._rescue(conn)
+                self.rescue(conn)
             """,
                 """
-                self._renew(conn)
+                conn.raw.execute(
+                    "UPDATE opensearch_indexing_inflight SET lease_until = clock_timestamp() + %s * interval '1 second' WHERE worker = %s",
+                    (self._options.lease_seconds, self.id),
+                )
                 self._carrier.give_back(conn)
-                self._rescue(conn)
+                self.rescue(conn)
             """,
             ),
         ),
