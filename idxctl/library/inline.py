@@ -1,7 +1,7 @@
 """
 Indexing in the caller's thread, after the commit: claim what was just appended, read, write, settle.
 
-The same steps and the same rules as a worker's: the claim takes tasks from the queue under a token (T1, T2, G2), so a
+Another driver of a worker's own path, by the same rules: the claim takes tasks from the queue under a token (T1, T2, G2), so a
 transaction that was rolled back indexes nothing, and a worker that was quicker leaves nothing to do. What fails stays queued.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,18 +16,18 @@ from idxctl.config.settings import Settings
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
 from idxctl.core.reasons import Kind, Reason
 from idxctl.core.tally import Tally
-from idxctl.indexes import generations as generations_
 from idxctl.library.appending import Appended
 from idxctl.library.connections import Connections
 from idxctl.opensearch.client import connect
 from idxctl.postgres.connect import Connection
-from idxctl.queue import claim, settle
+from idxctl.queue import claim
 from idxctl.queue.claim import Batch
-from idxctl.worker import batch as steps
-from idxctl.worker import counting, outcomes, registry
-from idxctl.worker.batch import Limits, Sorted
+from idxctl.worker import outcomes, registry
+from idxctl.worker.accounting import Ledger
+from idxctl.worker.batch import Limits
 from idxctl.worker.load import Breaker
-from idxctl.worker.pool import Counters
+from idxctl.worker.options import Counters
+from idxctl.worker.path import Path
 
 log = logging.getLogger("idxctl.library")
 
@@ -36,22 +35,21 @@ LONGEST_SECONDS = 2.0  # that a request waits for OpenSearch; what takes longer 
 
 
 class Inline:
-    """Indexes what callers have committed, in their own threads. Nothing here raises; counts are in ``counters``."""
+    """Indexes what callers have committed, in their own threads. Nothing here raises."""
 
     def __init__(self, settings: Settings, connections: Connections, counters: Counters, tally: Tally) -> None:
-        self.counters = counters
-        self._tally = tally
         self.breaker = Breaker()
         self._settings = settings.worker
         self._connections = connections
         patience = min(settings.opensearch.request_timeout_seconds, LONGEST_SECONDS)
         self._client = connect(replace(settings.opensearch, request_timeout_seconds=patience))
-        self._limits = Limits(
+        limits = Limits(
             settings.worker.batch_bytes, settings.worker.age_limit_seconds, search_seconds=LONGEST_SECONDS, waits=False
         )
-        self._cache = generations_.Cache()
+        attempts = settings.worker.max_attempts
+        ledger = Ledger(tally, counters, max_attempts=attempts, mode="sync")
+        self._path = Path(self._client, limits, ledger, max_attempts=attempts)
         self._worker = registry.new_id()
-        self._guard = threading.Lock()
 
     def index(self, appended: Sequence[Appended]) -> None:
         """Index what was appended, as far as it was committed; what cannot be indexed now stays queued."""
@@ -89,32 +87,12 @@ class Inline:
                 full = taken.rows >= self._settings.batch_size
 
     def _carry(self, conn: Connection, batch: Batch) -> None:
-        generations = self._cache.get(conn, list(batch.generations))
-        written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
-        states = generations_.states(conn, list(batch.generations))
-        sorted_ = steps.sort(conn, batch, generations, written, states)
-        settled = settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._settings.max_attempts)
-        self._mind_the_cluster(batch, sorted_.unreachable or (None if written.passed else sorted_.overloaded))
-        if sorted_.blocked is not None:
-            log.warning("%s stays queued: %s", batch.index, sorted_.blocked)
-        if settled.held:
-            self._count(batch, sorted_, settled)
-            counting.count(
-                self._tally, batch, sorted_.outcomes, settled,
-                max_attempts=self._settings.max_attempts, sent_bytes=written.sent_bytes, mode="sync",
-            )  # fmt: skip
-
-    def _count(self, batch: Batch, sorted_: Sorted, settled: settle.Settled) -> None:
-        now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
-        with self._guard:
-            self.counters.batches += 1
-            self.counters.indexed += settled.done
-            self.counters.retried += settled.retried
-            self.counters.dead += settled.dead
-            self.counters.healed += settled.healed
-            self.counters.superseded += sorted_.superseded
-            for task in sorted_.outcomes.done:
-                self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
+        done = self._path.take(conn, batch, insist=lambda act: act(conn), judge=lambda sorted_, _: sorted_)
+        self._mind_the_cluster(
+            batch, done.sorted.unreachable or (None if done.written.passed else done.sorted.overloaded)
+        )
+        if done.sorted.blocked is not None:
+            log.warning("%s stays queued: %s", batch.index, done.sorted.blocked)
 
     # --- OpenSearch away ----------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ either server spends no attempt (P4).
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
 
 from idxctl.core import backoff, reasons
 from idxctl.core.errors import (
@@ -22,20 +22,22 @@ from idxctl.core.errors import (
 )
 from idxctl.core.reasons import Reason
 from idxctl.core.tally import Tally
-from idxctl.indexes import generations as generations_
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import expand, pause, settle
 from idxctl.queue.claim import Batch, Head
-from idxctl.queue.settle import Again, Settled
-from idxctl.worker import batch as steps
-from idxctl.worker import counting, outcomes, way
+from idxctl.queue.settle import Again
+from idxctl.worker import outcomes, way
+from idxctl.worker.accounting import Ledger
 from idxctl.worker.batch import Limits, Sorted, Written
 from idxctl.worker.index_health import Refusals
 from idxctl.worker.load import Breaker, Load
 from idxctl.worker.options import Counters, Options, fact
 from idxctl.worker.outcomes import Kind
+from idxctl.worker.path import Carried, Path
+
+T = TypeVar("T")
 
 _BLOCK_PROBE_SECONDS = (2.0, 60.0)
 _SETTLE_TRIES = 6
@@ -58,8 +60,6 @@ class Carrier:
         finished: threading.Event,
         tally: Tally,
     ) -> None:
-        self.counters = Counters()
-        self._tally = tally
         self.breaker = Breaker()
         self.load = Load(batches=options.workers, body_bytes=options.batch_bytes)
         self._pool = pool
@@ -68,12 +68,23 @@ class Carrier:
         self._worker = worker
         self._stopping = stopping
         self._finished = finished
-        self._cache = generations_.Cache()
-        self._limits = Limits(options.batch_bytes, options.age_limit_seconds, load=self.load)
+        limits = Limits(options.batch_bytes, options.age_limit_seconds, load=self.load)
+        self.path = Path(
+            client, limits, Ledger(tally, max_attempts=options.max_attempts), max_attempts=options.max_attempts
+        )
         self._refusals = Refusals()
         self._said = self.load.state()
-        self._guard = threading.Lock()
-        self._unsettled: list[Batch] = []  # their outcome was lost; the janitor puts them back
+        self._guard = threading.Lock()  # guards the list below, and nothing is asked of a server while it is held
+        self._unsettled: list[Batch] = []  # their outcome was lost; the tidier puts them back
+
+    @property
+    def counters(self) -> Counters:
+        """What it has done."""
+        return self.path.ledger.counters
+
+    @counters.setter
+    def counters(self, counters: Counters) -> None:
+        self.path.ledger.counters = counters
 
     @property
     def unsettled(self) -> list[int]:
@@ -107,46 +118,29 @@ class Carrier:
 
     def _documents(self, batch: Batch, head: Head) -> None:
         conn = self._pool.mine()
-        generations = self._cache.get(conn, list(batch.generations))
         blocked_for = _reason_of_block(conn, batch.index) if head.probing else None
+
+        def judge(sorted_: Sorted, states: Mapping[int, str]) -> Sorted:
+            building = "building" in states.values()
+            return self._refusals.judge(batch.index, sorted_, blocked_for=blocked_for, rebuilding=building)
+
+        done = self.path.take(conn, batch, insist=self._insist, judge=judge, reading=self._reading)
+        self._say(batch, done)
+        self._mind_the_index(batch, head, done.sorted)
+        self._mind_the_cluster(done.sorted, done.written)
+        self._mind_the_load(done.sorted)
+        if done.written.largest > _LARGE_DOCUMENT:  # the driver's buffer has grown with it, and never shrinks
+            self._pool.drop()
+
+    @contextmanager
+    def _reading(self, conn: Connection) -> Iterator[None]:
         limit = self._options.age_limit_seconds  # what takes longer to read may not be sent (T3)
         with conn.patient(limit), conn.reading_within(limit / 3):
-            written = steps.read_and_write(conn, self._client, batch, generations, self._limits)
-        if written.slow:
-            fact("slow", f"{batch.index}: the document query is slow: {written.slow} documents took longer than "
-                 f"{limit / 3:g} s at once; it is read in smaller parts", index=batch.index, documents=written.slow)  # fmt: skip
-        states: dict[int, str] = {}
-
-        def sort(conn: Connection) -> Sorted:
-            states.update(generations_.states(conn, list(batch.generations)))
-            return steps.sort(conn, batch, generations, written, states)
-
-        sorted_ = self._refusals.judge(
-            batch.index, self._insist(sort), blocked_for=blocked_for, rebuilding="building" in states.values()
-        )
-        if sorted_.jumped_past is not None:
-            fact(
-                "sequence",
-                f"OpenSearch holds version {sorted_.jumped_past}, which this database did not draw; the sequence was moved past it",
-                version=sorted_.jumped_past,
-            )
-        settled: Settled = self._insist(
-            lambda conn: settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._options.max_attempts)
-        )
-        self._count(batch, sorted_, settled)
-        counting.count(
-            self._tally, batch, sorted_.outcomes, settled,
-            max_attempts=self._options.max_attempts, sent_bytes=written.sent_bytes,
-        )  # fmt: skip
-        self._mind_the_index(batch, head, sorted_)
-        self._mind_the_cluster(sorted_, written)
-        self._mind_the_load(sorted_)
-        if written.largest > _LARGE_DOCUMENT:  # the driver's buffer has grown with it, and never shrinks
-            self._pool.drop()
+            yield
 
     def _fan_outs(self, batch: Batch) -> None:
         conn = self._pool.mine()
-        generations = self._cache.get(conn, list(batch.generations))
+        generations = self.path.generations(conn, batch)
         gone_after = self._options.bytes_gone_after_seconds
         try:
             done = expand.expand(conn, self._client, batch, generations, bytes_gone_after_seconds=gone_after)
@@ -158,7 +152,7 @@ class Carrier:
             else:  # the index's own trouble, not the cluster's
                 fact("failed", f"{error.message}; {len(batch.tasks)} fan-outs of {batch.index} wait", index=batch.index)
             return
-        self.counters.expanded += done.enqueued
+        self.path.ledger.expanded(done.enqueued)
         if done.broken is not None:
             fact("broken", done.broken.sentence, index=batch.index)
         if done.waiting == len(batch.tasks):
@@ -175,7 +169,7 @@ class Carrier:
         The janitor puts it back as it was: an outage charges nobody an attempt, as the lapse of a lease may do.
         """
         away = give_back and isinstance(error, (PostgresUnreachable, PostgresRefused))
-        self.counters.lost += 1
+        self.path.ledger.lost()
         if give_back:
             with self._guard:
                 self._unsettled.append(batch)
@@ -200,7 +194,7 @@ class Carrier:
             else:
                 settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
 
-    def _insist(self, act: Callable[[Connection], Any]) -> Any:
+    def _insist(self, act: Callable[[Connection], T]) -> T:
         """Do it on a connection that works: a lost one, a deadlock or a failover is tried again a few times."""
         for failed in range(_SETTLE_TRIES):
             try:
@@ -219,33 +213,26 @@ class Carrier:
 
     # --- consequences ------------------------------------------------------------------------------------------------
 
-    def _count(self, batch: Batch, sorted_: Sorted, settled: Settled) -> None:
-        with self._guard:
-            self.counters.batches += 1
-            if not settled.held:
-                self.counters.lost += 1
-                fact(
-                    "lost",
-                    f"the lease of a batch of {len(batch.tasks)} tasks had lapsed; others have the tasks",
-                    token=batch.token,
-                )
-                return
-            self.counters.indexed += settled.done
-            self.counters.retried += settled.retried
-            self.counters.dead += settled.dead
-            self.counters.healed += settled.healed
-            self.counters.superseded += sorted_.superseded
-            in_a_row = self.counters.note_batch(
-                batch.index, moved=bool(sorted_.outcomes.done or sorted_.outcomes.failed or not sorted_.outcomes.again)
-            )
-            now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
-            for task in sorted_.outcomes.done[:: max(len(sorted_.outcomes.done) // 64, 1)]:
-                self.counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
-        if in_a_row and in_a_row % _SAID_EVERY == 0:
-            why = sorted_.outcomes.again[0].why.sentence
-            fact("repeats", f"{batch.index}: {in_a_row} batches in a row were put back: {why}",
-                 index=batch.index, put_back=in_a_row, reason=why)  # fmt: skip
-        for one in sorted_.outcomes.failed[:3]:
+    def _say(self, batch: Batch, done: Carried) -> None:
+        """Log what a batch has shown."""
+        outcomes = done.sorted.outcomes
+        if done.written.slow:
+            limit = self._options.age_limit_seconds / 3
+            fact("slow", f"{batch.index}: the document query is slow: {done.written.slow} documents took longer than "
+                 f"{limit:g} s at once; it is read in smaller parts", index=batch.index, documents=done.written.slow)  # fmt: skip
+        if done.sorted.jumped_past is not None:
+            past = done.sorted.jumped_past
+            fact("sequence", f"OpenSearch holds version {past}, which this database did not draw; the sequence was moved past it",
+                 version=past)  # fmt: skip
+        if not done.settled.held:
+            fact("lost", f"the lease of a batch of {len(batch.tasks)} tasks had lapsed; others have the tasks",
+                 token=batch.token)  # fmt: skip
+            return
+        if done.in_a_row and done.in_a_row % _SAID_EVERY == 0:
+            why = outcomes.again[0].why.sentence
+            fact("repeats", f"{batch.index}: {done.in_a_row} batches in a row were put back: {why}",
+                 index=batch.index, put_back=done.in_a_row, reason=why)  # fmt: skip
+        for one in outcomes.failed[:3]:
             fact("dead" if one.permanent else "failing", f"{batch.index} {one.task.document_id}: {one.reason} ({one.fingerprint})",
                  index=batch.index, document_id=one.task.document_id, error_type=one.error_type, fingerprint=one.fingerprint)  # fmt: skip
 

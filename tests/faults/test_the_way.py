@@ -186,7 +186,7 @@ def test_what_could_not_be_narrowed_down_in_time_is_claimed_apart(items: Rig, ga
     with by_way_of(items, gateway):
         hand = items.hand()
         carrier = hand.worker.carrier
-        usual, carrier._limits = carrier._limits, replace(carrier._limits, search_seconds=-1)
+        usual, carrier.path.limits = carrier.path.limits, replace(carrier.path.limits, search_seconds=-1)
         hand.step()
         groups = items.one("SELECT count(DISTINCT split_group) FROM opensearch_indexing_queue")
         assert groups == 2
@@ -194,7 +194,7 @@ def test_what_could_not_be_narrowed_down_in_time_is_claimed_apart(items: Rig, ga
             items.one("SELECT count(*) FROM opensearch_indexing_queue WHERE split_group IS NULL OR attempts > 0") == 0
         )
         assert not hand.worker.breaker.open
-        carrier._limits = usual
+        carrier.path.limits = usual
         hand.rest()
     only_the_culprit_is_a_letter(items)
 

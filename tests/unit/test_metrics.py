@@ -19,7 +19,7 @@ from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.settle import Again, Failure, Outcomes, Settled
 from idxctl.web.exporter import Exporter
-from idxctl.worker import counting
+from idxctl.worker import accounting
 from idxctl.worker import outcomes as sorting
 from idxctl.worker.outcomes import Verdict
 from support.calls import names_in
@@ -70,7 +70,7 @@ def counted(outcomes, settled, **more):
     tally = Tally(["a"])
     tasks = (*outcomes.done, *(one.task for one in outcomes.again), *(one.task for one in outcomes.failed))
     batch = Batch(1, "a", "document", (1,), tuple(tasks), NOW)
-    counting.count(tally, batch, outcomes, settled, max_attempts=3, **more)
+    accounting.count(tally, batch, outcomes, settled, max_attempts=3, **more)
     return tally
 
 

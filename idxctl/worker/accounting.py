@@ -1,7 +1,12 @@
-"""From a batch's outcome to the process's counters: what was indexed, put back or given up, and why."""
+"""
+What a process counts, from the outcome of each batch: the numbers of its heartbeats, and the metrics of a scrape.
+
+One ledger for both; nobody else adds to either.
+"""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 
@@ -11,6 +16,59 @@ from idxctl.core.tally import Tally
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Failure, Outcomes, Settled, divide
 from idxctl.worker import outcomes as sorting
+from idxctl.worker.options import Counters
+
+_SAMPLED = 64  # latencies of a batch that are kept for the heartbeat's percentile
+
+
+class Ledger:
+    """What one process has done, in one *mode*: "async" in a worker's threads, "sync" in the caller's. Thread-safe."""
+
+    def __init__(
+        self, tally: Tally, counters: Counters | None = None, *, max_attempts: int, mode: str = "async"
+    ) -> None:
+        self.counters = counters or Counters()
+        self.tally = tally
+        self._max_attempts = max_attempts
+        self._mode = mode
+        # Guards the counters, whose sums several threads add to. The tally has a lock of its own, taken after this one ends.
+        self._guard = threading.Lock()
+
+    def settled(self, batch: Batch, outcomes: Outcomes, settled: Settled, *, superseded: int, sent_bytes: int) -> int:
+        """Count a batch; returns how many of its index in a row were put back whole."""
+        with self._guard:
+            in_a_row = self._add(batch, outcomes, settled, superseded)
+        count(
+            self.tally, batch, outcomes, settled,
+            max_attempts=self._max_attempts, sent_bytes=sent_bytes, mode=self._mode,
+        )  # fmt: skip
+        return in_a_row
+
+    def _add(self, batch: Batch, outcomes: Outcomes, settled: Settled, superseded: int) -> int:
+        counters = self.counters
+        counters.batches += 1
+        if not settled.held:
+            counters.lost += 1
+            return 0
+        counters.indexed += settled.done
+        counters.retried += settled.retried
+        counters.dead += settled.dead
+        counters.healed += settled.healed
+        counters.superseded += superseded
+        now = batch.claimed_at.timestamp() + (time.monotonic() - batch.born)
+        for task in outcomes.done[:: max(len(outcomes.done) // _SAMPLED, 1)]:
+            counters.latencies.append(max(now - task.enqueued_at.timestamp(), 0.0))
+        return counters.note_batch(batch.index, moved=bool(outcomes.done or outcomes.failed or not outcomes.again))
+
+    def lost(self) -> None:
+        """Count a batch whose outcome could not be settled."""
+        with self._guard:
+            self.counters.lost += 1
+
+    def expanded(self, tasks: int) -> None:
+        """Count what fan-outs were expanded to."""
+        with self._guard:
+            self.counters.expanded += tasks
 
 
 def count(
