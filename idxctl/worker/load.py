@@ -192,6 +192,11 @@ class BreakerState:
     since: float | None = None  # wall clock
     next_probe_seconds: float | None = None
 
+    @property
+    def reason(self) -> str | None:
+        """The sentence for people."""
+        return None if self.why is None else self.why.sentence
+
 
 class Breaker:
     """One for a process, shared by its threads."""
