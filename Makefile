@@ -5,12 +5,15 @@ WORKERS ?= auto
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test check unit faults soak outage mutants test-system test-versions completions docs pictures lock audit wheel clean
+.PHONY: demo test test-full check unit faults soak outage mutants test-system test-versions completions docs pictures lock audit wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
 
-test: check                   ## lint, types, import rules and every test but those that need system packages
+test: check                   ## lint, types, import rules and the tests: those that take minutes are left to test-full
+	IDXCTL_TEST_HISTORIES=$${IDXCTL_TEST_HISTORIES:-12} $(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not system and not full"
+
+test-full: check              ## the same with every test but those that need system packages; CI runs this
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal -m "not system"
 
 check: $(VENV)/.ready         ## lint, types, import rules

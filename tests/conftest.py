@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import functools
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -155,6 +156,18 @@ def pytest_configure_node(node) -> None:
     node.workerinput["servers_run"] = owner.run
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is `sampled`, those between its first and its last parameters are `full`."""
+    alike: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            alike.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for group in alike.values():
+        for item in group[1:-1]:
+            item.add_marker(pytest.mark.full)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item, call):
     """Reports cross from an xdist worker as UTF-8: what a test of bytes that are no text has said is escaped."""
@@ -167,6 +180,19 @@ def pytest_runtest_makereport(item, call):
 
 def _escaped(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+# Logs ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """A program that a test ran in this process has set up its log: to a stderr that is closed, without values, without us."""
+    logger = logging.getLogger("idxctl")
+    handlers, level, propagate = list(logger.handlers), logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 # PostgreSQL ----------------------------------------------------------------------------------------------------------

@@ -15,6 +15,8 @@ import pytest
 
 from idxctl.embedded.servers import wait_for_end
 
+pytestmark = pytest.mark.full
+
 STEPS = (
     "servers",
     "a marketplace",

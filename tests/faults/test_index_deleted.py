@@ -6,6 +6,8 @@ import pytest
 
 from support.rig import Rig
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def eager(items: Rig):

@@ -11,6 +11,8 @@ import pytest
 from support.processes import HERE, PATIENCE, environment, lapse
 from support.rig import Rig
 
+pytestmark = pytest.mark.sampled
+
 
 def killed_at(rig: Rig, point: str, *arguments: str, nth: int = 1) -> None:
     """Run a command that must die at *point*."""
@@ -137,6 +139,20 @@ def test_killed_reindex_is_put_in_order_by_the_next_one(items: Rig, point, nth):
     assert "building" not in states
 
 
+def reindexed_by_the_next(items: Rig) -> subprocess.CompletedProcess[bytes]:
+    """Run `idxctl reindex` once the killed one has been silent for long enough."""
+    items.sql(
+        "UPDATE opensearch_indexing_reindex_runs SET seen_at = now() - interval '1 minute' WHERE finished_at IS NULL"
+    )
+    return subprocess.run(
+        [sys.executable, "-m", "idxctl", "--config", str(items.config), "reindex"],
+        env=environment(items),
+        capture_output=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("point", ["reindex.restored", "swap.intended", "swap.made", "swap.recorded"])
 def test_killed_around_its_swap_every_alias_stands_on_one_index_with_what_it_carries(items: Rig, point):
     """G5."""
@@ -144,16 +160,7 @@ def test_killed_around_its_swap_every_alias_stands_on_one_index_with_what_it_car
     more = {"filter": {"term": {"category": "category 1"}}, "is_write_index": True}
     items.ask("POST", "/_aliases", {"actions": [{"add": {"index": old, "alias": alias, **more}}]})
     killed_at(items, point, "reindex")
-    items.sql(
-        "UPDATE opensearch_indexing_reindex_runs SET seen_at = now() - interval '1 minute' WHERE finished_at IS NULL"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "idxctl", "--config", str(items.config), "reindex"],
-        env=environment(items),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = reindexed_by_the_next(items)
     assert done.returncode == (1 if point == "swap.made" else 0), done.stderr.decode()
     live = items.generation().name
     assert live != old
@@ -171,16 +178,7 @@ def test_killed_before_it_could_take_a_templates_aliases_off_it_leaves_none_to_t
     finally:
         items.ask("DELETE", path)
     assert len(items.ask("GET", f"/_alias/{items.index}")) == 2
-    items.sql(
-        "UPDATE opensearch_indexing_reindex_runs SET seen_at = now() - interval '1 minute' WHERE finished_at IS NULL"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "idxctl", "--config", str(items.config), "reindex"],
-        env=environment(items),
-        capture_output=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    done = reindexed_by_the_next(items)
     assert done.returncode == 0, done.stderr.decode()
     assert list(items.ask("GET", f"/_alias/{items.index}")) == [items.generation().name]
 

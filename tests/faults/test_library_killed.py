@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.sampled
+
 PROGRAM = Path(__file__).parents[1] / "support" / "applications.py"
 
 

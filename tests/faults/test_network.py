@@ -12,6 +12,8 @@ from support.proxy import Proxy
 from support.rig import until
 from support.writers import Writers
 
+pytestmark = pytest.mark.sampled
+
 # A worker gives PostgreSQL up after half a lease of silence, two seconds here: within the lease.
 PATIENT = {"lease_seconds": 4.0, "age_limit_seconds": 2.0, "request_timeout_seconds": 1.0, "batch_size": 5}
 LINKS = ["postgres", "opensearch"]
@@ -33,7 +35,7 @@ def network(items):
     with (
         Proxy(items.database) as postgres,
         Proxy(items.opensearch) as opensearch,
-        items.by_way_of(database=postgres.url, opensearch=opensearch.url, request_timeout=1.0),
+        items.by_way_of(database=f"{postgres.url}?connect_timeout=2", opensearch=opensearch.url, request_timeout=1.0),
     ):
         yield Network(postgres, opensearch)
 

@@ -16,6 +16,8 @@ from idxctl.worker import way
 from support.gateway import ANSWERS, Gateway, Seen
 from support.rig import Rig
 
+pytestmark = pytest.mark.sampled
+
 POISON = b"<script>alert"
 
 

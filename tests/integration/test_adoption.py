@@ -21,6 +21,8 @@ from idxctl.queue.settle import Failure, bury
 from idxctl.rebuild import swap
 from support.rig import PATIENCE, until
 
+pytestmark = pytest.mark.sampled
+
 OLDER = """
 CREATE TABLE opensearch_indexing_dlq (
     id serial PRIMARY KEY,

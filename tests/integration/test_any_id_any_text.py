@@ -15,6 +15,8 @@ from idxctl.queue.settle import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig, until
 
+pytestmark = pytest.mark.sampled
+
 LONG = "https://example.org/" + "".join(secrets.token_hex(16) for _ in range(150))  # 4,820 bytes that do not compress
 
 

@@ -22,6 +22,8 @@ from idxctl.queue.settle import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig
 
+pytestmark = pytest.mark.full
+
 ANY = st.one_of(
     st.text(st.characters(codec=None), max_size=40),
     st.text(st.characters(codec="utf-8"), max_size=40),

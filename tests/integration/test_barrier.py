@@ -13,6 +13,8 @@ from idxctl.indexes import generations
 from idxctl.queue import claim, holders, stats
 from support.rig import Rig, until
 
+pytestmark = pytest.mark.sampled
+
 OLDER = "hashtextextended('opensearch_indexing generations ' || current_schema(), 0)"
 
 
@@ -51,6 +53,14 @@ def test_a_stranger_cannot_take_the_lock(stranger):
         stranger.rollback()
 
 
+def waiting(items: Rig) -> int:
+    """How many wait for an advisory lock of this database."""
+    return items.one(
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+        "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+
+
 @pytest.mark.parametrize("mode", ["pg_advisory_xact_lock", "pg_advisory_xact_lock_shared"])
 def test_a_change_of_the_set_waits_for_programs_of_the_release_before(items: Rig, mode: str):
     changed = threading.Event()
@@ -65,11 +75,7 @@ def test_a_change_of_the_set_waits_for_programs_of_the_release_before(items: Rig
         older.execute(f"SELECT {mode}({OLDER})")
         thread = threading.Thread(target=change, daemon=True)
         thread.start()
-        until(
-            lambda: items.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
-                              "(SELECT oid FROM pg_database WHERE datname = current_database())"),
-            "it does not wait",
-        )  # fmt: skip
+        until(lambda: waiting(items), "it does not wait")
         assert not changed.is_set()
     thread.join(30)
     assert changed.is_set()
@@ -88,11 +94,7 @@ def test_a_claim_waits_for_a_change_by_a_program_of_the_release_before(items: Ri
         older.execute(f"SELECT pg_advisory_xact_lock({OLDER})")
         thread = threading.Thread(target=claim_it, daemon=True)
         thread.start()
-        until(
-            lambda: items.one("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = "
-                              "(SELECT oid FROM pg_database WHERE datname = current_database())"),
-            "it does not wait",
-        )  # fmt: skip
+        until(lambda: waiting(items), "it does not wait")
         assert not claimed.is_set()
     thread.join(30)
     assert claimed.is_set()

@@ -18,6 +18,8 @@ from idxctl.worker.batch import Limits, Written
 from idxctl.worker.load import Load
 from support.rig import ITEMS_DOCUMENT, ITEMS_MAPPING, Rig, until
 
+pytestmark = pytest.mark.sampled
+
 
 def change(items: Rig, *ids: int) -> None:
     items.sql("UPDATE items SET name = name || '!' WHERE id = ANY(%s)", list(ids or range(1, 21)))

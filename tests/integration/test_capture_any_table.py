@@ -18,6 +18,8 @@ from idxctl.core.errors import ConfigError
 from idxctl.queue import gaps
 from support.capture import Captured, index
 
+pytestmark = pytest.mark.sampled
+
 STEPS = 30
 SAMPLES = (
     "1", "0", "-7", "1.5", "NaN", "infinity", "a", "", "true", "{}", "{1,2}", "{a,NULL}", "2026-11-02", "1 day", "(1,2)", "[1,2)", "{[1,2)}",

@@ -13,6 +13,8 @@ from idxctl.postgres import migrate
 from idxctl.queue import gaps
 from support.capture import Captured, index
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture
 def db(migrated):

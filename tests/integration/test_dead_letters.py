@@ -14,6 +14,8 @@ from idxctl.postgres.connect import Pool
 from idxctl.queue import pause
 from support.rig import Rig, until
 
+pytestmark = pytest.mark.sampled
+
 LEGACY = [
     "SELECT listing_id, action, attempts, last_error, created_at, last_attempt_at FROM opensearch_indexing_dlq ORDER BY last_attempt_at DESC LIMIT 20;",
     "SELECT last_error, COUNT(*) AS count, MIN(created_at) AS first_seen, MAX(last_attempt_at) AS last_seen FROM opensearch_indexing_dlq GROUP BY last_error ORDER BY count DESC;",

@@ -13,6 +13,8 @@ from idxctl.core.secret import Secret
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import connect
 
+pytestmark = pytest.mark.sampled
+
 PINNED = ["search_path=pg_catalog, pg_temp"]
 
 

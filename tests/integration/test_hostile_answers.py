@@ -22,6 +22,8 @@ from idxctl.opensearch.client import connect
 from support.hostile import Hostile, response
 from support.rig import Rig
 
+pytestmark = pytest.mark.sampled
+
 
 def items_of(body: bytes, change) -> bytes:
     """Return what a bulk would be answered if all went well, changed."""

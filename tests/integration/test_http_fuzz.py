@@ -12,6 +12,8 @@ from openapi_spec_validator import validate
 from idxctl.web.description import description
 from support.calls import OPERATOR, served
 
+pytestmark = pytest.mark.full
+
 # What is left out: a cursor that is text and no cursor, or a parameter in query and body, is refused though the schema allows it.
 CHECKS = (
     "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,"

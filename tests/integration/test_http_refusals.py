@@ -16,6 +16,8 @@ from idxctl.core.secret import Secret
 from support.calls import GETS, OPERATOR, POSTS, VIEWER, served
 from support.rig import Rig, write_items
 
+pytestmark = pytest.mark.sampled
+
 
 @pytest.fixture(scope="module")
 def still(clone, items_template, opensearch_url, tmp_path_factory):

@@ -8,6 +8,8 @@ from idxctl.core.reasons import Kind, Reason
 from idxctl.queue import rescue, stats
 from support.rig import Rig
 
+pytestmark = pytest.mark.sampled
+
 ODD = ["infinity", "-infinity", "0044-03-15 10:00:00+00 BC", "20000-01-01 00:00:00+00", "294276-12-31 23:59:59+00"]
 
 

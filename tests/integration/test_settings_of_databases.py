@@ -18,6 +18,8 @@ from support import judge
 from support.rig import Rig
 from support.settings import SETTINGS
 
+pytestmark = pytest.mark.sampled
+
 SCHEMA = """
 CREATE TABLE cats (id int PRIMARY KEY, name text, since timestamptz);
 CREATE TABLE ev (id bigint PRIMARY KEY, at timestamptz, span interval, raw bytea, f float8, price money, day date, cat int, n int, tags text[]);

@@ -5,31 +5,13 @@ from __future__ import annotations
 import pytest
 
 from idxctl.config import bearers
-from idxctl.config.load import InvalidConfig, listing
-from idxctl.config.load import load as load_settings
+from idxctl.config.load import listing
 from idxctl.config.settings import Bearer
 from idxctl.core.errors import ConfigError
 from idxctl.core.secret import Secret
 from idxctl.web.limits import Buckets
 from idxctl.web.server import Address, parse_address
-
-SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://app@db1/shop"}
-
-
-@pytest.fixture
-def load(tmp_path):
-    def load(text="", **environ):
-        path = tmp_path / "idxctl.toml"
-        path.write_text(text)
-        return load_settings(environ={**SERVERS, **environ}, path=path)
-
-    return load
-
-
-def problems(load, *arguments, **environ):
-    with pytest.raises(InvalidConfig) as caught:
-        load(*arguments, **environ)
-    return [str(one) for one in caught.value.problems]
+from support.loaded import problems
 
 
 def test_without_a_word_nobody_may_change_anything_and_only_this_machine_is_heard(load):

@@ -10,31 +10,13 @@ import pytest
 
 import idxctl
 from idxctl.config import sums
-from idxctl.config.load import InvalidConfig
-from idxctl.config.load import load as load_settings
 from idxctl.config.settings import OpenSearchSettings, Settings, WorkerSettings
 from idxctl.queue import rescue
 from idxctl.worker import registry
 from idxctl.worker.options import Options
+from support.loaded import problems
 
-SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://app@db1/shop"}
 INDEX = "[indexes.products]\ndocument = 'SELECT 1 AS document_id, 2 AS document'\n"
-
-
-@pytest.fixture
-def load(tmp_path):
-    def load(text="", **environ):
-        path = tmp_path / "idxctl.toml"
-        path.write_text(text)
-        return load_settings(environ={**SERVERS, **environ}, path=path)
-
-    return load
-
-
-def problems(load, *arguments, **environ):
-    with pytest.raises(InvalidConfig) as caught:
-        load(*arguments, **environ)
-    return [str(one) for one in caught.value.problems]
 
 
 def test_defaults_keep_every_sum(load):
