@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -88,7 +87,7 @@ def schema() -> None:
     """
     from idxctl.config.schema import schema as made
 
-    render.out(json.dumps(made(), indent=2, ensure_ascii=False))
+    render.json(made())
 
 
 def _sound(state: State) -> str:

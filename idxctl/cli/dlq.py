@@ -80,7 +80,7 @@ def _counted(number: int, word: str) -> str:
 
 def _group(one: Group) -> dict[str, object]:
     what = f"{summary(one.error_type, one.example)} ({one.document_id})"
-    advice = "retry" if one.retryable else "mend"
+    advice = "retry" if one.retryable else "fix"
     return {**render.plain_value(one), "index": ", ".join(one.indexes), "what": what, "do": advice,
             "first_seen": one.first_seen, "last_seen": one.last_seen}  # fmt: skip
 

@@ -1,6 +1,9 @@
 """The table of keys: what it says of each is so, and nothing is left out of it."""
 
+import json
 import re
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -127,3 +130,10 @@ def test_the_schema_refuses_what_the_reader_refuses(text, place, tmp_path):
     (tmp_path / "idxctl.toml").write_text(text)
     with pytest.raises(InvalidConfig):
         load(environ={}, path=tmp_path / "idxctl.toml")
+
+
+def test_config_schema_prints_it():
+    done = subprocess.run(
+        [sys.executable, "-m", "idxctl", "config", "schema"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert json.loads(done.stdout) == schema()
