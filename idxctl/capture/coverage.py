@@ -9,6 +9,7 @@ function is text that nobody can look into: it is named.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -44,11 +45,14 @@ class Uncovered:
     columns: tuple[str, ...] = ()  # those read, or of them those ignored; none where a whole row is
     view: str | None = None  # by way of which it is read
     watch: int | None = None  # counted from 1: the lookup that reads it; None: the document query
+    named: bool = (
+        False  # the row is read as a whole, and the query names the columns in a text, as ``to_jsonb(l) - 'seen'`` does
+    )
 
     @property
     def sure(self) -> bool:
         """Whether documents will be wrong; of the others it cannot be known from here."""
-        return self.hole is Hole.UNWATCHED or (self.hole is Hole.IGNORED and self.view is None)
+        return self.hole is Hole.UNWATCHED or (self.hole is Hole.IGNORED and self.view is None and not self.named)
 
     @property
     def reader(self) -> str:
@@ -89,7 +93,7 @@ def uncovered(
         view = introspect.throwaway_view(conn, path, _MARK, f"SELECT * FROM (\n{bare(document)}\n) AS d")
         read = [_read(*row) for row in conn.run(SQL["reads"], query=view)]
         trees = {each: _tree(conn, each) for each in {one.table for one in watches.values()}}
-    found = [*_holes(read, watches.values(), trees), *_of_lookups(watches, trees)]
+    found = [*_holes(bare(document), read, watches.values(), trees), *_of_lookups(watches, trees)]
     return tuple(sorted(dict.fromkeys(found), key=lambda one: (not one.sure, one.watch or 0, one.what)))
 
 
@@ -114,7 +118,13 @@ def _tree(conn: Connection, table: tuple[str, str]) -> frozenset[tuple[str, str]
     return frozenset((one.schema, one.name) for one in catalog.members(conn, row[0]))
 
 
+def _named_in_a_text(column: str, document: str) -> bool:
+    """Whether the query has the column's name in a text, by which it may take it out of a row again."""
+    return re.search(rf"'[^']*(?<!\w){re.escape(column)}(?!\w)[^']*'", document) is not None
+
+
 def _holes(
+    document: str,
     read: Sequence[_Read],
     watches: Iterable[Definition],
     trees: Mapping[tuple[str, str], frozenset[tuple[str, str]]],
@@ -134,7 +144,8 @@ def _holes(
         ignored = set.intersection(*(set(watch.ignore) for watch in mine))
         shown = sorted(ignored if one.whole else ignored.intersection(one.columns))
         if shown:
-            yield Uncovered(Hole.IGNORED, one.label, tuple(shown), one.view)
+            named = one.whole and all(_named_in_a_text(column, document) for column in shown)
+            yield Uncovered(Hole.IGNORED, one.label, tuple(shown), one.view, named=named)
 
 
 def _of_lookups(
