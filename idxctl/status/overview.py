@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Any
 
 from idxctl.capture.watches import installed_watches
@@ -90,7 +90,10 @@ class Looks:
             kept = self._kept.get(what)
         if kept is not None and kept.key == key and self._clock() - kept.at < every:
             return kept.found
-        made = _Look(key, self._clock(), tuple(look()))
+        found = tuple(look())
+        if self._keep:  # who looks once cannot tell since when
+            found = _with_since(found, kept.found if kept is not None else (), datetime.now(timezone.utc))
+        made = _Look(key, self._clock(), found)
         with self._lock:
             self._kept[what] = made
         return made.found
@@ -187,12 +190,10 @@ def _restored(stored: Mapping[str, Any]) -> Condition | None:
     return one
 
 
-def since_seen(found: Sequence[Condition], seen: Mapping[Any, datetime]) -> list[Condition]:
+def _with_since(found: Sequence[Condition], before: Sequence[Condition], now: datetime) -> tuple[Condition, ...]:
     """Return conditions with the time at which they were first seen, where nothing else says when they began."""
-    return [
-        one if one.since is not None or identity(one) not in seen else replace(one, since=seen[identity(one)])
-        for one in found
-    ]
+    seen = {identity(one): one.since for one in before}
+    return tuple(one if one.since is not None else replace(one, since=seen.get(identity(one)) or now) for one in found)
 
 
 def identity(one: Condition) -> tuple[str, ...]:

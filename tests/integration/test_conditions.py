@@ -299,7 +299,7 @@ def test_what_a_worker_found_is_taken_over_and_not_looked_for_again(items: Rig):
     with items.working() as worker, watching(worker, items.pool, items.client, items.settings) as watcher:
         watcher.look()
         found = until(lambda: overview(items.conn, items.settings, None).conditions, "no heartbeat carries it")
-        assert [one.kind for one in found] == [Kind.SHOWS_IGNORED]
+        assert [(one.kind, one.since is None) for one in found] == [(Kind.SHOWS_IGNORED, False)]
         with served(items.settings) as api:
             assert any('kind="shows_ignored"' in key and value == 2 for key, value in api.metrics().items())
             assert "conditions" not in api.get("/workers").json["workers"][0]
