@@ -187,6 +187,8 @@ def _of_generations(made: Sequence[Made], indexes: Mapping[str, IndexSettings]) 
 
 
 def _of_sequence(conn: Connection) -> Iterator[Condition]:
+    if conn.run(SQL["may_read_sequence"]).fetchone() != (True,):
+        return
     for last, given in conn.run(SQL["sequence"]):
         yield Condition(Kind.SEQUENCE_BEHIND, facts={"last": last, "given": given})
 

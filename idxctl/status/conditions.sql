@@ -55,6 +55,11 @@ FROM opensearch_indexing_generations
 WHERE deleted_at IS NULL
 ORDER BY index_name, number
 
+-- name: may_read_sequence
+-- Whether this role may read the sequence of tokens; one that only looks may not.
+SELECT has_sequence_privilege('opensearch_indexing_token', 'SELECT')
+       AND has_table_privilege('opensearch_indexing_token_jumps', 'SELECT')
+
 -- name: sequence
 -- T4: a number that was given out, above the sequence: it has gone back.
 SELECT s.last_value, g.token
