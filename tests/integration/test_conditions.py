@@ -11,6 +11,7 @@ from datetime import datetime, timezone
 import psycopg
 import pytest
 
+from idxctl.core import reasons
 from idxctl.core.conditions import MEANINGS, Condition, Kind, State, states, worst_first
 from idxctl.core.errors import OpenSearchUnreachable
 from idxctl.queue import pause, stats
@@ -128,7 +129,13 @@ def paused(items: Rig) -> str:
 
 def blocked(items: Rig) -> str:
     items.enqueue(1)
-    pause.block(items.conn, items.index, reason="the disk is full", by="w", probe_after_seconds=60)
+    pause.block(
+        items.conn,
+        items.index,
+        why=reasons.Reason(reasons.Kind.REFUSED, "the disk is full"),
+        by="w",
+        probe_after_seconds=60,
+    )
     return "is paused: the disk is full"
 
 
