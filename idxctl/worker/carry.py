@@ -98,7 +98,7 @@ class Carrier:
             if batch.kind == "document":
                 self._documents(batch, head)
             else:
-                self._fan_outs(batch)
+                self._fan_outs(batch, head)
         except (PostgresUnreachable, PostgresRefused) as error:
             passing = isinstance(error, PostgresUnreachable) or error.passing
             self._leave(batch, error, give_back=passing)
@@ -138,7 +138,7 @@ class Carrier:
         with conn.patient(limit), conn.reading_within(limit / 3):
             yield
 
-    def _fan_outs(self, batch: Batch) -> None:
+    def _fan_outs(self, batch: Batch, head: Head) -> None:
         conn = self._pool.mine()
         generations = self.path.generations(conn, batch)
         gone_after = self._options.bytes_gone_after_seconds
@@ -155,6 +155,10 @@ class Carrier:
         self.path.ledger.expanded(done.enqueued)
         if done.broken is not None:
             fact("broken", done.broken.sentence, index=batch.index)
+        if head.probing and done.waiting < len(
+            batch.tasks
+        ):  # nothing was written, so nothing was tried: the next one at once
+            pause.put_off(conn, batch.index, seconds=0.0)
         if done.waiting == len(batch.tasks):
             self._stopping.wait(_SHORT_WAIT)
 

@@ -132,6 +132,26 @@ def test_only_a_probe_that_failed_counts_as_one(items: Rig):
     assert paused_for(items) is None
 
 
+def test_a_probe_that_has_expanded_a_lookup_has_tried_nothing_and_the_next_one_is_due(items: Rig):
+    """Or each lookup at the head of the queue would keep a blocked index ten seconds longer."""
+    mend = block("index.blocks.write")(items, items.generation().name)
+    change(items)
+    items.hand().step()
+    mend()
+    hand = items.hand()
+    items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+    items.sql("UPDATE categories SET name = 'renamed'")
+    items.sql(
+        "UPDATE opensearch_indexing_queue SET available_at = available_at - interval '1 hour' WHERE kind = 'keys'"
+    )
+    items.sql("UPDATE opensearch_indexing_pauses SET probe_at = clock_timestamp()")
+    hand.step()
+    assert items.one("SELECT count(*) FROM opensearch_indexing_queue WHERE kind = 'keys'") == 0
+    assert items.sql("SELECT probe_at <= clock_timestamp() FROM opensearch_indexing_pauses") == [(True,)]
+    hand.step()
+    assert paused_for(items) is None
+
+
 def test_pipeline_that_does_not_exist_pauses_the_index_until_somebody_makes_it(items: Rig):
     items.sql(
         "UPDATE opensearch_indexing_generations SET definition = jsonb_set(definition, '{pipeline}', to_jsonb(%s::text))",

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import random
 import signal
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 
@@ -208,7 +209,13 @@ def reindex(lane: Lane) -> None:
     """
     with lane.still if lane.random.random() < 0.5 else contextlib.nullcontext():
         for _ in range(3):
-            done = lane.scene.idxctl("reindex", "-o", "json")
+            try:
+                done = lane.scene.idxctl("reindex", "-o", "json")
+            except (
+                subprocess.TimeoutExpired
+            ):  # and is killed: one that a blocked index keeps waiting has no end of its own
+                lane.outcomes["killed after its time"] += 1
+                return
             lane.outcomes["swapped" if done.returncode == 0 else f"ended with {done.returncode}"] += 1
             if done.returncode == 0 or lane.over.is_set():
                 return
