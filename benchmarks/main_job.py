@@ -28,8 +28,8 @@ import psycopg
 from opensearchpy import OpenSearch, helpers
 from tabulate import tabulate
 
+from idxctl.demo.shop import INDEX, load_shop, write_definition
 from idxctl.embedded.servers import Servers, start_servers
-from idxctl.embedded.shop import INDEX, load_shop, write_definition
 
 BODY_BYTES = 5 * 1024 * 1024
 FLAT = "SELECT l.id AS document_id, to_jsonb(l) - 'views_count' AS document FROM listings l WHERE l.status <> 'draft'\n"

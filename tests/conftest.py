@@ -259,7 +259,7 @@ def migrated(request: pytest.FixtureRequest, postgres_url: str, migrated_templat
 @pytest.fixture(scope="session")
 def shop_template(templates) -> str:
     def fill(url: str) -> None:
-        from idxctl.embedded.shop import load_shop
+        from idxctl.demo.shop import load_shop
 
         migrate_up(url)
         with psycopg.connect(url, autocommit=True) as connection:

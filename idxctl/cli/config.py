@@ -108,9 +108,9 @@ def live_problems(state: State, settings: Settings) -> tuple[Problem, ...]:
     """Return what the servers know to be wrong with a configuration, as far as it is sound in itself; warnings are said at once."""
     from idxctl.core.errors import PostgresRefused
     from idxctl.opensearch.client import connect as connect_opensearch
-    from idxctl.operate.validate import check, check_mappings
     from idxctl.postgres.connect import connect
     from idxctl.status import thorough
+    from idxctl.status.validate import check, check_mappings
 
     with connect(settings.database, actor=state.actor) as conn:
         checked = check(conn, settings)

@@ -22,7 +22,7 @@ from idxctl.core.errors import UsageError
 if TYPE_CHECKING:
     from types import FrameType
 
-    from idxctl.embedded.demo_home import Home
+    from idxctl.demo.home import Home
     from idxctl.embedded.servers import Servers
 
 # What of the caller's environment is for a demo: the cache, and with servers that are given how to reach them.
@@ -63,10 +63,10 @@ def demo(
 
 
 def _stop(directory: Path) -> None:
-    from idxctl.embedded import demo_home
+    from idxctl.demo import home as homes
 
     with render.status(f"stopping the demo in {directory}"):
-        stopped = demo_home.stop(directory, os.environ)
+        stopped = homes.stop(directory, os.environ)
     servers = f"{' and '.join(stopped)} stopped, " if stopped else ""
     render.headline("ok", f"{servers}{directory} removed")
 
@@ -106,7 +106,7 @@ class Signals:
 
 
 class Terminal:
-    """The tour on this process's stdout and stderr; see `idxctl.embedded.demo.Stage`."""
+    """The tour on this process's stdout and stderr; see `idxctl.demo.tour.Stage`."""
 
     def __init__(self, signals: Signals) -> None:
         self.breathe = signals.breathe
@@ -154,11 +154,11 @@ def _now_and_then() -> Callable[[str], None]:
 
 def take(stage: Terminal, directory: Path | None, listings: int, *, keep: bool) -> None:
     """Take the tour on *stage*: servers and a place of its own before, nothing left after, unless *keep*."""
-    from idxctl.embedded import demo_home
-    from idxctl.embedded.demo_cleaner import Cleaner
+    from idxctl.demo import home as homes
+    from idxctl.demo.cleaner import Cleaner
 
     _own_environment()
-    place, was_there = demo_home.choose(directory)
+    place, was_there = homes.choose(directory)
     cleaner = Cleaner(place, was_there=was_there)
     kept = False
     try:
@@ -188,8 +188,8 @@ def _own_environment() -> None:
 
 
 def _on_servers(stage: Terminal, place: Path, listings: int, *, keep: bool) -> None:
-    from idxctl.embedded import demo_home
-    from idxctl.embedded.demo import Tour
+    from idxctl.demo import home as homes
+    from idxctl.demo.tour import Tour
     from idxctl.embedded.servers import start_servers
 
     stage.heading("servers")
@@ -198,8 +198,8 @@ def _on_servers(stage: Terminal, place: Path, listings: int, *, keep: bool) -> N
         tell = starting.enter_context(stage.waiting("starting the servers"))
         with start_servers(place, environ=os.environ, detach=keep, progress=tell) as servers:
             try:
-                home = demo_home.settle_in(place, servers, os.environ)
-                for name in demo_home.NOT_OURS:  # from here on the directory's own file says them
+                home = homes.settle_in(place, servers, os.environ)
+                for name in homes.NOT_OURS:  # from here on the directory's own file says them
                     os.environ.pop(name, None)
                 os.environ["IDXCTL_CONFIG"] = str(home.file)
                 starting.close()
@@ -236,13 +236,13 @@ def _part(stage: Terminal, home: Home, servers: Servers, *, kept: bool) -> None:
         stage.say("On your own tables: an idxctl.toml like the one above, then")
         stage.typed("idxctl migrate up && idxctl watch install && idxctl reindex && idxctl worker start")
         return
-    from idxctl.embedded import demo_home
+    from idxctl.demo import home as homes
     from idxctl.embedded.postgres import USER, packaged_bin
 
     given = [name for name, ours in (("DATABASE", servers.postgres), ("OPENSEARCH", servers.opensearch)) if not ours]
     psql = shlex.quote(shutil.which("psql") or str(packaged_bin() / "psql"))
     database = (  # the password stays out of what every user of the machine sees in a list of processes
-        f"PGPASSFILE={shlex.quote(str(home.passfile))} {psql} -h 127.0.0.1 -p {servers.postgres.port} -U {USER} {demo_home.DATABASE}"
+        f"PGPASSFILE={shlex.quote(str(home.passfile))} {psql} -h 127.0.0.1 -p {servers.postgres.port} -U {USER} {homes.DATABASE}"
         if servers.postgres
         else f"psql, database {home.mark.database}"
     )

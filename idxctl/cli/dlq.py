@@ -14,7 +14,7 @@ from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, Re
 from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
-    from idxctl.operate.dlq import Group, Letter, Purged, Retried, Selection, Stats
+    from idxctl.dlq import Group, Letter, Purged, Retried, Selection, Stats
 
 app = plain_app(help="See, retry and purge dead letters: documents that could not be indexed.")
 
@@ -35,12 +35,13 @@ OlderOption = Annotated[
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say how many letters there are, in groups that failed alike."""
-    from idxctl.operate import dlq, requests
+    from idxctl import dlq
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
 
     with current().connect() as conn:
         migrate.require(conn)
-        requests.check_known(conn, current().settings, index)
+        names.check_known(conn, current().settings, index)
         found = dlq.stats(conn, index=index)
     if output is Output.CSV:  # rows are what it is for
         render.table(found.by_error, _columns(dlq.Group), output)
@@ -105,12 +106,13 @@ def list_(
     ] = None,
 ) -> None:
     """Show letters, the newest failure first."""
-    from idxctl.operate import dlq, requests
+    from idxctl import dlq
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
 
     with current().connect() as conn:
         migrate.require(conn)
-        requests.check_known(conn, current().settings, index)
+        names.check_known(conn, current().settings, index)
         chosen = dlq.Selection(index, error, None, older_than)
         if render.is_data(output):  # read while it is written: there may be hundreds of thousands
             render.table(dlq.every_letter(conn, chosen, limit=limit), _columns(dlq.Letter), output)
@@ -143,7 +145,7 @@ def show(
     output: OutputOption,
 ) -> None:
     """Show one letter with its past: every failed attempt, and every worker that was lost with the document in hand."""
-    from idxctl.operate import dlq
+    from idxctl import dlq
     from idxctl.postgres import migrate
 
     with current().connect() as conn:
@@ -201,7 +203,8 @@ def retry(
 
     Where no worker runs, their documents are indexed here and now.
     """
-    from idxctl.operate import dlq, requests
+    from idxctl import dlq
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
 
     state = current().because(reason)
@@ -209,7 +212,7 @@ def retry(
     pool = state.pool()
     try:
         migrate.require(pool.mine())
-        requests.check_known(pool.mine(), state.settings, index)
+        names.check_known(pool.mine(), state.settings, index)
         if dry_run:
             done = dlq.plan_retry(pool.mine(), chosen, limit=limit)
         else:
@@ -293,14 +296,15 @@ def purge(
     dry_run: DryRunOption = False,
 ) -> None:
     """Delete letters for good. Asks on a terminal; a script that names which letters goes on, and the audit keeps the count."""
-    from idxctl.operate import dlq, requests
+    from idxctl import dlq
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
 
     state = current().because(reason)
     chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
     with state.connect() as conn:
         migrate.require(conn)
-        requests.check_known(conn, state.settings, index)
+        names.check_known(conn, state.settings, index)
         done = dlq.plan_purge(conn, chosen, everything=everything)
         if done.purged and not dry_run:
             question = (

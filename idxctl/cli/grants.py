@@ -13,7 +13,8 @@ from idxctl.core.errors import PartlyDone, UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from idxctl.operate.grants import Applied, Grant
+    from idxctl.grants.plan import Applied
+    from idxctl.grants.statements import Grant
 
 
 def _option(flag: str, text: str) -> object:
@@ -44,7 +45,7 @@ def grants(
     Made from what is there: idxctl's tables and functions, the watched tables, and what the document queries and lookups
     read. Each line is to be run by the owner of what it is about; --apply does those that this role may.
     """
-    from idxctl.operate import grants as engine
+    from idxctl.grants import plan as engine
 
     given = {
         "application": application, "worker": worker, "operator": operator, "viewer": viewer, "installer": installer,
@@ -68,7 +69,7 @@ def grants(
 
 
 def _show(made: Sequence[Grant], output: Output) -> None:
-    from idxctl.operate.grants import script
+    from idxctl.grants.plan import script
 
     if render.is_data(output):
         fields = ["kind", "role", "statement", "why", "held", "owner", "may_grant", "beyond"]
@@ -79,7 +80,7 @@ def _show(made: Sequence[Grant], output: Output) -> None:
 
 
 def _tell(done: Applied, output: Output) -> None:
-    from idxctl.operate.grants import script
+    from idxctl.grants.plan import script
 
     if render.is_data(output):
         render.json(done)

@@ -17,14 +17,14 @@ def pause(
     ] = "paused by an operator",
 ) -> None:
     """Stop claims from an index. Changes go on being queued, and nothing is lost."""
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import audit, migrate
     from idxctl.queue import pause as engine
 
     state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, state.settings, index)
+        name = names.the_index(conn, state.settings, index)
         with conn.transaction():
             engine.pause(conn, name, reason=reason, by=conn.actor.name)
             audit.record(conn, action="pause", what=name)
@@ -33,14 +33,14 @@ def pause(
 
 def resume(index: IndexOption = None, reason: ReasonOption = None) -> None:
     """Let workers claim from an index again, whoever or whatever paused it."""
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import audit, migrate
     from idxctl.queue import pause as engine
 
     state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, state.settings, index)
+        name = names.the_index(conn, state.settings, index)
         with conn.transaction():
             was_paused = engine.resume(conn, name)
             if was_paused:

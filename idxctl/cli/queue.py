@@ -30,7 +30,7 @@ app = plain_app(help="See, add and cancel the tasks that wait.")
 @app.command(epilog=exits())
 def stats(output: OutputOption, index: IndexOption = None) -> None:
     """Say what waits, for how long, and why if it does not move; and whatever else is wrong with an index."""
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import migrate, own_lock
     from idxctl.status import views
     from idxctl.status.overview import Looks, overview
@@ -39,7 +39,7 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
     with state.connect() as conn:
         with own_lock.not_waited_for(conn, "queue stats"):
             migrate.require(conn)
-            requests.check_known(conn, state.settings, index)
+            names.check_known(conn, state.settings, index)
         seen = overview(conn, state.settings, Looks(state.opensearch, keep=False), index=index)
     if output is Output.JSON:
         render.json(views.queue(seen.found, seen.workers, seen.conditions))
@@ -120,13 +120,13 @@ def list_(
     ] = None,
 ) -> None:
     """Show waiting tasks in the order they are claimed."""
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
 
     with current().connect() as conn:
         migrate.require(conn)
-        requests.check_known(conn, current().settings, index)
+        names.check_known(conn, current().settings, index)
         if render.is_data(output):  # read while it is written: there may be hundreds of thousands
             render.table(
                 engine.every_task(conn, index=index, limit=limit), [*engine.QueuedTask.__dataclass_fields__], output
@@ -181,8 +181,9 @@ def add(
     A database restored from a backup has lost changes that the index has seen. Their documents equal their rows again after
     --all, or a reindex; --where finds rows only, and so no document whose row is gone. It is one condition, run READ ONLY.
     """
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
+    from idxctl.queue.add import TIME_LIMIT, add_documents
 
     if [bool(ids), where is not None, everything].count(True) != 1:
         raise UsageError(
@@ -192,10 +193,10 @@ def add(
     state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
-        name = requests.the_index(conn, state.settings, index)
-        count = requests.add(
+        name = names.the_index(conn, state.settings, index)
+        count = add_documents(
             conn, state.settings, name, ids=ids, where=where, priority=priority, dry_run=dry_run,
-            time_limit=timeout or requests.TIME_LIMIT,
+            time_limit=timeout or TIME_LIMIT,
         )  # fmt: skip
     if render.is_data(output):
         render.json({"index": name, "enqueued": count, "dry_run": dry_run})
@@ -222,7 +223,7 @@ def cancel(
     dry_run: DryRunOption = False,
 ) -> None:
     """Take tasks out of the queue. Their changes are then not indexed until something else touches the documents."""
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import migrate
     from idxctl.queue import stats as engine
 
@@ -231,7 +232,7 @@ def cancel(
     state = current().because(reason)
     with state.connect() as conn:
         migrate.require(conn)
-        requests.check_known(conn, state.settings, index)
+        names.check_known(conn, state.settings, index)
         count = engine.count(conn, index=index, ids=task, documents=document)
         if count and not dry_run:
             state.confirm(f"Cancel {count:,} tasks? Their documents stay as they are in the index.", yes=yes)

@@ -89,7 +89,7 @@ def start(
     OpenSearch, are waited for.
     """
     signals = _Signals()
-    from idxctl.operate import requests
+    from idxctl.indexes import names
     from idxctl.postgres import migrate, surroundings
     from idxctl.status.watcher import watching
     from idxctl.worker.pool import Options, Worker
@@ -111,7 +111,7 @@ def start(
         for warning in surroundings.open_to_others(pool.mine()):
             log.warning("%s", warning)
         for name in index or ():
-            requests.check_known(pool.mine(), settings, name)
+            names.check_known(pool.mine(), settings, name)
         options = Options.of(settings, until_empty=until_empty, indexes=index or None)
         worker = Worker(pool, client, options)
         _say_started(settings, client, worker)

@@ -107,3 +107,11 @@ UPDATE opensearch_indexing_generations SET deleted_at = clock_timestamp() WHERE 
 -- A generation that is not live missed a write: it must be verified before anybody relies on it.
 UPDATE opensearch_indexing_generations SET behind_since = coalesce(behind_since, clock_timestamp())
 WHERE id = ANY(%(ids)s) AND behind_since IS NULL
+
+-- name: mentioned
+-- Whether anything is known of an index: a generation, a task or a letter, also of one that is configured no longer.
+SELECT EXISTS (SELECT FROM opensearch_indexing_generations WHERE index_name = %(index)s)
+    OR EXISTS (SELECT FROM opensearch_indexing_queue WHERE index_name = %(index)s)
+    OR EXISTS (SELECT FROM opensearch_indexing_inflight WHERE index_name = %(index)s)
+    OR EXISTS (SELECT FROM opensearch_indexing_dlq WHERE index_name = %(index)s)
+    OR EXISTS (SELECT FROM opensearch_indexing_watches WHERE index_name = %(index)s)

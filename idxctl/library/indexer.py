@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
 
+from idxctl import dlq
 from idxctl.config import trust
 from idxctl.config.load import load
 from idxctl.config.settings import Settings
@@ -32,7 +33,6 @@ from idxctl.library.with_psycopg import PsycopgCaller
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.opensearch.client import segment
-from idxctl.operate import dlq
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.worker.pool import Counters

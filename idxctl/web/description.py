@@ -10,8 +10,7 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from idxctl import __version__
-from idxctl.operate import dlq
+from idxctl import __version__, dlq
 from idxctl.queue import stats
 from idxctl.web.auth import SAFE
 from idxctl.web.problems import MEDIA_TYPE

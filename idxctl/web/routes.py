@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+from idxctl import dlq
 from idxctl.core.actor import Actor
 from idxctl.core.errors import UsageError
-from idxctl.operate import dlq, requests
+from idxctl.indexes import names
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
 from idxctl.status import views
@@ -68,7 +69,7 @@ def _asked(backend: Backend, given: Given) -> Connection:
     """Return a connection, after the index that was asked for was found to be one that somebody knows."""
     conn = backend.connection()
     try:
-        requests.check_known(conn, backend.settings, given["index"])
+        names.check_known(conn, backend.settings, given["index"])
     except UsageError as error:
         raise Problem(400, error.message, field="index", hint=error.hint) from None
     return conn

@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from idxctl.embedded.shop import write_definition
+from idxctl.demo.shop import write_definition
 from support import judge
 from support.rig import until
 

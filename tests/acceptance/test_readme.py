@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from idxctl.embedded.shop import load_shop
+from idxctl.demo.shop import load_shop
 from support import judge
 from support.reader import Reader, blocks, commands
 from support.rig import until

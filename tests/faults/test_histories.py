@@ -18,12 +18,12 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
+from idxctl import dlq
 from idxctl.core import failpoints
 from idxctl.core.errors import IdxctlError
+from idxctl.dlq import Selection
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
-from idxctl.operate import dlq
-from idxctl.operate.dlq import Selection
 from idxctl.queue import rescue
 from idxctl.rebuild import preflight, run, swap
 from idxctl.rebuild.backfill import Backfill

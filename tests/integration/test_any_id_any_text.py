@@ -7,8 +7,8 @@ import secrets
 import psycopg
 import pytest
 
+from idxctl import dlq
 from idxctl.core.reasons import Kind, Reason
-from idxctl.operate import dlq
 from idxctl.queue import rescue, settle, stats
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Again, Failure, Outcomes

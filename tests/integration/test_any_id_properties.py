@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 import idxctl
+from idxctl import dlq
 from idxctl.core import keys, texts
 from idxctl.core.errors import IdxctlError, PostgresRefused
 from idxctl.core.reasons import Kind, Reason
-from idxctl.operate import dlq
 from idxctl.postgres.connect import Connection
 from idxctl.queue import enqueue, rescue, settle, stats
 from idxctl.queue.settle import Again, Failure, Outcomes

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from idxctl.operate import dlq
+from idxctl import dlq
 
 
 class FaultError(Exception):

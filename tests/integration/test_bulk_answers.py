@@ -8,10 +8,10 @@ from datetime import datetime, timezone
 
 import pytest
 
+from idxctl import dlq
 from idxctl.indexes import generations
 from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import connect
-from idxctl.operate import dlq
 from idxctl.queue.claim import Batch
 from idxctl.worker import batch as steps
 from idxctl.worker.batch import Limits, Written

@@ -11,7 +11,7 @@ import threading
 import psycopg
 import pytest
 
-from idxctl.embedded.shop import load_shop, write_definition
+from idxctl.demo.shop import load_shop, write_definition
 from support import judge
 from support.rig import until
 from support.shop import Seller

@@ -8,8 +8,8 @@ from datetime import timedelta
 import psycopg
 import pytest
 
+from idxctl import dlq
 from idxctl.opensearch.client import connect as connect_opensearch
-from idxctl.operate import dlq
 from idxctl.postgres.connect import Pool
 from idxctl.queue import pause
 from support.rig import Rig, until

@@ -11,7 +11,7 @@ from psycopg import sql
 
 from idxctl.core.errors import ConfigError, DocumentError, IdxctlError, PostgresRefused, UsageError, WaitTimeout
 from idxctl.indexes.definitions import define
-from idxctl.operate import requests
+from idxctl.queue.add import add_documents
 
 ESCAPES = {
     "a second statement": "true); CREATE TABLE planted (); SELECT (1",
@@ -33,7 +33,7 @@ ESCAPES = {
 
 def add(rig, where, **options):
     given = {"ids": None, "priority": "normal", "dry_run": False, **options}
-    return requests.add(rig.conn, rig.settings, rig.index, where=where, **given)
+    return add_documents(rig.conn, rig.settings, rig.index, where=where, **given)
 
 
 @pytest.mark.parametrize("dry_run", [True, False])

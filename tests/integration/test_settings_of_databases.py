@@ -9,10 +9,11 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from idxctl import dlq
 from idxctl.capture.status import status
-from idxctl.operate import dlq, requests
 from idxctl.postgres import migrate
 from idxctl.queue import stats
+from idxctl.queue.add import add_documents
 from idxctl.status import gauges
 from support import judge
 from support.rig import Rig
@@ -107,7 +108,7 @@ def a_whole_life(rig: Rig) -> None:
     )
     assert done.retried == 1
     assert (
-        requests.add(
+        add_documents(
             rig.conn, rig.settings, rig.index, ids=None, where="document_id = 4", priority="normal", dry_run=False
         )
         == 1

@@ -9,11 +9,11 @@ from datetime import timedelta
 import pytest
 
 import idxctl as package
+from idxctl import dlq
 from idxctl.cli import app
 from idxctl.config.settings import OpenSearchSettings, WorkerSettings
 from idxctl.core.errors import ConfigError
 from idxctl.library import testing
-from idxctl.operate import dlq
 from idxctl.worker.options import Options
 from idxctl.worker.pool import Worker
 from support.proxy import Proxy

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 
 import psycopg
 
-from idxctl.embedded.shop import INDEX
+from idxctl.demo.shop import INDEX
 from soak.scene import LEASE_SECONDS, Scene, WorkerProcess
 from support import judge
 from support.gateway import Seen

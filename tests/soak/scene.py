@@ -15,10 +15,10 @@ from typing import Any
 
 import psycopg
 
+from idxctl.demo.shop import INDEX, load_shop, write_definition
 from idxctl.embedded import jars
 from idxctl.embedded.opensearch import OpenSearch
 from idxctl.embedded.postgres import Postgres
-from idxctl.embedded.shop import INDEX, load_shop, write_definition
 from support import judge
 from support.gateway import Gateway
 from support.proxy import Proxy

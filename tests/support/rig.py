@@ -20,11 +20,11 @@ from idxctl.config.load import load
 from idxctl.config.settings import Settings
 from idxctl.config.sums import GC_DELETES
 from idxctl.core.secret import Secret
+from idxctl.grants import plan
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.client import connect as connect_opensearch
-from idxctl.operate import grants
 from idxctl.postgres.connect import Connection, Pool, connect
 from idxctl.rebuild import preflight, run
 from idxctl.worker.pool import Options, Worker
@@ -190,7 +190,7 @@ class Rig:
     def grant(self, **roles: str) -> None:
         """Give roles what `idxctl grants` gives them: ``grant(worker="w")``."""
         with connect(self.settings.database) as conn:
-            grants.apply(conn, grants.plan(conn, self.settings, list(roles.items())))
+            plan.apply(conn, plan.plan(conn, self.settings, list(roles.items())))
 
     def configure(self, *, document: str | None = None, mapping: dict | None = None, toml: str | None = None) -> None:
         """Change the index's files, as a user would."""

@@ -99,7 +99,7 @@ def test_the_schema_is_one_and_takes_every_example_and_default():
     assert wrong_in("\n".join(["[indexes.a]", *index, "[[indexes.a.watch]]", *watch])) == []
 
 
-@pytest.mark.parametrize("path", ["README.md", "idxctl/embedded/shop/idxctl.toml"])
+@pytest.mark.parametrize("path", ["README.md", "idxctl/demo/shop/idxctl.toml"])
 def test_the_schema_takes_configurations_that_work(path):
     text = (ROOT / path).read_text()
     found = re.search(r"^```toml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)

@@ -1,29 +1,17 @@
-"""
-Grants: the rights that each role needs, as SQL, from what is there.
-
-What concerns our own tables stands in `postgres.rights`; what concerns the application's is asked of PostgreSQL: a throwaway
-view of each document query and lookup tells by its dependencies what its reader must be allowed to read, and no more.
-"""
+"""The statements that give a role its rights, each looked at in the catalog: whether it is in force, and whose it is to make."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from idxctl.capture import catalog, introspect, lookups
-from idxctl.capture.catalog import quoted, thrown_away
-from idxctl.capture.watches import installed_watches
-from idxctl.config.settings import IndexSettings, Settings
-from idxctl.core.errors import ConfigError, PostgresRefused, SchemaError, UsageError
-from idxctl.core.queries import bare
-from idxctl.indexes import generations
-from idxctl.postgres import audit, rights
+from idxctl.capture import catalog
+from idxctl.capture.catalog import quoted
+from idxctl.grants import SQL
+from idxctl.grants.reads import Reads
+from idxctl.postgres import rights
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.statements import load
-
-SQL = load("idxctl.operate", "grants.sql")
-_VIEW = "opensearch_indexing_reads"
 
 
 @dataclass(frozen=True)
@@ -40,138 +28,7 @@ class Grant:
     beyond: bool = False  # a REVOKE of what the role has and need not: shown, never applied
 
 
-@dataclass(frozen=True)
-class Applied:
-    """What was put in force, and what is left to others."""
-
-    applied: tuple[Grant, ...]
-    left: tuple[Grant, ...]
-
-
-@dataclass(frozen=True)
-class Relation:
-    """A table or view of the application's that documents are read from."""
-
-    oid: int
-    schema: str
-    name: str
-    owner: str
-    policies: bool
-    forced: bool
-
-    @property
-    def qualified(self) -> str:
-        """Its name in SQL."""
-        return f"{quoted(self.schema)}.{quoted(self.name)}"
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function of the application's that a document query or lookup calls."""
-
-    oid: int
-    schema: str
-    name: str
-    arguments: str
-    owner: str
-    public: bool
-
-    @property
-    def qualified(self) -> str:
-        """Its name in SQL, with the types that tell it from others."""
-        return f"{quoted(self.schema)}.{quoted(self.name)}({self.arguments})"
-
-
-@dataclass(frozen=True)
-class Reads:
-    """All that is read for documents and lookups."""
-
-    relations: tuple[Relation, ...]
-    functions: tuple[Function, ...]
-
-
-def plan(conn: Connection, settings: Settings, wanted: Sequence[tuple[str, str]]) -> tuple[Grant, ...]:
-    """
-    Return the statements for *wanted*, pairs of a kind of role and a role's name; nothing is changed.
-
-    Raises `UsageError` for a role that is not there, `SchemaError` when rights on tables are asked for before there are any.
-    """
-    path = ", ".join(map(quoted, catalog.search_path(conn)))
-    with conn.transaction():
-        for _, role in wanted:
-            _require_role(conn, role)
-        home = conn.run(SQL["home"], schema=conn.schema, queue=f"{rights.PREFIX}queue").fetchone()
-        owner, tables_owner = home if home is not None else (None, None)
-        if tables_owner is None and any(kind != "installer" for kind, _ in wanted):
-            raise SchemaError(
-                f"idxctl's tables are not in schema {conn.schema}, so there is nothing to grant on",
-                hint="idxctl migrate up first; --installer alone can be asked for before it",
-            )
-        maker = _Maker(conn, tables_owner or owner)
-        reading = {kind for kind, _ in wanted} & {"worker", "operator", "installer"}
-        reads = _reads(conn, settings, path, migrated=tables_owner is not None) if reading else Reads((), ())
-        made: list[Grant] = []
-        for kind, role in dict.fromkeys(wanted):
-            if kind == "installer":
-                made += maker.installer(
-                    role, reads, _watched(conn, settings, path, migrated=tables_owner is not None), owner, tables_owner
-                )
-            else:
-                made += maker.role(kind, role, reads)
-    return _once(made, lambda one: (one.kind, one.role, one.statement))
-
-
-def apply(conn: Connection, made: Sequence[Grant]) -> Applied:
-    """Put in force what this role may and what is not yet, in one transaction with its audit row."""
-    missing = _once((one for one in made if not one.held and not one.beyond), lambda one: one.statement)
-    doing = tuple(one for one in missing if one.may_grant)
-    with conn.transaction():
-        for one in doing:
-            conn.execute(one.statement.encode())
-        if doing:
-            roles = ", ".join(dict.fromkeys(f"{one.kind} {one.role}" for one in doing))
-            audit.record(
-                conn,
-                action="grants",
-                what=roles,
-                count=len(doing),
-                detail={"statements": [one.statement for one in doing]},
-            )
-    return Applied(doing, tuple(one for one in missing if not one.may_grant))
-
-
-def _once(made: Iterable[Grant], what: Callable[[Grant], Hashable]) -> tuple[Grant, ...]:
-    """Return the first of those that are the same: a role may be of two kinds, and two tables lie in one schema."""
-    return tuple({what(one): one for one in reversed(tuple(made))}.values())[::-1]
-
-
-def script(made: Iterable[Grant]) -> Iterator[str]:
-    """Yield the statements as a script, a comment a line why; PostgreSQL runs it as it stands."""
-    head = None
-    for one in made:
-        if head != (one.kind, one.role):
-            head = (one.kind, one.role)
-            yield f"-- {one.kind}: {_one_line(one.role)}"
-        if one.beyond:
-            yield f"-- {one.why}:"
-            yield f"-- {_one_line(one.statement)};"
-        else:
-            note = (
-                one.why + ("" if one.may_grant else f"; to be run as {one.owner}") + (" (in force)" if one.held else "")
-            )
-            yield f"{one.statement};  -- {_one_line(note)}"
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _require_role(conn: Connection, role: str) -> None:
-    if conn.run(SQL["role"], role=role).fetchone() is None:
-        raise UsageError(f"there is no role {role}", hint=f"CREATE ROLE {quoted(role)} LOGIN; then again")
-
-
-class _Maker:
+class Maker:
     """Makes the statements, each looked at in the catalog."""
 
     def __init__(self, conn: Connection, owner: str | None) -> None:
@@ -368,95 +225,3 @@ def _current_user(conn: Connection) -> str:
     row = conn.execute("SELECT pg_catalog.quote_ident(current_user)").fetchone()
     assert row is not None
     return str(row[0])
-
-
-# What is read --------------------------------------------------------------------------------------------------------
-def _reads(conn: Connection, settings: Settings, path: str, *, migrated: bool) -> Reads:
-    """Return what the documents and lookups read, as configured and as stored."""
-    relations: dict[int, Relation] = {}
-    functions: dict[int, Function] = {}
-    queries = [*_configured(conn, settings, path), *(_stored(conn, path) if migrated else ())]
-    for query in queries:
-        with thrown_away(conn):
-            try:
-                path = ", ".join(each for each in (introspect.place(conn), query.search_path) if each)
-                changed = f"SELECT * FROM {query.changed}"
-                but = [introspect.throwaway_view(conn, path, "changed", changed)] if query.changed else []
-                view = introspect.throwaway_view(conn, path, _VIEW, query.text)
-            except PostgresRefused as error:
-                raise ConfigError(
-                    f"{query.what} does not run: {error.detail} [{error.sqlstate}]", hint=error.hint
-                ) from error
-            relations |= {row[0]: Relation(*row) for row in conn.run(SQL["relations"], view=view, but=but)}
-            functions |= {row[0]: Function(*row) for row in conn.run(SQL["functions"], view=view)}
-    by_name = sorted(relations.values(), key=lambda one: (one.schema, one.name))
-    return Reads(tuple(by_name), tuple(sorted(functions.values(), key=lambda one: (one.schema, one.name))))
-
-
-@dataclass(frozen=True)
-class _Query:
-    """A query whose reader needs rights."""
-
-    what: str
-    text: str
-    search_path: str
-    changed: str | None = None  # the watched table that `changed` stands for
-
-
-def _configured(conn: Connection, settings: Settings, path: str) -> Iterator[_Query]:
-    for index in settings.indexes.values():
-        yield _Query(f"the document query of {index.name}", bare(index.document), path)
-        for table, watch in _tables_of(conn, index, path):
-            if watch.keys:
-                what = f"the lookup of {index.name} over {watch.table}"
-                yield _Query(what, bare(watch.keys), path, table.qualified)
-            elif watch.at:
-                yield _Query(f"watch {watch.table} of {index.name}", f"SELECT 1 AS one FROM {table.qualified}", path)
-
-
-def _stored(conn: Connection, path: str) -> Iterator[_Query]:
-    for generation in generations.all_of_them(conn):
-        if generation.active:
-            one = generation.definition
-            yield _Query(f"the document query of {generation.name}", one.document, one.local.get("search_path", path))
-    for installed in installed_watches(conn):
-        watch = installed.definition
-        name = f"{quoted(watch.table_schema)}.{quoted(watch.table_name)}"
-        its_path = str(lookups.local_settings(watch.to_json())["search_path"])
-        if not _is_there(conn, name):
-            continue
-        if watch.keys:
-            yield _Query(f"the lookup of {installed.index} over {name}", bare(watch.keys), its_path, name)
-        elif watch.at:
-            yield _Query(f"watch {name} of {installed.index}", f"SELECT 1 AS one FROM {name}", its_path)
-
-
-def _tables_of(conn: Connection, index: IndexSettings, path: str) -> Iterator[tuple[catalog.Table, Any]]:
-    for watch in index.watches:
-        with conn.under(path):
-            (oid,) = conn.run(catalog.SQL["resolve"], name=watch.table).fetchone() or (None,)
-        table = catalog.table(conn, oid) if oid else None
-        if table is None:
-            raise ConfigError(
-                f"index {index.name}: there is no table {watch.table} to watch", hint="idxctl config validate"
-            )
-        yield table, watch
-
-
-def _is_there(conn: Connection, table: str) -> bool:
-    row = conn.execute("SELECT pg_catalog.to_regclass(%s) IS NOT NULL", (table,)).fetchone()
-    return bool(row and row[0])
-
-
-def _watched(conn: Connection, settings: Settings, path: str, *, migrated: bool) -> tuple[catalog.Member, ...]:
-    """Return the watched tables and all below them, once each."""
-    oids = {table.oid: None for index in settings.indexes.values() for table, _ in _tables_of(conn, index, path)}
-    if migrated:
-        for installed in installed_watches(conn):
-            one = installed.definition
-            name = f"{quoted(one.table_schema)}.{quoted(one.table_name)}"
-            (oid,) = conn.run(catalog.SQL["resolve"], name=name).fetchone() or (None,)
-            if oid:
-                oids[oid] = None
-    members = {member.oid: member for oid in oids for member in catalog.members(conn, oid)}
-    return tuple(members.values())

@@ -1,8 +1,8 @@
 """
-Dead letters: look at them, put them back in the queue, throw them away.
+Put dead letters back in the queue, and see them through where nobody else would.
 
-Retry is one statement a step: a letter is in the DLQ, or its task is in the queue or in flight, whatever is killed. The task
-carries the letter's number, age and history, so that a letter that fails again is the same one.
+One statement a step: a letter is in the DLQ, or its task is in the queue or in flight, whatever is killed. The task carries
+the letter's number, age and history, so that a letter that fails again is the same one.
 """
 
 from __future__ import annotations
@@ -10,111 +10,25 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 
 from idxctl.config.settings import Settings
 from idxctl.core import backoff
-from idxctl.core.errors import OpenSearchUnreachable, UsageError, WaitTimeout
+from idxctl.core.errors import OpenSearchUnreachable, WaitTimeout
 from idxctl.core.failpoints import reach
 from idxctl.core.tally import Tally
+from idxctl.dlq.letters import SQL, Selection, chosen, total
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.postgres.statements import load
 from idxctl.queue import pause
 from idxctl.worker import registry
 from idxctl.worker.in_background import beside
 from idxctl.worker.pool import Options, Worker
 
-SQL = load("idxctl.operate", "dlq.sql")
 _POLL_SECONDS = 0.1
-_BIGINT = 2**63 - 1  # no number and no count is greater
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which letters: all conditions that are given must hold."""
-
-    index: str | None = None
-    error: str | None = None  # a fingerprint
-    ids: tuple[int, ...] | None = None
-    older_than: timedelta | None = None  # by created_at
-
-    @property
-    def named(self) -> bool:
-        """Whether letters were picked out, and not just the next ones of an index."""
-        return self.error is not None or self.ids is not None or self.older_than is not None
-
-    @property
-    def empty(self) -> bool:
-        """Whether it covers everything."""
-        return self.index is None and not self.named
-
-    def parameters(self) -> dict[str, Any]:
-        """Return it as the statements take it."""
-        ids = None if self.ids is None else [one for one in self.ids if abs(one) <= _BIGINT]
-        return {"index": self.index, "error": self.error, "ids": ids, "older_than": self.older_than}
-
-    def described(self) -> dict[str, Any]:
-        """Return it as the audit keeps it."""
-        given = {**self.parameters(), "older_than": str(self.older_than) if self.older_than is not None else None}
-        return {name: value for name, value in given.items() if value is not None}
-
-
-@dataclass(frozen=True)
-class Group:
-    """Letters that failed alike."""
-
-    fingerprint: str
-    error_type: str
-    count: int
-    first_seen: datetime
-    last_seen: datetime
-    example: str | None
-    document_id: str  # of the example
-    indexes: list[str]
-    retryable: bool
-
-
-@dataclass(frozen=True)
-class Stats:
-    """All letters at a glance."""
-
-    total: int
-    oldest_task: datetime | None
-    by_error: list[Group] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Letter:
-    """One dead letter."""
-
-    id: int
-    index: str
-    document_id: str
-    action: str
-    attempts: int
-    error_type: str
-    last_error: str | None
-    created_at: datetime
-    last_attempt_at: datetime
-    retryable: bool
-    fingerprint: str
-    retries: int
-
-
-@dataclass(frozen=True)
-class LetterInFull(Letter):
-    """One dead letter with its past."""
-
-    not_before: datetime | None
-    origin: str
-    token: int
-    history: list[dict[str, Any]]
-    data: Any
 
 
 @dataclass(frozen=True)
@@ -151,69 +65,11 @@ class NotSettled(WaitTimeout):
         self.done = done
 
 
-@dataclass(frozen=True)
-class Purged:
-    """What a purge deleted, or would delete."""
-
-    purged: int
-    oldest: datetime | None = None
-    newest: datetime | None = None
-    dry_run: bool = False
-
-
-def stats(conn: Connection, *, index: str | None = None) -> Stats:
-    """Return the letters' number, their oldest and the groups of errors."""
-    row = conn.run(SQL["summary"], index=index).fetchone()
-    assert row is not None
-    return Stats(row[0], row[1], [Group(*group) for group in conn.run(SQL["groups"], index=index)])
-
-
-def every_letter(conn: Connection, selection: Selection, *, limit: int | None = None) -> Iterator[Letter]:
-    """Yield letters, the newest failure first, up to *limit* or all; read while they are taken, in one transaction."""
-    rows = conn.stream(
-        SQL["list"],
-        **selection.parameters(),
-        limit=None if limit is None else min(limit, _BIGINT),
-        after_at=None,
-        after_id=None,
-    )
-    return (Letter(*row) for row in rows)
-
-
-def count(conn: Connection, selection: Selection) -> int:
-    """Count the letters that *selection* covers."""
-    row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()
-    return 0 if row is None else int(row[0])
-
-
-def letters(
-    conn: Connection, selection: Selection, *, limit: int, after: tuple[datetime, int] | None = None
-) -> list[Letter]:
-    """Return up to *limit* letters, the newest failure first; *after* is the last attempt and number of the page before's last."""
-    at, number = after or (None, None)
-    given = selection.parameters()
-    rows = conn.run(SQL["list"], **given, limit=min(limit, _BIGINT), after_at=at, after_id=number)
-    return [Letter(*row) for row in rows]
-
-
-def show(conn: Connection, name: str) -> LetterInFull | None:
-    """Return the letter of that number, or the newest of the group of that name, with its history; None for neither."""
-    number = int(name) if name.isascii() and name.isdigit() and len(name) < 19 else None
-    row = conn.run(SQL["show"], id=number, error=name).fetchone()
-    return None if row is None else LetterInFull(*row)
-
-
-def chosen(conn: Connection, selection: Selection, *, limit: int) -> list[int]:
-    """Return the numbers of the letters a retry would take, the least recently attempted first; locked for the transaction."""
-    rows = conn.run(SQL["choose"], **selection.parameters(), named=selection.named, limit=min(limit, _BIGINT))
-    return [row[0] for row in rows]
-
-
 def plan_retry(conn: Connection, selection: Selection, *, limit: int) -> Retried:
     """Return what `retry` would take, and change nothing."""
     with conn.transaction():
         ids = chosen(conn, selection, limit=limit)
-    return Retried(len(ids), left=_total(conn) - len(ids), without_index=_without_index(conn, selection), dry_run=True)
+    return Retried(len(ids), left=total(conn) - len(ids), without_index=_without_index(conn, selection), dry_run=True)
 
 
 def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str, list[int]]:
@@ -265,7 +121,7 @@ def retry(
         if not ids or (workers and not wait):
             none = 0 if not ids else None
             held = _paused(conn, _indexes_of(conn, name))
-            return Retried(len(ids), none, none, left=_total(conn), workers=workers, without_index=without, paused=held)
+            return Retried(len(ids), none, none, left=total(conn), workers=workers, without_index=without, paused=held)
         if ours is None:
             waiting, failed = _see_through(conn, name, ids, timeout, told)
         else:
@@ -275,7 +131,7 @@ def retry(
     groups: dict[str, int] = dict(conn.run(SQL["failed_groups"], ids=ids).fetchall())
     held = _paused(conn, _indexes_of(conn, name)) if waiting else {}
     done = Retried(
-        len(ids), len(ids) - failed - waiting, failed, groups, _total(conn), waiting, workers, without, paused=held
+        len(ids), len(ids) - failed - waiting, failed, groups, total(conn), waiting, workers, without, paused=held
     )
     if waiting:
         raise NotSettled(done, seconds=timeout.total_seconds())
@@ -343,51 +199,6 @@ def _all_paused(conn: Connection, name: str) -> bool:
 def _paused(conn: Connection, indexes: Sequence[str]) -> dict[str, str]:
     """Return those that an operator has paused, with the reason; one that is blocked is tried again by itself."""
     return {one.index: one.reason for one in pause.pauses(conn) if one.index in indexes and one.probe_at is None}
-
-
-def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:
-    """Return what `purge` would delete; without a selection *everything* must say so."""
-    if selection.empty and not everything:
-        raise UsageError(
-            "which letters? a purge takes --older-than, --error, --index or numbers",
-            hint="idxctl dlq purge --older-than 7d, or --all --yes for all of them",
-        )
-    row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()
-    assert row is not None
-    count, oldest, newest = row
-    return Purged(count, oldest, newest, dry_run=True)
-
-
-def purge(
-    conn: Connection,
-    selection: Selection,
-    *,
-    everything: bool = False,
-    planned: Purged | None = None,
-) -> Purged:
-    """
-    Delete letters for good, and leave an audit row, in one transaction.
-
-    With *planned*, what `plan_purge` found and somebody agreed to: a letter that has come since then stays.
-    """
-    planned = planned or plan_purge(conn, selection, everything=everything)
-    with conn.transaction():
-        count = conn.run(SQL["purge"], **selection.parameters(), newest=planned.newest).rowcount
-        if count:
-            audit.record(
-                conn,
-                action="dlq purge",
-                what=selection.index or "all",
-                count=count,
-                detail=selection.described(),
-            )
-    return Purged(count, planned.oldest, planned.newest)
-
-
-def _total(conn: Connection) -> int:
-    row = conn.run(SQL["summary"], index=None).fetchone()
-    assert row is not None
-    return int(row[0])
 
 
 def _without_index(conn: Connection, selection: Selection) -> dict[str, int]:

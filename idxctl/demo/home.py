@@ -2,7 +2,7 @@
 Where a demo lives: a directory with its servers and files, or a database and an index of its own on servers that were given.
 
 All of it is named in the directory before it is made, so that whoever finds the directory can take it all away: the demo
-at its end, `demo_cleaner` when the demo was killed, and ``idxctl demo --stop`` for one that was kept.
+at its end, `cleaner` when the demo was killed, and ``idxctl demo --stop`` for one that was kept.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from idxctl.config.load import load
 from idxctl.config.settings import DatabaseSettings, Settings
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, UsageError
 from idxctl.core.secret import Secret
-from idxctl.embedded import shop
+from idxctl.demo import shop
 from idxctl.embedded.servers import Servers, stop_kept
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client

@@ -1,7 +1,7 @@
 """
 Take a demo's things away when it ends, however it ends: a process of its own that waits for the demo's last breath.
 
-    python -m idxctl.embedded.demo_cleaner DIRECTORY [keep-directory]
+    python -m idxctl.demo.cleaner DIRECTORY [keep-directory]
 
 Standard input is a pipe from the demo. Its end is the demo's end, or its wish: then the database and the indexes on given
 servers go, and the directory. A byte before that means that the demo is kept, and nothing is done. What could not be taken
@@ -54,14 +54,14 @@ def main(directory: Path, *, was_there: bool) -> None:
         return
     # Imported now: most of the time this process is one that waits, and its start must not slow the demo's.
     from idxctl.core.errors import IdxctlError
-    from idxctl.embedded import demo_home
+    from idxctl.demo import home
     from idxctl.embedded.servers import stop_kept
 
     troubles = []
     for step in (
         lambda: stop_kept(directory),  # an end between keeping the servers and saying so
-        lambda: demo_home.take_away_given(directory, os.environ),
-        lambda: demo_home.empty(directory),
+        lambda: home.take_away_given(directory, os.environ),
+        lambda: home.empty(directory),
     ):
         try:
             step()

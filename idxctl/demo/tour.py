@@ -20,18 +20,18 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+from idxctl import dlq
 from idxctl.core.errors import CheckFailed
-from idxctl.embedded import shop
+from idxctl.demo import shop
+from idxctl.demo.home import Home
+from idxctl.demo.writer import Writer
 from idxctl.embedded.child import Child, last_lines
-from idxctl.embedded.demo_home import Home
-from idxctl.embedded.demo_writer import Writer
 from idxctl.embedded.servers import Servers
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Sizes
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
-from idxctl.operate import dlq
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL as QUEUE
 from idxctl.verify import compare

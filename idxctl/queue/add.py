@@ -1,4 +1,4 @@
-"""What operators ask of the queue by hand: documents enqueued by id or by a condition."""
+"""What operators put into the queue by hand: documents by id, by a condition, or all of them."""
 
 from __future__ import annotations
 
@@ -11,45 +11,18 @@ from psycopg import sql
 from idxctl.config.settings import Settings
 from idxctl.core.durations import format_duration
 from idxctl.core.errors import PostgresRefused, UsageError, WaitTimeout
-from idxctl.core.suggest import did_you_mean
 from idxctl.indexes import generations, render
 from idxctl.indexes.definitions import Definition, define, rows_of
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.statements import load
 from idxctl.postgres.user_sql import carry_over, require_one_query
 from idxctl.queue.enqueue import PRIORITIES, enqueue, enqueue_sweep
 
-SQL = load("idxctl.operate", "requests.sql")
 _NOTED = 20  # ids that the audit keeps, of those that were named
 TIME_LIMIT = timedelta(minutes=5)  # of a condition over all documents
 
 
-def the_index(conn: Connection, settings: Settings, name: str | None) -> str:
-    """Return the index meant: the one named, otherwise the only one there is."""
-    known = sorted({*settings.indexes, *(one.index for one in generations.all_of_them(conn))})
-    if name is None:
-        if len(known) == 1:
-            return known[0]
-        what = "no index is configured" if not known else f"there are several: {', '.join(known)}"
-        raise UsageError(f"which index? {what}", hint="--index NAME")
-    if name not in known:
-        raise UsageError(
-            f"there is no index {name}", hint=did_you_mean(name, known) or f"known: {', '.join(known) or 'none'}"
-        )
-    return name
-
-
-def check_known(conn: Connection, settings: Settings, name: str | None) -> None:
-    """Refuse the name of an index that is neither configured nor built, and of which no task or letter tells."""
-    if name is None or name in settings.indexes:
-        return
-    row = conn.run(SQL["mentioned"], index=name).fetchone()
-    if row is None or not row[0]:
-        the_index(conn, settings, name)
-
-
-def add(
+def add_documents(
     conn: Connection,
     settings: Settings,
     index: str,

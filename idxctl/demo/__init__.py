@@ -1,0 +1,1 @@
+"""The demo: a tour on real servers, in a directory that is taken away with it."""
