@@ -471,12 +471,37 @@ def _rich_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     console = _console(sys.stdout)
     cells = [[_writes(sys.stdout, cell) for cell in line] for line in _cells(rows, columns)]
     if is_terminal(sys.stdout) and _narrowest(cells, columns) > console.width:
-        for position, row in enumerate(rows):
-            if position:
-                out()
-            _block(row, columns)
+        for row in cells:
+            for line in _folded(row, columns, console.width):
+                _styled(sys.stdout, line)
         return
     console.print(_laid_out(cells, columns))
+
+
+def _folded(row: Sequence[str], columns: Sequence[Column], width: int) -> list[str]:
+    """
+    Return a row that is too wide for a terminal as a few lines: each value behind its heading, what is empty left out.
+
+    Lines break between values, and inside one between words: an id or a command stays whole, however long.
+    """
+    import textwrap
+
+    nothing = _writes(sys.stdout, _NOTHING)
+    values = [
+        f"{column.heading} {cell}" if position else cell
+        for position, (column, cell) in enumerate(zip(columns, row, strict=True))
+        if cell != nothing or not position
+    ]
+    lines = [""]
+    for value in values:
+        room = width - (3 if len(lines) > 1 or lines[0] else 1)
+        parts = textwrap.wrap(value, room, break_long_words=False, break_on_hyphens=False) or [value]
+        if lines[-1] and len(lines[-1]) + len(parts[0]) + 4 <= room:
+            lines[-1] += f"  {parts[0]}"
+            parts = parts[1:]
+        lines += parts
+    lines = [line for line in lines if line]
+    return [f"{'   ' if position else ' '}{line}" for position, line in enumerate(lines)]
 
 
 def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int:

@@ -343,3 +343,34 @@ def test_a_real_terminal_is_recognised():
     os.close(parent)
     assert not render.is_terminal(stream)  # closed
     assert not render.is_terminal(None)
+
+
+WIDE = [
+    Column("id"), Column("index"), Column("document_id", "document"), Column("kind"), Column("attempts", kind="count"),
+    Column("enqueued_at", "age", "text"), Column("origin"), Column("last_error", "last error"),
+]  # fmt: skip
+
+
+def test_rows_too_wide_for_80_columns_are_a_few_lines_each_and_lose_no_word(terminal):
+    name, document = "marketplace_listings_of_the_south", "9b2f7c1e-6c1d-4a39-8a4e-0f6f2f4f9a11"
+    error = "failed to parse field [weight_g] of type [float] in document with id '9b2f': NaN is no number that counts"
+    row = {"id": 12345, "index": name, "document_id": document, "kind": "document", "attempts": 2, "origin": "trigger"}
+    rows = [{**row, "enqueued_at": "3 min", "last_error": None}, {**row, "enqueued_at": "1 h", "last_error": error}]
+    out, _ = terminal(80)
+    render.table(rows, WIDE)
+    lines = unstyled(out.getvalue()).splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert len(lines) <= 8
+    assert [line[:2] for line in lines if not line.startswith("   ")] == [" 1", " 1"]
+    text = " ".join(" ".join(lines).split())
+    assert text.count(f"index {name}") == text.count(f"document {document}") == 2
+    assert f"last error {error}" in text
+    assert text.count("last error") == 1
+
+
+def test_an_id_longer_than_the_terminal_stays_whole(terminal):
+    out, _ = terminal(80)
+    render.table(
+        [{"document_id": "x" * 200, **dict.fromkeys("abcdefgh", "a word or two")}], ["document_id", *"abcdefgh"]
+    )
+    assert "x" * 200 in unstyled(out.getvalue())
