@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,12 +12,13 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
+from idxctl.cli.steps import steps
 from idxctl.core.errors import IdxctlError, PartlyDone, UsageError
 
 if TYPE_CHECKING:
     from idxctl.config.settings import IndexSettings
     from idxctl.rebuild.preflight import Plan
-    from idxctl.rebuild.run import Options, Reindexed, Steps
+    from idxctl.rebuild.run import Options, Reindexed
 
 app = plain_app(help="Build an index anew, and put it into service without downtime.", no_args_is_help=False)
 
@@ -188,10 +188,10 @@ def _run(
     render.say(f"{plan.index} → {plan.name}")
     live = f"; live generation {plan.live.number:06d} stays in service" if plan.live else ""
     render.say(f"{'plan':<10} about {plan.rows:,} rows{live}")
-    with _shown() as steps:
-        steps.failed = failed
+    with steps() as shown:
+        told = run.Steps(shown.begin, shown.move, shown.end, render.warn, failed)
         try:
-            done = run.reindex(pool, client, current().settings, index, plan, options, steps)
+            done = run.reindex(pool, client, current().settings, index, plan, options, told)
         except (KeyboardInterrupt, SystemExit):
             render.say(f"stopped; nothing was swapped, and {plan.name} will be deleted")
             raise
@@ -210,31 +210,3 @@ def _answer(done: Reindexed, output: Output) -> None:
         f"{done.index}: {done.documents:,} documents in {format_duration(done.seconds)}{rate}, {refused}",
         output,
     )
-
-
-@contextlib.contextmanager
-def _shown() -> Iterator[Steps]:
-    """Show steps as they come: a bar while one lasts, a line once it is done."""
-    from idxctl.rebuild.run import Steps
-
-    with contextlib.ExitStack() as open_bar:
-        label, bar, began = "", None, 0.0
-
-        def begin(step: str, total: int | None) -> None:
-            nonlocal label, bar, began
-            label, began = step, time.monotonic()
-            bar = open_bar.enter_context(render.progress(step, total)) if total else None
-
-        def move(done: int, note: str) -> None:
-            if bar is not None:
-                bar.update(max(done, bar.done), note=note)  # waiting for what differs does not undo the step
-
-        def end(text: str) -> None:
-            open_bar.close()
-            seconds = time.monotonic() - began
-            rate = (
-                f", {render.shown(bar.done / seconds, 'rate')}" if bar is not None and bar.done and seconds > 1 else ""
-            )
-            render.say(f"{label:<10} {text}{rate}")
-
-        yield Steps(begin, move, end, render.warn)

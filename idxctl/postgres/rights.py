@@ -63,6 +63,9 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
     "reindex_chunks": (Right(("SELECT", "INSERT", "UPDATE"), "ranges of a reindex"),),
+    "verify_runs": (Right(_ALL, "a comparison and how far it is"),),
+    "verify_ranges": (Right(_ALL, "ranges of a comparison"),),
+    "verify_differences": (Right(_ALL, "what it found"),),
     "audit": (Right(_READ, "who did what"),),
 }
 _VIEWER: Mapping[str, tuple[Right, ...]] = {
@@ -76,6 +79,9 @@ _VIEWER: Mapping[str, tuple[Right, ...]] = {
     "token_jumps": (Right(_READ, "moves of the sequence"),),
     "reindex_runs": (Right(_READ, "reindexes and their progress"),),
     "reindex_chunks": (Right(_READ, "their ranges"),),
+    "verify_runs": (Right(_READ, "comparisons and what they found"),),
+    "verify_ranges": (Right(_READ, "their ranges"),),
+    "verify_differences": (Right(_READ, "documents that differ"),),
     "settings": (Right(_READ, "settings of the database"),),
     "migrations": (Right(_READ, "the version of the tables, which every command checks"),),
     "audit": (Right(_READ, "who did what"),),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+from psycopg import sql
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.indexes import ranges, render
@@ -70,10 +71,17 @@ def compare_range(
     upto: Sequence[str] | None,
     *,
     sizes: Sizes,
+    where: sql.Composable | None = None,
 ) -> Iterator[Compared]:
-    """Compare the documents of a range of keys, a page at a time: *after* exclusive, *upto* inclusive, None open."""
+    """
+    Compare the documents of a range of keys, a page at a time: *after* exclusive, *upto* inclusive, None open.
+
+    *where*: of those only the ones that this holds for, a condition over the columns of the document query.
+    """
     definition = generation.definition
     condition = render.between(definition, after, upto)
+    if where is not None:
+        condition = sql.SQL("{} AND (\n{}\n)").format(condition, where)
     failures: dict[str, PostgresRefused] = {}
     readable = ranges.readable(
         conn, definition, condition, token=None, max_bytes=_PAGE_BYTES, sizes=sizes, failures=failures
@@ -169,13 +177,13 @@ def _compare_answer(generation: Generation, page: Lines, answer: Sources) -> Com
         if source is None:
             compared.missing.append(name)
             continue
-        fields = differing_fields(_parsed(rows[place]), source, ignore)
+        fields = differing_fields(parsed_row(rows[place]), source, ignore)
         if fields:
             compared.stale[name] = fields
     return compared
 
 
-def _parsed(row: bytes) -> Any:
+def parsed_row(row: bytes) -> Any:
     """Parse a row as generously as PostgreSQL writes it: with half of a surrogate pair, or a number beyond a double."""
     try:
         return orjson.loads(row)
