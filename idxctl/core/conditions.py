@@ -302,7 +302,7 @@ MEANINGS: Mapping[Kind, Meaning] = {
         L, LOOK, "tasks wait under names that are no index",
         lambda facts: "nothing takes them, there is no index of "
         + ("that name" if facts["names"] == 1 else f"these {facts['names']:,} names"),
-        "idxctl watch remove --index NAME purges them",
+        "idxctl watch remove --index NAME",
     ),
     Kind.NO_WORKER: Meaning(
         L, LOOK, "tasks wait, and no worker takes them", _said("no worker is running: idxctl worker start"), "idxctl worker start", alerted=False

@@ -68,7 +68,9 @@ def test_what_to_do_about_alerts(reader, items):
     assert len(commands) > 12
     for line in commands:
         filled = line.replace("NAME", items.index).replace("FINGERPRINT", group)
-        if not filled.startswith(("idxctl dlq retry", "idxctl reindex")):  # they fail again, as the page says
+        if not filled.startswith(
+            ("idxctl dlq retry", "idxctl reindex", "idxctl watch remove")
+        ):  # they fail again; it asks
             reader.type(filled)
 
 
