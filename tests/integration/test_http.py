@@ -108,7 +108,7 @@ def test_a_number_beyond_64_bits_in_a_teams_own_data_is_told_as_it_is(items, api
 
 def test_a_retry_that_a_shutdown_cuts_short_is_told_so(poisoned):
     poisoned.sql(
-        "INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by) VALUES (%s, 'operator', 'x', 'x')",
+        "INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by, probe_at) VALUES (%s, 'blocked', 'x', 'x', now() + interval '1 hour')",
         poisoned.index,
     )
     answers = []
@@ -186,7 +186,7 @@ def test_with_a_worker_a_retry_says_how_many_it_did_retry(poisoned, api):
 
 def test_a_retry_that_takes_longer_than_the_client_waits_is_accepted(poisoned, api):
     poisoned.sql(
-        "INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by) VALUES (%s, 'operator', 'x', 'x')",
+        "INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by, probe_at) VALUES (%s, 'blocked', 'x', 'x', now() + interval '1 hour')",
         poisoned.index,
     )
     found = api.post("/dlq/retry?timeout=200ms")

@@ -33,6 +33,7 @@ TOOLS = (
     "django",
     "sqlalchemy[asyncio]",
     "pg8000",
+    "jsonschema",
     "cryptography",
     "packaging",
 )
