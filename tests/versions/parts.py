@@ -58,7 +58,7 @@ OF_OPENSEARCH = (
     "tests/integration/test_convergence.py", "tests/faults/test_index_deleted.py",
 )  # fmt: skip
 SMOKE = (
-    "tests/integration/test_pool.py", "tests/integration/test_dead_letters.py", "tests/integration/test_library.py",
+    "tests/integration/test_pool.py", "tests/integration/test_dead_letters.py",
     "tests/integration/test_library_adapters.py", "tests/integration/test_http.py", "tests/integration/test_lists.py",
     "tests/integration/test_reindex.py",
 )  # fmt: skip
