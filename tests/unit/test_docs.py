@@ -252,3 +252,7 @@ def test_pages_are_reached_from_readme():
         links = re.findall(r"\]\(([^)\s#]+)[)#]", text_of(page))
         waiting += [(page.parent / link).resolve() for link in links if "://" not in link]
     assert [page.name for page in PAGES if page not in reached] == []
+
+
+def test_the_architecture_is_read_in_one_sitting():
+    assert len((ROOT / "docs" / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines()) < 250
