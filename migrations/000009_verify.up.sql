@@ -44,3 +44,23 @@ CREATE TABLE IF NOT EXISTS opensearch_indexing_verify_differences (
 
 CREATE INDEX IF NOT EXISTS opensearch_indexing_verify_differences_by_run
     ON opensearch_indexing_verify_differences (run, kind, id);
+
+-- As of every table of ours (000006): default privileges may have given rights that no program needs.
+DO $ours$
+DECLARE
+    place  text := pg_catalog.current_setting('search_path');
+    schema name := pg_catalog.current_schema();
+    item   record;
+BEGIN
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    FOR item IN
+        SELECT DISTINCT c.oid::regclass AS relation, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE a.grantee::regrole::text END AS role
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace CROSS JOIN aclexplode(c.relacl) AS a
+        WHERE n.nspname = schema AND c.relkind = 'r' AND starts_with(c.relname::text, 'opensearch_indexing_verify_')
+          AND a.grantee <> c.relowner AND a.privilege_type IN ('TRIGGER', 'REFERENCES') AND pg_has_role(c.relowner, 'USAGE')
+    LOOP
+        EXECUTE format('REVOKE TRIGGER, REFERENCES ON %s FROM %s', item.relation, item.role);
+    END LOOP;
+
+    PERFORM set_config('search_path', place, true);
+END $ours$;
