@@ -190,7 +190,7 @@ def verify(pool: Pool, client: Client, index: str, options: Options, steps: Step
         return _finish(job, options, repaired, time.monotonic() - began)
     except BaseException:
         with contextlib.suppress(IdxctlError):  # others need not wait to learn that nobody is at it
-            runs.leave(pool.mine(), run)
+            runs.leave(pool.mine(), run, owner)
         raise
 
 

@@ -105,6 +105,8 @@ def resume(conn: Connection, index: str) -> Run:
     found = open_run(conn, index)
     if found is None:
         raise UsageError(f"no comparison of {index} waits to be resumed", hint="idxctl verify begins one")
+    if not found.alive:  # whoever had its ranges is gone
+        conn.run(SQL["release"], run=found.id, owner=None)
     return found
 
 
@@ -114,8 +116,9 @@ def beat(conn: Connection, run: Run) -> None:
         raise Locked(f"the comparison of {run.index} was ended by another process")
 
 
-def leave(conn: Connection, run: Run) -> None:
-    """Say that this process is not at it any more; another one that is says so again within seconds."""
+def leave(conn: Connection, run: Run, owner: str) -> None:
+    """Say that this process is not at it any more, nor at its ranges; another one that is says so again within seconds."""
+    conn.run(SQL["release"], run=run.id, owner=owner)
     conn.run(SQL["leave"], run=run.id)
 
 

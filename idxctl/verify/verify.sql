@@ -37,6 +37,11 @@ RETURNING id
 UPDATE opensearch_indexing_verify_runs SET seen_at = clock_timestamp() - interval '1 hour'
 WHERE id = %(run)s AND finished_at IS NULL
 
+-- name: release
+-- Ranges that nobody is at any more may be taken at once: of one process, or of all.
+UPDATE opensearch_indexing_verify_ranges SET lease_until = clock_timestamp()
+WHERE run = %(run)s AND done_at IS NULL AND (%(owner)s::text IS NULL OR owner = %(owner)s)
+
 -- name: state
 -- How far a comparison is.
 SELECT state FROM opensearch_indexing_verify_runs WHERE id = %(run)s AND finished_at IS NULL
@@ -44,7 +49,7 @@ SELECT state FROM opensearch_indexing_verify_runs WHERE id = %(run)s AND finishe
 -- name: retake
 -- A range whose process was not heard of.
 UPDATE opensearch_indexing_verify_ranges r
-SET owner = %(owner)s, lease_until = clock_timestamp() + interval '2 minutes'
+SET owner = %(owner)s, lease_until = clock_timestamp() + interval '1 minute'
 WHERE r.run = %(run)s AND r.number = (
     SELECT number FROM opensearch_indexing_verify_ranges
     WHERE run = %(run)s AND done_at IS NULL AND (lease_until < clock_timestamp() OR owner = ANY (%(gone)s))
@@ -60,7 +65,7 @@ WHERE id = %(run)s AND finished_at IS NULL AND state = 'rows'
 -- The next range, taken by who made it.
 INSERT INTO opensearch_indexing_verify_ranges (run, number, after_key, upto_key, owner, lease_until)
 VALUES (%(run)s, (SELECT coalesce(max(number), 0) + 1 FROM opensearch_indexing_verify_ranges WHERE run = %(run)s),
-        %(after)s, %(upto)s, %(owner)s, clock_timestamp() + interval '2 minutes')
+        %(after)s, %(upto)s, %(owner)s, clock_timestamp() + interval '1 minute')
 RETURNING number
 
 -- name: planned

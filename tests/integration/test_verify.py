@@ -249,10 +249,21 @@ def test_a_comparison_that_was_stopped_is_gone_on_with(items, monkeypatch):
         return original(conn, comparison, number, checked, what)
 
     monkeypatch.setattr(runs, "range_done", count)
-    items.sql("UPDATE opensearch_indexing_verify_ranges SET lease_until = now() WHERE done_at IS NULL")
+    # What was under way is taken at once, and not when its lease is over.
+    assert items.one(
+        "SELECT coalesce(bool_and(lease_until <= now()), true) FROM opensearch_indexing_verify_ranges WHERE done_at IS NULL"
+    )
     one = verified(items, resume=True)
     assert (one.checked, one.stale) == (2921, 2)
     assert sum(resumed) + before == 2921  # nothing that was done is read again
+
+
+def test_ranges_of_a_process_that_was_killed_are_taken_at_once_by_who_resumes(items):
+    comparison = runs.begin(items.conn, items.index, items.generation().id, {}, "killed")
+    assert runs.add_range(items.conn, comparison, runs.Plan(None, all=False), None, ["7"], "killed") is not None
+    items.sql("UPDATE opensearch_indexing_verify_runs SET seen_at = now() - interval '31 seconds'")
+    runs.resume(items.conn, items.index)
+    assert runs.retake(items.conn, comparison, "another") is not None
 
 
 def test_a_second_comparison_is_locked_out_and_may_take_part(items, cli):
