@@ -191,8 +191,3 @@ SELECT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(in
 -- The first token that a generation's own build was written under.
 SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c JOIN opensearch_indexing_reindex_runs r ON r.id = c.run
 WHERE r.generation = %(generation)s
-
--- name: last_result
--- The last comparison of an index that ended.
-SELECT finished_at, result FROM opensearch_indexing_verify_runs
-WHERE index_name = %(index)s AND state = 'finished' ORDER BY id DESC LIMIT 1
