@@ -13,7 +13,7 @@ from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
 from idxctl.cli.steps import steps
-from idxctl.core.errors import IdxctlError, PartlyDone, UsageError
+from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
     from idxctl.config.settings import IndexSettings
@@ -76,7 +76,7 @@ def reindex(
     from idxctl.rebuild.run import Options
 
     state = current().because(reason)
-    chosen = _chosen(index)
+    chosen = state.chosen(index)
     options = Options(
         readers=readers,
         keep=keep or timedelta(days=1),
@@ -112,21 +112,6 @@ def _data(results: list[Reindexed], output: Output, *, several: bool) -> None:
     """Write what became of each index that was begun: an object of the only one, a list where several were asked for."""
     if results and render.is_data(output):
         render.json(results if several else results[0])
-
-
-def _chosen(index: str | None) -> list[IndexSettings]:
-    """Return the indexes to build: the one named, otherwise each in turn."""
-    from idxctl.core.suggest import did_you_mean
-
-    indexes = current().indexes()
-    if index is None:
-        return list(indexes.values())
-    if index not in indexes:
-        raise UsageError(
-            f"there is no index {index} in the configuration",
-            hint=did_you_mean(index, indexes) or "known: " + ", ".join(indexes),
-        )
-    return [indexes[index]]
 
 
 def _warn(plans: list[Plan], *, yes: bool, dry_run: bool) -> None:

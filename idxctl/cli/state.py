@@ -109,6 +109,20 @@ class State:
         )
         raise ConfigError("no index is configured", hint=hint)
 
+    def chosen(self, index: str | None) -> list[IndexSettings]:
+        """Return the configured indexes that are meant: the one named, otherwise each in turn."""
+        from idxctl.core.suggest import did_you_mean
+
+        indexes = self.indexes()
+        if index is None:
+            return list(indexes.values())
+        if index not in indexes:
+            raise UsageError(
+                f"there is no index {index} in the configuration",
+                hint=did_you_mean(index, indexes) or "known: " + ", ".join(indexes),
+            )
+        return [indexes[index]]
+
     def because(self, reason: str | None) -> State:
         """Have what is done from now on stand in the audit with *reason*."""
         self.reason = reason

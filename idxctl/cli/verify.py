@@ -91,7 +91,7 @@ def verify(
     found: list[Verified] = []
     with contextlib.closing(pool), contextlib.closing(client):
         migrate.require(pool.mine())
-        names = _chosen(index)
+        names = [one.name for one in state.chosen(index)]
         try:
             for name in names:
                 if len(names) > 1:
@@ -105,20 +105,6 @@ def verify(
         finally:
             _tell(found, output)
     _judge(found, repaired=repair)
-
-
-def _chosen(index: str | None) -> list[str]:
-    from idxctl.core.suggest import did_you_mean
-
-    indexes = current().indexes()
-    if index is None:
-        return list(indexes)
-    if index not in indexes:
-        raise UsageError(
-            f"there is no index {index} in the configuration",
-            hint=did_you_mean(index, indexes) or "known: " + ", ".join(indexes),
-        )
-    return [index]
 
 
 def _sample(text: str | None) -> Sample | None:
