@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -300,17 +301,31 @@ def _traceback(error: BaseException) -> None:
 
 def _tolerant_streams() -> None:
     """Let neither a closed stream nor a character that the terminal's encoding lacks end the command."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - for good
+    if sys.stdout is None:
+        sys.stdout = _Nowhere()
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for good
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
 
 
+class _Nowhere(io.StringIO):
+    """Stands for a stdout that was closed before we began: the command does its work, and its end says what was lost."""
+
+    lost = False
+
+    def write(self, text: str, /) -> int:
+        """Keep nothing."""
+        self.lost = self.lost or bool(text)
+        return len(text)
+
+
 def _flush() -> None:
     """Write what is still buffered while an error can be told."""
+    if isinstance(sys.stdout, _Nowhere) and sys.stdout.lost:
+        sys.exit(_system(OSError(errno.EBADF, "standard output is closed: what was to be written there is lost")))
     try:
         if sys.stdout is not None:
             sys.stdout.flush()

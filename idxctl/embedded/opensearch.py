@@ -72,6 +72,7 @@ class Release:
 RELEASES: Mapping[str, Release] = {
     "3.8.0": Release("opensearch.lock.toml", "ModulePlugin", plugin_classes=False, packaged_java=True),
     "2.19.5": Release("opensearch2.lock.toml", "Plugin", plugin_classes=True, packaged_java=False),
+    "2.12.0": Release("opensearch2_12.lock.toml", "Plugin", plugin_classes=True, packaged_java=False),
 }
 
 
@@ -81,7 +82,7 @@ class OpenSearch:
     An OpenSearch node whose data lives in *home*, which may be one that an earlier node has left.
 
     ``settings`` are the node's own, over ours: small thread pools for an overload, say. A ``quick`` node starts with
-    two thirds of the work and then runs slower: for tests. Version 2.19.5 needs an installed Java, see `installed_java`. A
+    two thirds of the work and then runs slower: for tests. Version 2 needs an installed Java, see `installed_java`. A
     context manager; it ends with this process, however this process ends.
     """
 

@@ -45,6 +45,7 @@ CAPTURE = "opensearch_indexing_capture"  # how the names of the functions begin 
 _MAKING = 3
 # Of another first run: the name was taken, the table or its schema is there by now, or is gone again.
 _MADE_MEANWHILE = {"23505", "42P06", "42P07", "42P01"}
+_OLDEST_SERVER = 140_000  # CREATE OR REPLACE TRIGGER
 QUEUE_SECONDS = 60  # how long a run waits for another run
 LOCK_SECONDS = 10  # and for a lock on a table: whoever comes after it waits as long
 
@@ -186,6 +187,7 @@ def up(
     target = len(steps) if to is None else to
     if not 0 <= target <= len(steps):
         raise UsageError(f"there is no migration {target}", hint=f"this program knows 1 to {len(steps)}")
+    refuse_old_server(conn.raw.info.server_version)
     with _alone(conn, "migrate up", default_index=default_index) as passed_over:
         _take_bookkeeping(conn)
         applied = _applied(conn)
@@ -469,6 +471,15 @@ def status(conn: Connection, *, steps: tuple[Migration, ...] | None = None) -> M
         warnings=surroundings.warnings(conn, found),
         applied=tuple((row.title, row.applied_at, row.applied_by) for row in applied.values()),
     )
+
+
+def refuse_old_server(version: int) -> None:
+    """Raise `ConfigError` for a server, by its version as libpq counts, that is older than what the tests run on."""
+    if version < _OLDEST_SERVER:
+        raise ConfigError(
+            f"PostgreSQL {version // 10_000} is too old: its triggers cannot be replaced without a gap",
+            hint=f"PostgreSQL {_OLDEST_SERVER // 10_000} or newer is needed",
+        )
 
 
 def require(conn: Connection) -> None:

@@ -20,6 +20,7 @@ import psycopg
 from idxctl.demo.shop import INDEX
 from soak.scene import LEASE_SECONDS, Scene, WorkerProcess
 from support import judge
+from support.gateway import Seen
 from support.proxy import Proxy
 
 Fault = Callable[["Lane"], None]
@@ -221,6 +222,85 @@ def reindex(lane: Lane) -> None:
             lane.last(3, 6)
 
 
+def hostile_answers(lane: Lane) -> None:
+    """A gateway answers some bulks, or all, in words of its own."""
+    chance, share = random.Random(lane.random.random()), lane.random.choice((0.2, 0.6, 1.0))
+    with _disliked(lane, lambda seen: seen.is_bulk and chance.random() < share):
+        lane.last(2, 6)
+
+
+def doubtful_body(lane: Lane) -> None:
+    """A gateway dislikes one document, whatever stands beside it; afterwards a change of it passes."""
+    listing = lane.random.randint(1, 100)
+    mark = f'"_id":"{listing}"'.encode()
+    change = f"UPDATE listings SET city = 'doubtful ' || clock_timestamp() WHERE id = {listing}"
+    with _disliked(lane, lambda seen: seen.is_bulk and mark in seen.body):
+        _write(lane, change)
+        lane.last(4, 12)
+    _write(lane, change)
+
+
+@contextlib.contextmanager
+def _disliked(lane: Lane, dislikes: Callable[[Seen], bool]) -> Iterator[None]:
+    gateway = lane.scene.gateway
+    gateway.mode = lane.random.choice(GATEWAY_MODES)
+    gateway.dislikes = dislikes
+    try:
+        yield
+    finally:
+        gateway.dislikes = lambda _: False
+
+
+def odd_ids(lane: Lane) -> None:
+    """Ids that no row has, some that no index takes: their letters are theirs alone."""
+    ids = ["x" * 4820, "é" * 300, "9" * 40, "", "a b/c?d#e%20", "12e0", "🚲" * 200]
+    for one in lane.random.sample(ids, 4):
+        _write(
+            lane,
+            "INSERT INTO opensearch_indexing_queue (index_name, document_id, action, origin) VALUES (%s, %s, %s, 'api')",
+            (INDEX, one, lane.random.choice(("index", "delete"))),
+        )
+
+
+def _write(lane: Lane, statement: str, values: tuple[str, ...] = ()) -> None:
+    """Run it, unless PostgreSQL is away."""
+    with (
+        contextlib.suppress(psycopg.OperationalError),
+        psycopg.connect(lane.scene.postgres.url, autocommit=True, connect_timeout=5) as session,
+    ):
+        session.execute(statement.encode(), values or None)
+
+
+def rename_a_column(lane: Lane) -> None:
+    """A key's column, which the document query reads too, bears another name for a while, and is written by it."""
+    _renamed(lane, "listing_id", "parent_id")
+    try:
+        for _ in range(4):
+            listing = lane.random.randint(1, 100)
+            _write(
+                lane,
+                f"UPDATE listing_attributes SET value = 'renamed ' || clock_timestamp() WHERE parent_id = {listing}",
+            )
+            lane.last(0.5, 2)
+    finally:
+        _renamed(lane, "parent_id", "listing_id")
+
+
+def _renamed(lane: Lane, name: str, other: str) -> None:
+    """Rename it, however long PostgreSQL is away or others hold the table."""
+    there = "SELECT 1 FROM pg_attribute WHERE attrelid = 'listing_attributes'::regclass AND attname = %s AND NOT attisdropped"
+    while True:
+        try:
+            with psycopg.connect(lane.scene.postgres.url, autocommit=True, connect_timeout=5) as session:
+                if session.execute(there, (other,)).fetchone():
+                    return
+                session.execute("SET lock_timeout = '2s'")
+                session.execute(f"ALTER TABLE listing_attributes RENAME COLUMN {name} TO {other}")
+        except psycopg.OperationalError:
+            threading.Event().wait(0.5)
+
+
+GATEWAY_MODES = ("500", "502", "503", "cut", "half an answer", "403", "403 in JSON", "302", "200 in HTML", "429")
 SHORT: dict[str, Fault] = {
     "kill -9": kill,
     "drain": drain,
@@ -231,10 +311,14 @@ SHORT: dict[str, Fault] = {
     "postgres restart": restart_postgres,
     "opensearch restart": restart_opensearch,
     "write block": block_writes,
+    "hostile answers": hostile_answers,
+    "doubtful body": doubtful_body,
+    "odd ids": odd_ids,
 }
 LONG: dict[str, Fault] = {
     "SIGSTOP": stop_beyond_the_lease,
     "old snapshot": hold_an_old_snapshot,
     "late commit": commit_late,
     "reindex": reindex,
+    "renamed column": rename_a_column,
 }

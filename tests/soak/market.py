@@ -6,12 +6,13 @@ import threading
 import time
 
 import psycopg
+from psycopg import errors
 
 from support.shop import Seller
 
 CHILDREN = ("listing_images", "listing_attributes", "listing_translations")
 PACE = 0.02  # seconds between transactions
-LOST = (psycopg.OperationalError, psycopg.InterfaceError)
+LOST = (psycopg.OperationalError, psycopg.InterfaceError, errors.UndefinedColumn)  # a column is renamed by a fault
 TRUNCATE_EVERY = 45.0  # seconds, by one of them: each makes a task of every document
 
 

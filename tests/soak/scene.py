@@ -32,6 +32,7 @@ age_limit = "30s"
 [opensearch]
 request_timeout = "10s"
 """
+OF_A_ROW = "^[0-9]{1,9}$"  # the ids that listings can have
 UNREACHABLE = 5  # exit status of a worker that was started while a server was away: a supervisor starts it again
 RESTART_SECONDS = 1.0
 
@@ -156,10 +157,10 @@ class Scene:
             return None
 
     def left(self) -> tuple[int, int, int]:
-        """How many tasks are queued, batches in flight and letters; -1 each while nobody can tell."""
+        """How many tasks are queued, batches in flight and letters of listings; -1 each while nobody can tell."""
         found = self.ask(
             "SELECT (SELECT count(*) FROM opensearch_indexing_queue), (SELECT count(*) FROM opensearch_indexing_inflight), "
-            "(SELECT count(*) FROM opensearch_indexing_dlq)"
+            f"(SELECT count(*) FROM opensearch_indexing_dlq WHERE document_id ~ '{OF_A_ROW}')"
         )
         return found or (-1, -1, -1)
 

@@ -227,6 +227,23 @@ def test_a_full_disk_is_told_once(trouble, arguments):
     assert (done.returncode, done.stderr) == (1, "error: No space left on device\n")
 
 
+def closed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["sh", "-c", '"$@" >&-', "sh", sys.executable, "-m", "idxctl", *arguments]
+    return subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_closed_stdout_is_told_once():
+    done = closed("--version")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("error: standard output is closed")
+
+
+def test_a_closed_stdout_that_nothing_was_to_be_written_to_is_no_error():
+    done = closed("queue", "statz")
+    assert done.returncode == 2
+    assert "closed" not in done.stderr
+
+
 def test_every_error_has_a_status_that_help_knows():
     found = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, errors.IdxctlError)]
     assert len(found) > 10

@@ -133,3 +133,10 @@ def test_the_script_from_a_version_leaves_out_what_is_there():
 def test_a_script_backwards_is_refused():
     with pytest.raises(UsageError):
         migrate.offline_sql(from_=2, to=1)
+
+
+def test_a_server_older_than_the_readme_claims_is_refused():
+    migrate.refuse_old_server(140_000)
+    with pytest.raises(ConfigError, match="PostgreSQL 13 is too old") as refused:
+        migrate.refuse_old_server(130_023)
+    assert "14 or newer" in refused.value.hint
