@@ -13,7 +13,7 @@ from idxctl.cli.state import Output, OutputOption, State, current
 from idxctl.core.durations import format_counted
 
 if TYPE_CHECKING:
-    from idxctl.config.load import Problem
+    from idxctl.config.problems import Problem
     from idxctl.config.settings import Settings
 
 app = plain_app(help="Show or check the configuration; print its schema.")
@@ -31,7 +31,7 @@ class Setting:
 @app.command(epilog=exits())
 def show(output: OutputOption) -> None:
     """Print every setting in force with its source; secrets as ***."""
-    from idxctl.config.load import listing
+    from idxctl.config.listing import listing
     from idxctl.postgres.connect import describe
 
     settings = current().settings
@@ -53,7 +53,7 @@ def validate(
     offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the servers can tell.")] = False,
 ) -> None:
     """Check the configuration, by itself and against both servers, and report every problem. Nothing is changed."""
-    from idxctl.config.load import InvalidConfig
+    from idxctl.config.problems import InvalidConfig
 
     state = current()
     sound, rest = "", None

@@ -132,7 +132,7 @@ def remove(
 
 def _configuration(*, checked: bool) -> Path | None:
     """Return the configuration file in force; *checked*, cron must not be the first to find it wrong."""
-    from idxctl.config.load import DEFAULT_FILE
+    from idxctl.config.files import DEFAULT_FILE
 
     state = current()
     if checked:

@@ -83,7 +83,8 @@ class State:
 
     def load(self, **flags: Any) -> Settings:
         """Read the configuration with *flags* on top: ``load(**{"worker.workers": 3})``."""
-        from idxctl.config.load import InvalidConfig, load
+        from idxctl.config.load import load
+        from idxctl.config.problems import InvalidConfig
 
         given = {**self.flags, **flags}
         try:

@@ -1,7 +1,7 @@
 """
 Every key of the configuration: what it takes, what it decides, and what a change of it needs to come into force.
 
-The reader (`idxctl.config.load`) knows no other keys; docs/configuration.md and ``idxctl config schema`` are made from these.
+The readers (`idxctl.config.load`) knows no other keys; docs/configuration.md and ``idxctl config schema`` are made from these.
 """
 
 from __future__ import annotations

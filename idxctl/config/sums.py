@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from idxctl.core.durations import format_duration
-
-if TYPE_CHECKING:
-    from idxctl.config.settings import Settings
 
 GC_DELETES = "5m"  # what an index that idxctl creates gets unless its mapping names another
 _TIME = re.compile(r"(\d+)(nanos|micros|ms|s|m|h|d)", re.IGNORECASE)
@@ -35,14 +32,13 @@ def bytes_gone_after(age_limit_seconds: float, request_timeout_seconds: float) -
     return age_limit_seconds + request_timeout_seconds
 
 
-def lease_too_short(settings: Settings) -> Broken | None:
+def lease_too_short(lease_seconds: float, request_timeout_seconds: float) -> Broken | None:
     """A request that was begun while the lease was held must be over when it lapses and others take the batch."""
-    lease, timeout = settings.worker.lease_seconds, settings.opensearch.request_timeout_seconds
-    if timeout <= lease:
+    if request_timeout_seconds <= lease_seconds:
         return None
     return Broken(
         "worker.lease",
-        f"lease {format_duration(lease)} is shorter than request_timeout {format_duration(timeout)}, "
+        f"lease {format_duration(lease_seconds)} is shorter than request_timeout {format_duration(request_timeout_seconds)}, "
         "so a batch could be taken over while a request of it is still under way",
         "raise [worker] lease, or lower [opensearch] request_timeout",
     )

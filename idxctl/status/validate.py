@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from idxctl.capture.plan import survey
-from idxctl.config.load import Problem
+from idxctl.config.problems import Problem
 from idxctl.config.settings import IndexSettings, Settings
 from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused
 from idxctl.indexes.definitions import define

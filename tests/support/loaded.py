@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from idxctl.config.load import InvalidConfig
 from idxctl.config.load import load as load_settings
+from idxctl.config.problems import InvalidConfig
 
 SERVERS = {"IDXCTL_DATABASE_URL": "postgresql://app@db1/shop"}
 

@@ -9,8 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from idxctl.config.load import InvalidConfig, _Reader, index_name_problem, line_numbers, listing
+from idxctl.config import trust
+from idxctl.config.files import ConfigFile, Files
+from idxctl.config.indexes import Indexes, index_name_problem
+from idxctl.config.lines import line_numbers
+from idxctl.config.listing import listing
 from idxctl.config.load import load as load_settings
+from idxctl.config.problems import Findings, InvalidConfig
 from idxctl.config.settings import WatchSettings
 from idxctl.core.secret import Secret
 
@@ -623,5 +628,18 @@ def test_no_text_breaks_the_search_for_lines(text):
     )
 )
 def test_no_shape_of_an_index_is_more_than_a_list_of_problems(table):
-    reader = _Reader(environ={}, flags={})
-    reader._index("x", {key: value for key, value in table.items() if value is not None})
+    file, findings = ConfigFile(), Findings()
+    indexes = Indexes(file=file, files=Files(trust.Trust(), file, findings), findings=findings)
+    indexes.index("x", {key: value for key, value in table.items() if value is not None})
+
+
+@pytest.mark.parametrize("key", ["document", "mapping"])
+def test_a_file_of_an_account_that_is_not_there_is_a_problem_and_no_crash(tmp_path, key):
+    values = {"document": "p.sql", "mapping": "p.json"} | {key: f"~nobody-of-that-name/{key}.sql"}
+    (tmp_path / "p.sql").write_text("SELECT 1 AS document_id, '{}'::json AS document")
+    (tmp_path / "p.json").write_text("{}")
+    named = "\n".join(f'{name} = "{value}"' for name, value in values.items())
+    file = tmp_path / "idxctl.toml"
+    file.write_text(f'[indexes.p]\n{named}\n[[indexes.p.watch]]\ntable = "p"\nkey = "id"\n')
+    with pytest.raises(InvalidConfig, match=f"{key}: cannot read .*~nobody-of-that-name"):
+        load_settings(environ={}, path=file)

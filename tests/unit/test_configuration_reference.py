@@ -125,7 +125,7 @@ def test_the_schema_takes_configurations_that_work(path):
 )
 def test_the_schema_refuses_what_the_reader_refuses(text, place, tmp_path):
     assert wrong_in(text) == [place]
-    from idxctl.config.load import InvalidConfig
+    from idxctl.config.problems import InvalidConfig
 
     (tmp_path / "idxctl.toml").write_text(text)
     with pytest.raises(InvalidConfig):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from idxctl.config import bearers
-from idxctl.config.load import listing
+from idxctl.config.listing import listing
 from idxctl.config.settings import Bearer
 from idxctl.core.errors import ConfigError
 from idxctl.core.secret import Secret

@@ -14,7 +14,8 @@ import pytest
 
 import idxctl
 from idxctl.config import trust
-from idxctl.config.load import InvalidConfig, load
+from idxctl.config.load import load
+from idxctl.config.problems import InvalidConfig
 from idxctl.config.trust import Trust
 
 NOBODY = 65534
