@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
+from idxctl.cli.state import (
+    DocumentOption,
+    DryRunOption,
+    IndexOption,
+    Output,
+    OutputOption,
+    ReasonOption,
+    YesOption,
+    current,
+    duration,
+)
 from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
 
 app = plain_app(help="See, retry and purge dead letters: documents that could not be indexed.")
 
+_Of = TypeVar("_Of")
 _LISTED = 20  # letters of a table, where nobody says how many
 _COMMON = {"index", "action", "fingerprint"}
 
@@ -70,6 +81,10 @@ def _say_stats(found: Stats, output: Output) -> None:
     render.next_step(f"idxctl dlq show {first} · idxctl dlq retry --error {first} --limit 5", output)
 
 
+def _tuple(given: list[_Of] | None) -> tuple[_Of, ...] | None:
+    return tuple(given) if given else None
+
+
 def _columns(of: type[Group | Letter]) -> list[Column]:
     """Return a column for each field, named as in JSON."""
     return [Column(name) for name in of.__dataclass_fields__]
@@ -97,6 +112,7 @@ def list_(
     output: OutputOption,
     index: IndexOption = None,
     error: ErrorOption = None,
+    document: DocumentOption = None,
     older_than: OlderOption = None,
     limit: Annotated[
         int | None,
@@ -113,7 +129,7 @@ def list_(
     with current().connect() as conn:
         migrate.require(conn)
         names.check_known(conn, current().settings, index)
-        chosen = dlq.Selection(index, error, None, older_than)
+        chosen = dlq.Selection(index, error, None, older_than, _tuple(document))
         if render.is_data(output):  # read while it is written: there may be hundreds of thousands
             render.table(dlq.every_letter(conn, chosen, limit=limit), _columns(dlq.Letter), output)
             return
@@ -129,7 +145,7 @@ def list_(
             one for one in columns if one.key not in _COMMON or len({getattr(row, one.key) for row in found}) > 1
         ]
     rows = [_letter(one, cut=output is Output.TABLE) for one in found]
-    narrowed = index or error or older_than is not None
+    narrowed = index or error or document or older_than is not None
     render.table(rows, columns, output, empty="No such dead letters." if narrowed else "No dead letters.")
     render.cut(len(found), total, "letters")
 
@@ -186,6 +202,7 @@ def retry(
     output: OutputOption,
     index: IndexOption = None,
     error: ErrorOption = None,
+    document: DocumentOption = None,
     older_than: OlderOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Most letters to retry.")] = 100,
     wait: Annotated[
@@ -208,7 +225,7 @@ def retry(
     from idxctl.postgres import migrate
 
     state = current().because(reason)
-    chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
+    chosen = dlq.Selection(index, error, _tuple(letters), older_than, _tuple(document))
     pool = state.pool()
     try:
         migrate.require(pool.mine())
@@ -287,6 +304,7 @@ def purge(
     output: OutputOption,
     index: IndexOption = None,
     error: ErrorOption = None,
+    document: DocumentOption = None,
     older_than: OlderOption = None,
     everything: Annotated[
         bool, typer.Option("--all", help="All of them; needs --yes where nobody can be asked.")
@@ -301,7 +319,7 @@ def purge(
     from idxctl.postgres import migrate
 
     state = current().because(reason)
-    chosen = dlq.Selection(index, error, tuple(letters) if letters else None, older_than)
+    chosen = dlq.Selection(index, error, _tuple(letters), older_than, _tuple(document))
     with state.connect() as conn:
         migrate.require(conn)
         names.check_known(conn, state.settings, index)

@@ -10,7 +10,17 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column, Mark
-from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
+from idxctl.cli.state import (
+    DocumentOption,
+    DryRunOption,
+    IndexOption,
+    Output,
+    OutputOption,
+    ReasonOption,
+    YesOption,
+    current,
+    duration,
+)
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -114,6 +124,7 @@ def _others(other: OtherNames) -> str:
 def list_(
     output: OutputOption,
     index: IndexOption = None,
+    document: DocumentOption = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, show_default=False, help="Most tasks to show [default: 20; all in json, ndjson and csv]."),
@@ -129,16 +140,20 @@ def list_(
         names.check_known(conn, current().settings, index)
         if render.is_data(output):  # read while it is written: there may be hundreds of thousands
             render.table(
-                engine.every_task(conn, index=index, limit=limit), [*engine.QueuedTask.__dataclass_fields__], output
+                engine.every_task(conn, index=index, documents=document, limit=limit),
+                [*engine.QueuedTask.__dataclass_fields__],
+                output,
             )
             return
-        rows = list(engine.every_task(conn, index=index, limit=limit or _LISTED))
-        total = engine.count(conn, index=index, ids=None, documents=None)
+        rows = list(engine.every_task(conn, index=index, documents=document, limit=limit or _LISTED))
+        total = engine.count(conn, index=index, ids=None, documents=document)
     columns = [
         Column("id"), Column("index"), Column("document_id", "document"), Column("kind"), Column("action"),
         Column("attempts", kind="count"), Column("enqueued_at", "age", "since"), Column("origin"), Column("last_error", "last error"),
     ]  # fmt: skip
-    render.table(rows, columns, output, empty="No tasks are waiting.")
+    render.table(
+        rows, columns, output, empty="No such tasks are waiting." if index or document else "No tasks are waiting."
+    )
     render.cut(len(rows), total, "tasks")
 
 

@@ -59,6 +59,9 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; kept in the audit.")]
 IndexOption = Annotated[str | None, typer.Option("--index", metavar="INDEX", help="Only this index.")]
+DocumentOption = Annotated[
+    list[str] | None, typer.Option("--document", metavar="ID", help="Only of this document; may be repeated.")
+]
 
 
 class NothingChanged(IdxctlError):  # noqa: N818 - it is an outcome

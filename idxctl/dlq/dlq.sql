@@ -21,6 +21,7 @@ FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
   AND (%(after_at)s::timestamptz IS NULL OR (last_attempt_at, id) < (%(after_at)s::timestamptz, %(after_id)s::bigint))
 ORDER BY last_attempt_at DESC, id DESC
@@ -43,6 +44,7 @@ FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
   AND (%(named)s OR not_before IS NULL OR not_before <= clock_timestamp())
   AND EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.index_name = opensearch_indexing_dlq.index_name AND g.state <> 'retired')
@@ -101,6 +103,7 @@ SELECT count(*), min(created_at), max(created_at) FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
 
 -- name: purge
@@ -109,6 +112,7 @@ DELETE FROM opensearch_indexing_dlq
 WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
   AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
   AND created_at <= %(newest)s
 

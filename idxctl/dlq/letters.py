@@ -22,11 +22,13 @@ class Selection:
     error: str | None = None  # a fingerprint
     ids: tuple[int, ...] | None = None
     older_than: timedelta | None = None  # by created_at
+    documents: tuple[str, ...] | None = None  # by their ids, whole or as letters name those that are too long
 
     @property
     def named(self) -> bool:
         """Whether letters were picked out, and not just the next ones of an index."""
-        return self.error is not None or self.ids is not None or self.older_than is not None
+        given = (self.error, self.ids, self.older_than, self.documents)
+        return any(one is not None for one in given)
 
     @property
     def empty(self) -> bool:
@@ -36,7 +38,14 @@ class Selection:
     def parameters(self) -> dict[str, Any]:
         """Return it as the statements take it."""
         ids = None if self.ids is None else [one for one in self.ids if abs(one) <= MOST]
-        return {"index": self.index, "error": self.error, "ids": ids, "older_than": self.older_than}
+        documents = None if self.documents is None else list(self.documents)
+        return {
+            "index": self.index,
+            "error": self.error,
+            "ids": ids,
+            "older_than": self.older_than,
+            "documents": documents,
+        }
 
     def described(self) -> dict[str, Any]:
         """Return it as the audit keeps it."""

@@ -25,7 +25,7 @@ def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> P
     """Return what `purge` would delete; without a selection *everything* must say so."""
     if selection.empty and not everything:
         raise UsageError(
-            "which letters? a purge takes --older-than, --error, --index or numbers",
+            "which letters? a purge takes --older-than, --error, --document, --index or numbers",
             hint="idxctl dlq purge --older-than 7d, or --all --yes for all of them",
         )
     row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()

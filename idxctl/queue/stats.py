@@ -14,6 +14,7 @@ from idxctl.queue import gaps
 from idxctl.queue.holders import Holder, holders
 
 SQL = load("idxctl.queue", "stats.sql")
+_NOTED = 20  # tasks or documents that the audit keeps, of those that were named
 _HELD_SECONDS = 2.0  # a change of the set of generations is over by then
 
 
@@ -147,15 +148,21 @@ def _other(row: Row) -> OtherNames:
     return OtherNames(names, int(queued), int(size), int(in_flight), oldest, int(dead), examples)
 
 
-def every_task(conn: Connection, *, index: str | None = None, limit: int | None = None) -> Iterator[QueuedTask]:
-    """Yield waiting tasks in the order they are claimed, up to *limit* or all; read while they are taken."""
-    rows = conn.stream(SQL["list"], index=index, limit=None if limit is None else min(limit, 2**63 - 1))
+def every_task(
+    conn: Connection, *, index: str | None = None, documents: Sequence[str] | None = None, limit: int | None = None
+) -> Iterator[QueuedTask]:
+    """Yield waiting tasks, of some *documents* or all, in the order they are claimed, up to *limit* or all; read while they are taken."""
+    most = None if limit is None else min(limit, 2**63 - 1)
+    rows = conn.stream(SQL["list"], index=index, documents=_list(documents), limit=most)
     return (QueuedTask(*row) for row in rows)
 
 
-def tasks(conn: Connection, *, index: str | None = None, limit: int) -> list[QueuedTask]:
-    """Return up to *limit* waiting tasks, in the order they are claimed."""
-    return [QueuedTask(*row) for row in conn.run(SQL["list"], index=index, limit=min(limit, 2**63 - 1))]
+def tasks(
+    conn: Connection, *, index: str | None = None, documents: Sequence[str] | None = None, limit: int
+) -> list[QueuedTask]:
+    """Return up to *limit* waiting tasks, of some *documents* or all, in the order they are claimed."""
+    rows = conn.run(SQL["list"], index=index, documents=_list(documents), limit=min(limit, 2**63 - 1))
+    return [QueuedTask(*row) for row in rows]
 
 
 def count(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:
@@ -170,7 +177,9 @@ def cancel(conn: Connection, *, index: str | None, ids: Sequence[int] | None, do
     with conn.transaction():
         gone = conn.run(SQL["cancel"], index=index, ids=_list(ids), documents=_list(documents)).rowcount
         if gone:
-            audit.record(conn, action="queue cancel", what=index or "all", count=gone)
+            named = {"tasks": _list(ids), "documents": _list(documents)}
+            detail = {name: values[:_NOTED] for name, values in named.items() if values is not None}
+            audit.record(conn, action="queue cancel", what=index or "all", count=gone, detail=detail)
     return gone
 
 

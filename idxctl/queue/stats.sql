@@ -60,7 +60,7 @@ ORDER BY 1
 -- Tasks in the order of their claims.
 SELECT id, index_name, document_id, kind, action, priority, attempts, available_at, enqueued_at, origin, last_error
 FROM opensearch_indexing_queue
-WHERE %(index)s::text IS NULL OR index_name = %(index)s
+WHERE (%(index)s::text IS NULL OR index_name = %(index)s) AND (%(documents)s::text[] IS NULL OR document_id = ANY(%(documents)s))
 ORDER BY priority DESC, available_at, id
 LIMIT %(limit)s
 

@@ -27,10 +27,11 @@ _DEFAULT_WAIT = timedelta(seconds=30)
 
 INDEX = Parameter("index", "text", "Only this index.")
 ERROR = Parameter("error", "text", "Only letters of this group of errors, by its fingerprint.")
+DOCUMENT = Parameter("document", "text", "Only letters of this document, by its id.")
 OLDER_THAN = Parameter("older_than", "duration", "Only letters created longer ago.")
 IDS = Parameter("id", "ids", "Letters by number; may be repeated.")
 DRY_RUN = Parameter("dry_run", "flag", "Tell what would be done, and do nothing.", default=False)
-_SELECTORS = (INDEX, ERROR, OLDER_THAN, IDS)
+_SELECTORS = (INDEX, ERROR, DOCUMENT, OLDER_THAN, IDS)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ def _dlq_stats(backend: Backend, _who: Who, given: Given) -> Any:
 
 
 def _selection(given: Given) -> dlq.Selection:
-    return dlq.Selection(given["index"], given["error"], given["id"], given["older_than"])
+    documents = None if given["document"] is None else (given["document"],)
+    return dlq.Selection(given["index"], given["error"], given["id"], given["older_than"], documents)
 
 
 def _letters(backend: Backend, _who: Who, given: Given) -> Any:
@@ -125,7 +127,7 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
     if chosen.empty and not given["all"]:
         raise Problem(
             400,
-            "which letters? a purge takes older_than, error, index or id",
+            "which letters? a purge takes older_than, error, document, index or id",
             field="older_than",
             hint="older_than=7d, or all=true for all of them",
         )

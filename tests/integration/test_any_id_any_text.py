@@ -45,6 +45,11 @@ def test_a_key_of_thousands_of_bytes_is_a_letter_alone(utf8: Rig):
     assert letter.document_id == LONG
     assert dlq.show(utf8.conn, str(letter.id)).document_id == LONG
     assert dlq.stats(utf8.conn).by_error[0].document_id == LONG
+    name = utf8.one("SELECT document_id FROM opensearch_indexing_dlq")
+    assert len(name) < len(LONG)
+    for given in (LONG, name):
+        assert dlq.letters(utf8.conn, dlq.Selection(documents=(given,)), limit=10) == [letter]
+    assert dlq.letters(utf8.conn, dlq.Selection(documents=(LONG[:-1],)), limit=10) == []
 
 
 def test_a_letter_of_a_long_key_is_retried_as_itself(utf8: Rig):

@@ -83,6 +83,7 @@ def test_a_worker_that_is_stopping_is_neither_healthy_nor_ready(items, stops):
         ("/dlq/stats", ("dlq", "stats"), None),
         ("/dlq", ("dlq", "list"), "letters"),
         ("/dlq?older_than=1h", ("dlq", "list", "--older-than", "1h"), "letters"),
+        ("/dlq?document=2", ("dlq", "list", "--document", "2"), "letters"),
         ("/dlq/{id}", ("dlq", "show", "{id}"), None),
         ("/workers", ("worker", "list"), "workers"),
     ],

@@ -76,3 +76,25 @@ def test_a_long_list_takes_no_more_memory_than_a_short_one(items, command_line, 
     assert (few, many) == (5_000, 50_000)
     assert most < base + 8_000, f"{base} kB for 5,000 letters, {most} kB for 50,000"
     print(f"{shape}: {base} kB for 5,000 letters, {most} kB for 50,000")
+
+
+@pytest.mark.parametrize("noun", ["dlq", "queue"])
+def test_a_list_of_one_document_has_that_document_alone(command_line, noun):
+    assert {one["document_id"] for one in command_line(noun, "list", "--document", "7", "-o", "json").json} == {"7"}
+    both = command_line(noun, "list", "--document", "7", "--document", "70", "-o", "json").json
+    assert {one["document_id"] for one in both} == {"7", "70"}
+    assert "7 of" not in command_line(noun, "list", "--document", "7").stderr
+    nothing = command_line(noun, "list", "--document", "71")
+    assert (nothing.status, nothing.stdout.startswith("No such")) == (0, True)
+
+
+def test_letters_of_one_document_are_retried_and_purged_alone(items, command_line):
+    assert command_line("dlq", "purge", "--document", "7", "-o", "json").json["purged"] == 1
+    assert command_line("dlq", "retry", "--document", "8", "--dry-run", "-o", "json").json["retried"] == 1
+    assert items.one("SELECT count(*) FROM opensearch_indexing_dlq") == 69
+
+
+def test_a_cancelled_document_stands_in_the_audit(command_line):
+    assert command_line("queue", "cancel", "--document", "7", "--yes", "-o", "json").json["cancelled"] == 1
+    (entry,) = command_line("audit", "list", "--action", "queue cancel", "-o", "json").json
+    assert entry["detail"] == {"documents": ["7"]}
