@@ -16,9 +16,8 @@ from idxctl.cli.steps import steps
 from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
-    from idxctl.config.settings import IndexSettings
     from idxctl.rebuild.preflight import Plan
-    from idxctl.rebuild.run import Options, Reindexed
+    from idxctl.rebuild.steps import Options, Reindexed
 
 app = plain_app(help="Build an index anew, and put it into service without downtime.", no_args_is_help=False)
 
@@ -73,7 +72,7 @@ def reindex(
     """
     from idxctl.postgres import migrate
     from idxctl.rebuild import preflight
-    from idxctl.rebuild.run import Options
+    from idxctl.rebuild.steps import Options
 
     state = current().because(reason)
     chosen = state.chosen(index)
@@ -94,11 +93,11 @@ def reindex(
         _warn(plans, yes=yes, dry_run=dry_run)
         results: list[Reindexed] = []
         try:
-            for one, plan in zip(chosen, plans, strict=True):
+            for plan in plans:
                 if dry_run or (if_changed and not plan.changed):
                     results.append(_not_run(plan, output, dry_run=dry_run))
                     continue
-                results.append(_run(pool, client, one, plan, options, output, failed=results.append))
+                results.append(_run(pool, client, plan, options, output, failed=results.append))
         except IdxctlError:
             _data(results, output, several=len(chosen) > 1)
             raise
@@ -128,7 +127,7 @@ def _warn(plans: list[Plan], *, yes: bool, dry_run: bool) -> None:
 
 
 def _not_run(plan: Plan, output: Output, *, dry_run: bool) -> Reindexed:
-    from idxctl.rebuild.run import Reindexed
+    from idxctl.rebuild.steps import Reindexed
 
     if not render.is_data(output):
         live = f"live generation {plan.live.name}" if plan.live else "no live generation"
@@ -157,7 +156,6 @@ def _not_run(plan: Plan, output: Output, *, dry_run: bool) -> Reindexed:
 def _run(
     pool: object,
     client: object,
-    index: IndexSettings,
     plan: Plan,
     options: Options,
     output: Output,
@@ -166,7 +164,8 @@ def _run(
 ) -> Reindexed:
     from idxctl.opensearch.client import Client
     from idxctl.postgres.connect import Pool
-    from idxctl.rebuild import run
+    from idxctl.rebuild import process
+    from idxctl.rebuild.steps import Steps
 
     assert isinstance(pool, Pool)
     assert isinstance(client, Client)
@@ -174,9 +173,9 @@ def _run(
     live = f"; live generation {plan.live.number:06d} stays in service" if plan.live else ""
     render.say(f"{'plan':<10} about {plan.rows:,} rows{live}")
     with steps() as shown:
-        told = run.Steps(shown.begin, shown.move, shown.end, render.warn, failed)
+        told = Steps(shown.begin, shown.move, shown.end, render.warn, failed)
         try:
-            done = run.reindex(pool, client, current().settings, index, plan, options, told)
+            done = process.reindex(pool, client, current().settings, plan, options, told)
         except (KeyboardInterrupt, SystemExit):
             render.say(f"stopped; nothing was swapped, and {plan.name} will be deleted")
             raise

@@ -13,7 +13,9 @@ from idxctl.opensearch import aliases
 from idxctl.opensearch.client import connect
 from idxctl.postgres import migrate
 from idxctl.postgres.connect import Pool
-from idxctl.rebuild import preflight, run
+from idxctl.rebuild import preflight, process
+from idxctl.rebuild.steps import Options as Reindexing
+from idxctl.rebuild.steps import Steps
 from idxctl.worker.pool import Options, Worker
 
 _NAME = "idxctl-testing"
@@ -35,7 +37,7 @@ def prepare(indexer: Indexer) -> None:
             for index in settings.indexes.values():
                 if generations.live(conn, index.name) is None:
                     planned = preflight.plan(conn, client, index, take_alias=False)
-                    run.reindex(pool, client, settings, index, planned, run.Options(), run.Steps())
+                    process.reindex(pool, client, settings, planned, Reindexing(), Steps())
     finally:
         pool.close()
 

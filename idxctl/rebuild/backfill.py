@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 import orjson
 
 from idxctl.core import backoff
-from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
+from idxctl.core.errors import OpenSearchRefused, PostgresRefused, PostgresUnreachable
 from idxctl.core.failpoints import reach
 from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
@@ -28,8 +28,7 @@ from idxctl.postgres.connect import Connection, Pool
 from idxctl.postgres.statements import Statement
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Blamed, blame_each
-from idxctl.rebuild import preflight
-from idxctl.rebuild.preflight import SQL
+from idxctl.rebuild import SQL, preflight, runs
 from idxctl.worker import batch as steps
 from idxctl.worker import outcomes
 from idxctl.worker.batch import Limits, Written
@@ -244,14 +243,13 @@ class Backfill:
             except PostgresUnreachable:
                 continue
             if retaken is None:
-                raise _taken_over()
+                raise runs.taken_over()
             chunk = retaken
 
     def _check_ours(self) -> None:
         """Raise if this run was ended by another one: it was not heard of for long."""
-        row = self._pool.mine().run(SQL["run_is_open"], run=self._run).fetchone()
-        if row is None or not row[0]:
-            raise _taken_over()
+        if not runs.is_open(self._pool.mine(), self._run):
+            raise runs.taken_over()
 
     def _part(self, chunk: Chunk) -> Chunk:
         """Return as much of a chunk as is read in time; all of it unless documents are slow."""
@@ -390,10 +388,6 @@ def _cut_apart(body: Body, apart: Mapping[str, frozenset[str]]) -> Iterator[Body
         part = body.without(everybody - {one for one in group if apart.get(one) == group})
         if part.ids:
             yield part
-
-
-def _taken_over() -> IdxctlError:
-    return IdxctlError("this reindex was taken over or cancelled by another run")
 
 
 def blame(conn: Connection, generation: Generation, token: int, refused: dict[str, Verdict]) -> None:

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 from idxctl.config import sums
 from idxctl.core.errors import IdxctlError
-from idxctl.opensearch import aliases, index_settings
+from idxctl.core.failpoints import reach
+from idxctl.opensearch import aliases, copies, index_settings
 from idxctl.opensearch.client import Client
+from idxctl.opensearch.copies import Copies
+from idxctl.rebuild.steps import Steps
 
 _WAIT = "write.wait_for_active_shards"
 _EXPAND = "auto_expand_replicas"
@@ -82,6 +86,41 @@ class Lifetime:
         theirs = str(self.given.get("gc_deletes", sums.GC_DELETES))
         longer = (sums.seconds_of(theirs) or 0.0) > (sums.seconds_of(sums.GC_DELETES) or 0.0)
         return str(self.asked.get("gc_deletes", theirs if longer else sums.GC_DELETES))
+
+
+def restore(client: Client, name: str, lifetime: Lifetime, *, wait_for_copies: timedelta, steps: Steps) -> None:
+    """Give an index the settings it is to live with, and wait until its copies have started. Raises where too few can."""
+    put(client, name, lifetime.living)
+    reach("reindex.restored")
+    aliases.refresh(client, name)
+    found = _wait(client, name, wait_for_copies, steps)
+    needed = lifetime.copies_needed(found.of_each)
+    if found.fewest < needed:
+        raise IdxctlError(
+            f"each write to {name} waits for {needed} copies (write.wait_for_active_shards), and of a shard there are {found.fewest}: "
+            f"{found.homeless}; nothing was swapped",
+            hint="lower write.wait_for_active_shards in the mapping file or the template, or add a data node",
+        )
+    put(client, name, lifetime.last)
+    reach("reindex.copied")
+
+
+def _wait(client: Client, name: str, longest: timedelta, steps: Steps) -> Copies:
+    """Wait for copies; it is shown as a step of its own only where there is something to wait for."""
+    shown = False
+
+    def tick(found: Copies, why: str) -> None:
+        nonlocal shown
+        if not shown:
+            steps.begin("copies", found.wanted or None)
+            shown = True
+        steps.move(found.started, why)
+
+    found = copies.wait(client, name, seconds=longest.total_seconds(), tick=tick)
+    if shown:
+        homeless = f"; no node takes the others: {found.homeless}" if found.homeless else ""
+        steps.end(f"{found.started} of {found.wanted} have started{homeless}")
+    return found
 
 
 def put(client: Client, name: str, wanted: Mapping[str, Any]) -> None:

@@ -28,11 +28,8 @@ from idxctl.opensearch import cluster as cluster_of
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
 from idxctl.postgres.connect import Connection
-from idxctl.postgres.statements import load
-from idxctl.rebuild import obstacles
+from idxctl.rebuild import SQL, obstacles, runs
 from idxctl.rebuild.lifetime import Lifetime
-
-SQL = load("idxctl.rebuild", "rebuild.sql")
 
 _LARGE = 10_000  # rows from which a read that misses the index is an error and not a warning
 
@@ -260,8 +257,8 @@ def _begun(conn: Connection, index: str) -> str | None:
 
     An alias on it is the next run's affair: given by a template it is taken off, made by a swap it is recorded (G4).
     """
-    row = conn.run(SQL["open_run"], index=index).fetchone()
-    return None if row is None else (row[5] or {}).get("create") or ((row[5] or {}).get("swap") or {}).get("new")
+    found = runs.open_run(conn, index)
+    return None if found is None else found.intent.get("create") or (found.intent.get("swap") or {}).get("new")
 
 
 def _alias(

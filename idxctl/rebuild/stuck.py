@@ -13,8 +13,7 @@ from idxctl.core.reasons import Kind
 from idxctl.indexes.generations import Generation
 from idxctl.postgres.connect import Connection
 from idxctl.queue import pause
-from idxctl.rebuild import preflight
-from idxctl.rebuild.preflight import SQL
+from idxctl.rebuild import SQL, preflight
 
 
 def unreadable(conn: Connection, live: Generation | None) -> str | None:

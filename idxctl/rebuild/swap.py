@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
 from idxctl.core.errors import IdxctlError, OpenSearchRefused
 from idxctl.core.failpoints import reach
 from idxctl.indexes import generations
@@ -24,7 +22,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.queue.settle import write_letters
-from idxctl.rebuild.preflight import SQL
+from idxctl.rebuild import SQL, runs
 
 _TRIES = 3  # aliases may be changed by others between a look and the call
 
@@ -90,8 +88,7 @@ def _move(conn: Connection, client: Client, run: int, wanted: Swap) -> Mapping[s
                 "aliases": carried,
             }
         }
-        if conn.run(SQL["advance_run"], id=run, phase="swap", generation=None, intent=Jsonb(intent)).fetchone() is None:
-            raise IdxctlError(f"the reindex of {new.index} was taken over or cancelled by another run")
+        runs.advance(conn, run, "swap", intent=intent)
         reach("swap.intended")
         try:
             aliases.swap(
@@ -188,7 +185,7 @@ def record(
         )
         conn.run(SQL["missed_to_tasks"], index=new.index, generation=new.id)
         conn.run(SQL["drop_failures"], generation=new.id)
-        conn.run(SQL["finish_run"], id=run, phase="done", error=None, documents=None, failed=None)
+        runs.end(conn, run, "done")
         detail = {"live": new.name, "before": old.name if old is not None else None}
         audit.record(conn, action="reindex swap", what=new.index, detail=detail)
     reach("swap.recorded")
@@ -213,9 +210,7 @@ def resolve(
         retire(conn, generation.id)
     elif created := (intent or {}).get("create"):
         discard(client, created)
-    conn.run(
-        SQL["finish_run"], id=run, phase="failed", error="the process that ran it is gone", documents=None, failed=None
-    )
+    runs.end(conn, run, "failed", error="the process that ran it is gone")
     return "abandoned"
 
 

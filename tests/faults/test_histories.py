@@ -25,8 +25,10 @@ from idxctl.dlq import Selection
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
 from idxctl.queue import rescue
-from idxctl.rebuild import preflight, run, swap
+from idxctl.rebuild import preflight, process, runs, swap
 from idxctl.rebuild.backfill import Backfill
+from idxctl.rebuild.steps import Options as Reindexing
+from idxctl.rebuild.steps import Steps
 from idxctl.worker.batch import Limits
 from support import actors, judge
 from support.actors import Actor
@@ -184,17 +186,17 @@ class World:
         rig = self.rig
         index = rig.settings.indexes[rig.index]
         plan = preflight.plan(rig.conn, rig.client, index)
-        one = run._Run(rig.pool, rig.client, rig.settings, index, plan, run.Options(), run.Steps())
+        job = process.Job(rig.pool, rig.client, rig.settings, plan, Reindexing(), Steps())
         try:
-            one._start()
+            run = process.start(job)
         except IdxctlError:  # the last one died after its swap, which is recorded now
             return
-        one._create()
-        fill = Backfill(rig.pool, rig.client, one.generation, one.id, one.owner, limits=Limits(), readers=1)
+        made = process.make(job, run)
+        fill = Backfill(rig.pool, rig.client, made, run, job.owner, limits=Limits(), readers=1)
         fill._plan()
         while chunk := fill._take():
             fill._carry(chunk)
-        one._swap()
+        process.put_into_service(job, run, made)
 
     # --- at rest ------------------------------------------------------------------------------------------------------
 
@@ -215,10 +217,10 @@ class World:
 
     def resolve(self) -> None:
         conn, client, index = self.rig.conn, self.rig.client, self.rig.index
-        found = conn.run(preflight.SQL["open_run"], index=index).fetchone()
+        found = runs.open_run(conn, index)
         if found is not None:
-            known = generations.by_ids(conn, [found[2]]) if found[2] else []
-            swap.resolve(conn, client, found[0], found[5], known[0] if known else None)
+            known = generations.by_ids(conn, [found.generation]) if found.generation else []
+            swap.resolve(conn, client, found.id, found.intent, known[0] if known else None)
 
     def drain(self) -> None:
         hand = self.hand(1000)

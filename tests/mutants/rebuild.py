@@ -35,7 +35,7 @@ MUTANTS = (
         (
             "tests/integration/test_reindex_aliases.py::test_a_template_that_came_meanwhile_is_found_when_the_index_is_made",
         ),
-        (Code("self._require_bare()", ""),),
+        (Code("require_bare(client, plan)", ""),),
     ),
     Mutant(
         "T5: a rebuild heals letters of what it refused",
@@ -80,12 +80,12 @@ MUTANTS = (
     Mutant(
         "a reindex over a broken live query takes any difference for lag",
         ("tests/integration/test_expand.py::test_what_no_waiting_task_will_mend_keeps_such_a_reindex_from_its_swap",),
-        (Code("drift = stuck.not_waiting(self.conn, self.plan.index, drift)", "drift = []"),),
+        (Code("drift = stuck.not_waiting(conn, generation.index, drift)", "drift = []"),),
     ),
     Mutant(
         "a reindex over a broken live query takes lag for drift",
         ("tests/integration/test_expand.py::test_a_reindex_does_not_wait_for_tasks_that_wait_for_it",),
-        (Code("drift = stuck.not_waiting(self.conn, self.plan.index, drift)", "pass"),),
+        (Code("drift = stuck.not_waiting(conn, generation.index, drift)", "pass"),),
     ),
     Mutant(
         "documents are compared by one strict parser",

@@ -26,7 +26,9 @@ from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.client import connect as connect_opensearch
 from idxctl.postgres.connect import Connection, Pool, connect
-from idxctl.rebuild import preflight, run
+from idxctl.rebuild import preflight, process
+from idxctl.rebuild.steps import Options as Reindexing
+from idxctl.rebuild.steps import Reindexed, Steps
 from idxctl.worker.pool import Options, Worker
 from support import judge
 
@@ -241,10 +243,9 @@ class Rig:
     def plan(self, **options: bool) -> preflight.Plan:
         return preflight.plan(self.conn, self.client, self.settings.indexes[self.index], **options)
 
-    def reindex(self, *, force: bool = False, **options: Any) -> run.Reindexed:
-        index = self.settings.indexes[self.index]
+    def reindex(self, *, force: bool = False, **options: Any) -> Reindexed:
         plan = self.plan(take_alias=options.get("take_alias", False), force=force)
-        return run.reindex(self.pool, self.client, self.settings, index, plan, run.Options(**options), run.Steps())
+        return process.reindex(self.pool, self.client, self.settings, plan, Reindexing(**options), Steps())
 
     def hand(self, **options: Any) -> Hand:
         return Hand(self, **options)
