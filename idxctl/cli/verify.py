@@ -165,7 +165,7 @@ def _answer(one: Verified, output: Output) -> None:
         render.out(f"  {line}")
     for example in one.examples:
         fields = f": {', '.join(example.fields)}" if example.fields and not example.differences else ""
-        render.out(f"  {example.kind:<10} {example.document_id}{fields}")
+        render.out(f"  {example.kind:<10} {example.document_id}{fields}{_elsewhere(example.routing)}")
         for difference in example.differences:
             render.out(
                 f"    {difference.field}: {_cut(difference.row)} in the row, {_cut(difference.index)} in the index"
@@ -186,6 +186,13 @@ def _further(one: Verified) -> Iterator[str]:
         yield f"{one.dead:,} of them {'is a dead letter' if one.dead == 1 else 'are dead letters'}"
     if one.repaired:
         yield f"{one.repaired:,} enqueued to be written again"
+
+
+def _elsewhere(routing: str | None) -> str:
+    """Say where a copy stands that has no row there."""
+    if routing is None:
+        return ""
+    return f" (a copy under routing {routing!r})" if routing else " (a copy without its routing)"
 
 
 def _cut(value: object) -> str:

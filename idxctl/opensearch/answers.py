@@ -138,21 +138,35 @@ class Info(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Hit:
+    """A document that a search found: its id, and the routing that it was written under, if it had one."""
+
+    document_id: str
+    routing: str | None = None
+
+
+@dataclass(frozen=True)
 class Page:
-    """A page of a scroll: its ids, how many documents all pages hold together, and how to ask for the next."""
+    """A page of a scroll: its documents, how many all pages hold together, and how to ask for the next."""
 
     scroll: str
     total: int
-    ids: list[str]
+    hits: list[Hit]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A document of an ``_mget``; without a source there is none."""
+    """
+    A document of an ``_mget``; without a source there is none.
+
+    ``place`` is what a write names that is to meet this very copy and no later one: its sequence number and primary term.
+    """
 
     document_id: str
     source: dict[str, Any] | None
     version: int | None
+    routing: str | None = None
+    place: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -361,17 +375,17 @@ def page(text: bytes) -> Page:
     shards = _shards(answer)
     if answer.get("timed_out") is not False or shards["successful"] != shards["total"]:
         raise NoAnswer(f"{shards['successful']} of {shards['total']} shards answered in time")
-    hits, scroll = answer.get("hits"), answer.get("_scroll_id")
-    total = hits.get("total") if type(hits) is dict else None
-    if type(hits) is not dict or type(total) is not dict or total.get("relation") != "eq" or type(scroll) is not str:
+    held, scroll = answer.get("hits"), answer.get("_scroll_id")
+    total = held.get("total") if type(held) is dict else None
+    if type(held) is not dict or type(total) is not dict or total.get("relation") != "eq" or type(scroll) is not str:
         raise NoAnswer("it does not say how many documents there are")
-    found = hits.get("hits", [])  # an empty list is left out where fields are chosen
+    found = held.get("hits", [])  # an empty list is left out where fields are chosen
     if type(found) is not list:
         raise NoAnswer(f"its hits are {_shown(found)}")
-    ids: list[str] = [hit["_id"] for hit in found if type(hit) is dict and type(hit.get("_id")) is str]
-    if len(ids) != len(found):
-        raise NoAnswer("a hit has no id")
-    return Page(scroll, _natural(total.get("value"), "total"), ids)
+    hits = [Hit(hit["_id"], hit.get("_routing")) for hit in found if type(hit) is dict and type(hit.get("_id")) is str]
+    if len(hits) != len(found) or any(type(hit.routing) not in {str, type(None)} for hit in hits):
+        raise NoAnswer("a hit has no id, or a routing that is no text")
+    return Page(scroll, _natural(total.get("value"), "total"), hits)
 
 
 def unread(text: bytes) -> Sources:
@@ -398,7 +412,9 @@ def _source(document_id: str, doc: Any) -> Source:
         return Source(document_id, None, None)
     if found is not True or type(source) is not dict or type(version) is not int:
         raise NoAnswer(f"of document {_shown(document_id)} it has {_shown(doc)}")
-    return Source(document_id, source, version)
+    routing, number, term = doc.get("_routing"), doc.get("_seq_no"), doc.get("_primary_term")
+    place = (number, term) if type(number) is int and type(term) is int else None
+    return Source(document_id, source, version, routing if type(routing) is str else None, place)
 
 
 def _shards(answer: dict[str, Any]) -> dict[str, int]:

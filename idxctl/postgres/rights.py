@@ -51,6 +51,10 @@ _WORKER: Mapping[str, tuple[Right, ...]] = {
     "pauses": (Right(_ALL, "an index that refuses everything is paused, and resumed"),),
     "token_jumps": (Right(_READ, "whether the sequence was moved in this run of the server"),),
     "reindex_runs": (Right(_READ, "the progress of a reindex, for metrics"),),
+    "reindex_chunks": (Right(_READ, "which versions of documents are ours, for a scrub"),),
+    "verify_runs": (Right(_ALL, "a comparison and how far it is"),),
+    "verify_ranges": (Right(_ALL, "ranges of a comparison"),),
+    "verify_differences": (Right(_ALL, "what it found"),),
     "settings": (Right(_READ, "settings of the database"),),
     "migrations": (Right(_READ, "the version of the tables, which every command checks"),),
 }
@@ -63,9 +67,6 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
     "reindex_chunks": (Right(("SELECT", "INSERT", "UPDATE"), "ranges of a reindex"),),
-    "verify_runs": (Right(_ALL, "a comparison and how far it is"),),
-    "verify_ranges": (Right(_ALL, "ranges of a comparison"),),
-    "verify_differences": (Right(_ALL, "what it found"),),
     "audit": (Right(_READ, "who did what"),),
 }
 _VIEWER: Mapping[str, tuple[Right, ...]] = {

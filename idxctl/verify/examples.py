@@ -17,7 +17,7 @@ from idxctl.opensearch import scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.verify.compare import differing_fields, parsed_row
-from idxctl.verify.judge import Kind
+from idxctl.verify.judge import Judged, Kind
 
 _BYTES = 8 * 1024 * 1024
 
@@ -33,30 +33,35 @@ class Difference:
 
 @dataclass(frozen=True)
 class Example:
-    """A document that is no equal of its row, and why, as far as that was to be told again."""
+    """
+    A document that is no equal of its row, and why, as far as that was to be told again.
+
+    ``routing``: an orphan that is a copy under another routing than its id has.
+    """
 
     document_id: str
     kind: str
     fields: list[str] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
+    routing: str | None = None
 
 
 def examples(
     conn: Connection,
     client: Client,
     generation: Generation,
-    found: Sequence[tuple[str, Kind, list[str]]],
+    found: Sequence[tuple[str, Judged]],
     show: int,
     sizes: Sizes,
 ) -> list[Example]:
     """Return what was *found*, the first *show* of them with their values, read again."""
     made = []
-    for place, (name, kind, fields) in enumerate(found):
+    for place, (name, said) in enumerate(found):
         differences: list[Difference] = []
-        if place < show and kind is Kind.STALE:
+        if place < show and said.kind is Kind.STALE:
             with contextlib.suppress(IdxctlError):  # it is an example, and the counts stand
                 differences = _differences(conn, client, generation, name, sizes)
-        made.append(Example(name, kind.value, fields, differences))
+        made.append(Example(name, said.kind.value, list(said.fields), differences, said.routing))
     return made
 
 

@@ -47,12 +47,17 @@ DRIFT = frozenset({Kind.MISSING, Kind.STALE, Kind.ORPHAN})
 
 @dataclass(frozen=True)
 class Judged:
-    """The judgement on one document. ``foreign``: its version was not drawn for this generation, so somebody else wrote it."""
+    """
+    The judgement on one document. ``foreign``: its version was not drawn for this generation, so somebody else wrote it.
+
+    ``routing`` is of an orphan that is a copy under another routing than its id has: it has no row there.
+    """
 
     kind: Kind
     fields: tuple[str, ...] = ()
     foreign: bool = False
     moving: bool = False
+    routing: str | None = None
 
 
 @dataclass(frozen=True)

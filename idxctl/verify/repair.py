@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from idxctl.core.errors import CheckFailed
 from idxctl.indexes.generations import Generation
+from idxctl.opensearch import scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.queue import pause
 from idxctl.queue.enqueue import enqueue
 from idxctl.verify import judge, runs
+from idxctl.verify.ids import routings
 from idxctl.verify.judge import Kind
-from idxctl.verify.runs import Count, Run
+from idxctl.verify.runs import Count, Found, Run
 from idxctl.worker import registry
 from idxctl.worker.index_identity import Identity
 
@@ -48,21 +50,55 @@ def refuse_strangers(
         )
 
 
-def enqueue_differing(conn: Connection, run: Run, *, tick: Callable[[int], None]) -> int:
-    """Enqueue what differs, page by page, each noted with its tasks; returns how many documents, and leaves an audit row."""
+def repair(
+    conn: Connection,
+    client: Client,
+    generation: Generation,
+    run: Run,
+    *,
+    origin: str = "verify",
+    tick: Callable[[int], None] = lambda _count: None,
+) -> int:
+    """
+    Enqueue what differs, page by page, each noted with its tasks; returns how many documents, and leaves an audit row.
+
+    Copies under another routing than their id's are deleted where they stand: no task's write reaches them.
+    """
     count = 0
     for page in runs.differing(conn, run, enqueued=False):
         with conn.transaction():
-            for action, kinds in (("index", {Kind.MISSING, Kind.STALE}), ("delete", {Kind.ORPHAN})):
-                ids = [one.document_id for one in page if one.kind in kinds]
+            for action in ("index", "delete"):
+                ids = [one.document_id for one in page if _action(one) == action]
                 if ids:
-                    enqueue(conn, index=run.index, ids=ids, action=action, origin="verify")
+                    enqueue(conn, index=run.index, ids=ids, action=action, origin=origin)
             runs.enqueued(conn, run, page)
+        _remove_copies(conn, client, generation, page)
         count += len(page)
         tick(count)
-    with conn.transaction():
-        audit.record(conn, action="verify repair", what=run.index, count=count, detail={"run": run.id})
+    if count:
+        with conn.transaction():
+            audit.record(conn, action=f"{origin} repair", what=run.index, count=count, detail={"run": run.id})
     return count
+
+
+def _action(found: Found) -> str:
+    """Return what is advised: there may be a row of an id of which a copy stands elsewhere."""
+    return "delete" if found.kind is Kind.ORPHAN and found.routing is None else "index"
+
+
+def _remove_copies(conn: Connection, client: Client, generation: Generation, found: Sequence[Found]) -> None:
+    """
+    Delete copies that stand under another routing, unless one is what the id's own routing leads to as well.
+
+    Two routings may lead to one shard, which holds an id once: the task that was enqueued writes that document again.
+    """
+    elsewhere = [(one.document_id, one.routing or None) for one in found if one.routing is not None]
+    own = routings(conn, generation, [name for name, _ in elsewhere])
+    there = scan.copies(client, generation.name, elsewhere)
+    here = scan.copies(client, generation.name, [(name, own.get(name)) for name, _ in elsewhere])
+    for (name, routing), copy, reached in zip(elsewhere, there, here, strict=True):
+        if copy.place is not None and copy.routing == routing and reached.routing != routing:
+            scan.remove(client, generation.name, name, routing=routing, place=copy.place)
 
 
 def why_it_waits(conn: Connection, index: str) -> str | None:

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 
 from idxctl.core import texts
 from idxctl.core.errors import Locked, UsageError
+from idxctl.opensearch.scan import Slice
 from idxctl.postgres.connect import Connection
 from idxctl.verify import SQL
 from idxctl.verify.judge import Judged, Kind
@@ -45,35 +46,42 @@ class Run:
 
 @dataclass(frozen=True)
 class Range:
-    """Keys to compare: *after* exclusive, *upto* inclusive, None open."""
+    """Keys to compare (*after* exclusive, *upto* inclusive, None open), or a *part* of the index's ids to look up."""
 
     number: int
     after: Sequence[str] | None
     upto: Sequence[str] | None
+    part: Slice | None = None
 
 
 @dataclass(frozen=True)
 class Found:
-    """A document that is no equal of its row, as it is stored."""
+    """A document that is no equal of its row, as it is stored; ``routing`` is of a copy that stands under another one."""
 
     id: int
     document_id: str
     kind: Kind
+    routing: str | None = None
 
 
 @dataclass(frozen=True)
 class Count:
-    """How many of one kind: all, those that somebody else wrote, those enqueued to be written again, those that are dead letters."""
+    """
+    How many of one kind: all, those that somebody else wrote, those enqueued to be written again, those that are dead letters.
+
+    ``left`` are those that are neither.
+    """
 
     all: int = 0
     foreign: int = 0
     enqueued: int = 0
     dead: int = 0
+    left: int = 0
 
 
-def open_run(conn: Connection, index: str) -> Run | None:
-    """Return the comparison of *index* that is not finished, if there is one."""
-    row = conn.run(SQL["open_run"], index=index).fetchone()
+def open_run(conn: Connection, index: str, *, scrub: bool = False) -> Run | None:
+    """Return the comparison of *index* that is not finished, if there is one: one that somebody runs, or a *scrub*."""
+    row = conn.run(SQL["open_run"], index=index, scrub=scrub).fetchone()
     return None if row is None else Run(*row)
 
 
@@ -85,19 +93,32 @@ def begin(conn: Connection, index: str, generation: int, options: Mapping[str, A
             f"{index} is being verified by {before.owner}, since {before.started_at:%H:%M:%S}",
             hint="take a part in it: idxctl verify --resume",
         )
-    with conn.transaction():
-        if before is not None:
-            conn.run(SQL["abandon"], run=before.id)
-        conn.run(SQL["tidy"], index=index)
-        row = conn.run(
-            SQL["begin"], index=index, generation=generation, options=Jsonb(dict(options)), owner=owner
-        ).fetchone()
-    if row is None:
+    if not _begin(conn, index, generation, options, owner, before=before, scrub=False):
         raise Locked(f"{index} is being verified by another process", hint="take a part in it: idxctl verify --resume")
     made = open_run(conn, index)
     if made is None:
         raise Locked(f"the comparison of {index} was ended by another process")
     return made
+
+
+def _begin(
+    conn: Connection,
+    index: str,
+    generation: int,
+    options: Mapping[str, Any],
+    owner: str,
+    *,
+    before: Run | None,
+    scrub: bool,
+) -> bool:
+    with conn.transaction():
+        if before is not None:
+            conn.run(SQL["abandon"], run=before.id)
+        conn.run(SQL["tidy"], index=index)
+        row = conn.run(
+            SQL["begin"], index=index, generation=generation, options=Jsonb(dict(options)), owner=owner, scrub=scrub
+        ).fetchone()
+    return row is not None
 
 
 def resume(conn: Connection, index: str) -> Run:
@@ -129,9 +150,17 @@ def state(conn: Connection, run: Run) -> str | None:
 
 
 def retake(conn: Connection, run: Run, owner: str, *, gone: Sequence[str] = ()) -> Range | None:
-    """Take a range whose process was not heard of for the length of its lease, or is one of *gone*."""
+    """Take a range that nobody is at: its process was not heard of for the length of its lease, or is one of *gone*."""
     row = conn.run(SQL["retake"], run=run.id, owner=owner, gone=list(gone)).fetchone()
-    return None if row is None else Range(*row)
+    if row is None:
+        return None
+    number, after, upto, part, parts = row
+    return Range(number, after, upto, None if part is None else Slice(part, parts))
+
+
+def renew(conn: Connection, run: Run, number: int, owner: str) -> None:
+    """Say that *owner* is still at a range."""
+    conn.run(SQL["renew"], run=run.id, number=number, owner=owner)
 
 
 @dataclass(frozen=True)
@@ -171,21 +200,21 @@ def add_range(
     return None if row is None else Range(row[0], after, upto)
 
 
-def range_done(conn: Connection, run: Run, number: int, checked: int, found: Mapping[str, Judged]) -> bool:
+def range_done(conn: Connection, run: Run, number: int, checked: int, found: Sequence[tuple[str, Judged]]) -> bool:
     """Note what was found in a range; False where another process was first, and nothing is noted twice."""
     with conn.transaction():
         if conn.run(SQL["range_done"], run=run.id, number=number, checked=checked).fetchone() is None:
             return False
-        note(conn, run, found)
+        _note(conn, run, found)
     return True
 
 
-def note(conn: Connection, run: Run, found: Mapping[str, Judged]) -> None:
-    """Note documents that are no equals of their rows."""
-    rows = list(found.items())
-    for at in range(0, len(rows), _PAGE):
-        part = rows[at : at + _PAGE]
-        unnameable = [texts.unknown_to(name, conn.encoding) for name, _ in part]
+def _note(conn: Connection, run: Run, found: Sequence[tuple[str, Judged]]) -> None:
+    for at in range(0, len(found), _PAGE):
+        part = found[at : at + _PAGE]
+        unnameable = [
+            any(texts.unknown_to(text, conn.encoding) for text in (name, one.routing or "")) for name, one in part
+        ]
         conn.run(
             SQL["found"],
             run=run.id,
@@ -194,14 +223,15 @@ def note(conn: Connection, run: Run, found: Mapping[str, Judged]) -> None:
             fields=[_json([conn.storable(each) for each in one.fields]) for _, one in part],
             foreign=[one.foreign for _, one in part],
             unnameable=unnameable,
+            routings=[None if one.routing is None else conn.storable(one.routing) for _, one in part],
         )
 
 
-def judged(conn: Connection, found: Iterable[Found], said: Mapping[str, Judged]) -> None:
-    """Note what a second look says; documents that are equal now go."""
+def judged(conn: Connection, found: Iterable[Found], said: Mapping[int, Judged]) -> None:
+    """Note what a second look says, by the number of what was found; documents that are equal now go."""
     rows = []
     for one in found:
-        new = said.get(one.document_id)
+        new = said.get(one.id)
         rows.append(
             {
                 "id": one.id, "kind": None if new is None else new.kind.value,
@@ -226,9 +256,11 @@ def take_over(conn: Connection, run: Run, part: str, owner: str, *, gone: Sequen
     return conn.run(SQL["take_over"], run=run.id, state=part, owner=owner, gone=list(gone)).fetchone() is not None
 
 
-def forget_orphans(conn: Connection, run: Run) -> None:
-    """Drop what an unfinished pass over the ids had found; it begins again."""
-    conn.run(SQL["forget_orphans"], run=run.id)
+def begin_ids(conn: Connection, run: Run, slices: int, owner: str) -> None:
+    """Go from the rows to the ids, which are looked up in so many *slices*; once."""
+    with conn.transaction():
+        if advance(conn, run, "rows", "ids", owner):
+            conn.run(SQL["add_slices"], run=run.id, slices=slices)
 
 
 def ranges_open(conn: Connection, run: Run) -> bool:
@@ -237,9 +269,9 @@ def ranges_open(conn: Connection, run: Run) -> bool:
     return row is not None and bool(row[0])
 
 
-def checked(conn: Connection, run: Run) -> int:
-    """Return how many documents have been compared."""
-    row = conn.run(SQL["checked"], run=run.id).fetchone()
+def checked(conn: Connection, run: Run, *, slices: bool = False) -> int:
+    """Return how many documents have been compared with their rows; with *slices*, how many ids have been looked up."""
+    row = conn.run(SQL["checked"], run=run.id, slices=slices).fetchone()
     return int(row[0]) if row else 0
 
 
@@ -255,7 +287,7 @@ def differing(conn: Connection, run: Run, *, enqueued: bool) -> Iterator[list[Fo
     """Yield pages of those that drifted: that were *enqueued* to be written again, or were not."""
     after = 0
     while page := conn.run(SQL["differing"], run=run.id, after=after, limit=_PAGE, enqueued=enqueued).fetchall():
-        yield [Found(ident, name, Kind(kind)) for ident, name, kind in page]
+        yield [Found(ident, name, Kind(kind), routing) for ident, name, kind, routing in page]
         after = page[-1][0]
 
 
@@ -270,9 +302,10 @@ def counts(conn: Connection, run: Run) -> dict[Kind, Count]:
     return {kind: found.get(kind, Count()) for kind in Kind}
 
 
-def examples(conn: Connection, run: Run, limit: int) -> list[tuple[str, Kind, list[str]]]:
+def examples(conn: Connection, run: Run, limit: int) -> list[tuple[str, Judged]]:
     """Return some of what differs, of each kind."""
-    return [(name, Kind(kind), fields) for name, kind, fields in conn.run(SQL["examples"], run=run.id, limit=limit)]
+    rows = conn.run(SQL["examples"], run=run.id, limit=limit)
+    return [(name, Judged(Kind(kind), tuple(fields), routing=routing)) for name, kind, fields, routing in rows]
 
 
 def finish(conn: Connection, run: Run, result: Mapping[str, Any]) -> None:

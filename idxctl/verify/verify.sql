@@ -3,17 +3,17 @@
 SELECT last_value FROM opensearch_indexing_token
 
 -- name: begin
--- A comparison; the unique index on open ones keeps a second out.
-INSERT INTO opensearch_indexing_verify_runs (index_name, generation, options, owner)
-VALUES (%(index)s, %(generation)s, %(options)s, %(owner)s)
-ON CONFLICT (index_name) WHERE finished_at IS NULL DO NOTHING
+-- A comparison; the unique index on open ones keeps a second of its kind out.
+INSERT INTO opensearch_indexing_verify_runs (index_name, generation, options, owner, scrub)
+VALUES (%(index)s, %(generation)s, %(options)s, %(owner)s, %(scrub)s)
+ON CONFLICT (index_name, scrub) WHERE finished_at IS NULL DO NOTHING
 RETURNING id
 
 -- name: open_run
--- The unfinished comparison of an index, if there is one.
+-- The unfinished comparison of an index and a kind, if there is one.
 SELECT id, index_name, generation, state, options, owner, started_at,
        extract(epoch FROM clock_timestamp() - seen_at)::float8
-FROM opensearch_indexing_verify_runs WHERE index_name = %(index)s AND finished_at IS NULL
+FROM opensearch_indexing_verify_runs WHERE index_name = %(index)s AND scrub = %(scrub)s AND finished_at IS NULL
 
 -- name: abandon
 -- A comparison that nobody carries on any more; what it found goes.
@@ -47,14 +47,14 @@ WHERE run = %(run)s AND done_at IS NULL AND (%(owner)s::text IS NULL OR owner = 
 SELECT state FROM opensearch_indexing_verify_runs WHERE id = %(run)s AND finished_at IS NULL
 
 -- name: retake
--- A range whose process was not heard of.
+-- A range, or a slice of ids, that nobody is at: it was not taken yet, or its process was not heard of.
 UPDATE opensearch_indexing_verify_ranges r
 SET owner = %(owner)s, lease_until = clock_timestamp() + interval '1 minute'
 WHERE r.run = %(run)s AND r.number = (
     SELECT number FROM opensearch_indexing_verify_ranges
     WHERE run = %(run)s AND done_at IS NULL AND (lease_until < clock_timestamp() OR owner = ANY (%(gone)s))
     ORDER BY number LIMIT 1 FOR UPDATE SKIP LOCKED)
-RETURNING r.number, r.after_key, r.upto_key
+RETURNING r.number, r.after_key, r.upto_key, r.slice, r.slices
 
 -- name: plan
 -- How far ranges have been made.
@@ -76,6 +76,18 @@ WHERE id = %(run)s AND finished_at IS NULL AND state = 'rows' AND NOT planned_al
   AND planned_upto IS NOT DISTINCT FROM %(before)s::text[]
 RETURNING id
 
+-- name: renew
+-- The process that has a range is still at it.
+UPDATE opensearch_indexing_verify_ranges SET lease_until = clock_timestamp() + interval '1 minute'
+WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s AND done_at IS NULL
+
+-- name: add_slices
+-- The index's ids in parts, for whoever takes them.
+INSERT INTO opensearch_indexing_verify_ranges (run, number, slice, slices, owner, lease_until)
+SELECT %(run)s, n.last + s.slice + 1, s.slice, %(slices)s, '', '-infinity'
+FROM (SELECT coalesce(max(number), 0) AS last FROM opensearch_indexing_verify_ranges WHERE run = %(run)s) AS n,
+     generate_series(0, %(slices)s - 1) AS s (slice)
+
 -- name: range_done
 -- A range is compared; counted once, whoever was first.
 UPDATE opensearch_indexing_verify_ranges SET done_at = clock_timestamp(), checked = %(checked)s
@@ -89,15 +101,16 @@ SELECT NOT r.planned_all OR EXISTS (
 FROM opensearch_indexing_verify_runs r WHERE r.id = %(run)s
 
 -- name: checked
--- How many documents have been compared.
-SELECT coalesce(sum(checked), 0)::bigint FROM opensearch_indexing_verify_ranges WHERE run = %(run)s
+-- How many documents have been compared with their rows, or, of slices, how many ids were looked up.
+SELECT coalesce(sum(checked), 0)::bigint FROM opensearch_indexing_verify_ranges
+WHERE run = %(run)s AND (slice IS NOT NULL) = %(slices)s
 
 -- name: found
 -- Documents that differ.
-INSERT INTO opensearch_indexing_verify_differences (run, document_id, kind, fields, foreign_version, unnameable)
-SELECT %(run)s, d.document_id, d.kind, ARRAY(SELECT jsonb_array_elements_text(d.fields::jsonb)), d.foreign_version, d.unnameable
-FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(fields)s::text[], %(foreign)s::boolean[], %(unnameable)s::boolean[])
-    AS d (document_id, kind, fields, foreign_version, unnameable)
+INSERT INTO opensearch_indexing_verify_differences (run, document_id, kind, fields, foreign_version, unnameable, routing)
+SELECT %(run)s, d.document_id, d.kind, ARRAY(SELECT jsonb_array_elements_text(d.fields::jsonb)), d.foreign_version, d.unnameable, d.routing
+FROM unnest(%(ids)s::text[], %(kinds)s::text[], %(fields)s::text[], %(foreign)s::boolean[], %(unnameable)s::boolean[], %(routings)s::text[])
+    AS d (document_id, kind, fields, foreign_version, unnameable, routing)
 
 -- name: advance
 -- The comparison's next part.
@@ -112,10 +125,6 @@ WHERE id = %(run)s AND finished_at IS NULL AND state = %(state)s
   AND (owner = %(owner)s OR seen_at < clock_timestamp() - interval '30 seconds' OR owner = ANY (%(gone)s))
 RETURNING id
 
--- name: forget_orphans
--- What a pass over the ids had found that was not ended.
-DELETE FROM opensearch_indexing_verify_differences WHERE run = %(run)s AND kind = 'orphan'
-
 -- name: lagging
 -- Documents that something waiting may still change, in order.
 SELECT id, document_id FROM opensearch_indexing_verify_differences
@@ -123,7 +132,7 @@ WHERE run = %(run)s AND kind = 'lagging' AND id > %(after)s AND NOT unnameable O
 
 -- name: differing
 -- Documents that differ, in order; those enqueued, or those that are not.
-SELECT id, document_id, kind FROM opensearch_indexing_verify_differences
+SELECT id, document_id, kind, routing FROM opensearch_indexing_verify_differences
 WHERE run = %(run)s AND kind IN ('missing', 'stale', 'orphan') AND enqueued = %(enqueued)s AND id > %(after)s AND NOT unnameable
 ORDER BY id LIMIT %(limit)s
 
@@ -143,15 +152,18 @@ FROM judged j WHERE d.id = j.id AND j.kind IS NOT NULL
 UPDATE opensearch_indexing_verify_differences SET enqueued = true WHERE run = %(run)s AND id = ANY (%(ids)s)
 
 -- name: counts
--- What was found, by kind, how much of it somebody else wrote, and how much is dead letters.
+-- What was found, by kind: how much of it somebody else wrote, was enqueued, is dead letters, is neither of the last two.
 SELECT d.kind, count(*), count(*) FILTER (WHERE d.foreign_version), count(*) FILTER (WHERE d.enqueued),
-       count(*) FILTER (WHERE EXISTS (
-           SELECT FROM opensearch_indexing_dlq l WHERE l.index_name = %(index)s AND coalesce(l.whole_id, l.document_id) = d.document_id))
-FROM opensearch_indexing_verify_differences d WHERE d.run = %(run)s GROUP BY d.kind
+       count(*) FILTER (WHERE d.dead), count(*) FILTER (WHERE NOT d.enqueued AND NOT d.dead)
+FROM (
+    SELECT v.*, EXISTS (SELECT FROM opensearch_indexing_dlq l
+                        WHERE l.index_name = %(index)s AND coalesce(l.whole_id, l.document_id) = v.document_id) AS dead
+    FROM opensearch_indexing_verify_differences v WHERE v.run = %(run)s) AS d
+GROUP BY d.kind
 
 -- name: examples
 -- The first of those that differ, of each kind.
-SELECT document_id, kind, fields FROM (
+SELECT document_id, kind, fields, routing FROM (
     SELECT d.*, row_number() OVER (PARTITION BY d.kind ORDER BY d.id) AS place
     FROM opensearch_indexing_verify_differences d WHERE d.run = %(run)s AND d.kind <> 'lagging') AS d
 ORDER BY d.place, d.kind LIMIT %(limit)s

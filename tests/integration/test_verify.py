@@ -8,9 +8,9 @@ import threading
 import psycopg
 import pytest
 
-from idxctl.verify import run, runs
+from idxctl.verify import ids, part, run, runs
 from support import judge
-from support.rig import Rig, until
+from support.rig import ITEMS_MAPPING, Rig, until
 
 
 @pytest.fixture
@@ -227,7 +227,7 @@ def test_a_comparison_that_was_stopped_is_gone_on_with(items, monkeypatch):
     )
     items.drain()
     behind_our_back(items, altered=(200, 2900))
-    monkeypatch.setattr(run, "_RANGE", 500)
+    monkeypatch.setattr(part, "RANGE", 500)
     seen = []
 
     def stop(place: str) -> None:
@@ -235,7 +235,7 @@ def test_a_comparison_that_was_stopped_is_gone_on_with(items, monkeypatch):
         if seen.count("verify.noted") == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(run, "reach", stop)
+    monkeypatch.setattr(part, "reach", stop)
     with pytest.raises(KeyboardInterrupt):
         verified(items, readers=1)
     monkeypatch.undo()
@@ -255,7 +255,7 @@ def test_a_comparison_that_was_stopped_is_gone_on_with(items, monkeypatch):
     )
     one = verified(items, resume=True)
     assert (one.checked, one.stale) == (2921, 2)
-    assert sum(resumed) + before == 2921  # nothing that was done is read again
+    assert sum(resumed) + before == 2 * 2921  # as rows and as ids; nothing that was done is read again
 
 
 def test_ranges_of_a_process_that_was_killed_are_taken_at_once_by_who_resumes(items):
@@ -285,7 +285,7 @@ def test_two_processes_share_a_comparison(items, monkeypatch):
     )
     items.drain()
     behind_our_back(items, altered=(200, 2900), added=("x",))
-    monkeypatch.setattr(run, "_RANGE", 200)
+    monkeypatch.setattr(part, "RANGE", 200)
     results: list[run.Verified] = []
     with items.conn.transaction():
         runs.begin(items.conn, items.index, items.generation().id, {}, "somebody")
@@ -297,6 +297,64 @@ def test_two_processes_share_a_comparison(items, monkeypatch):
     assert len(results) == 2
     for result in results:
         assert (result.checked, result.stale, result.orphan) == (4922, 2, 1)
+
+
+def in_five_shards(items, *, routing: str | None = None) -> None:
+    mapping = {**ITEMS_MAPPING, "settings": {"number_of_shards": 5, "number_of_replicas": 0}}
+    if routing is not None:
+        toml = items.config.read_text().replace('document = "', f'routing = "{routing}"\ndocument = "', 1)
+        items.configure(toml=toml)
+    items.configure(mapping=mapping)
+    items.reindex(force=True)
+
+
+def copy_under(rig: Rig, ident: object, routing: str) -> None:
+    way = f"&routing={routing}" if routing else ""
+    rig.ask("PUT", f"/{rig.generation().name}/_doc/{ident}?refresh=true{way}", {"name": "a copy"})
+
+
+@pytest.mark.parametrize("own", [None, "'r' || document_id"])
+def test_copies_under_another_routing_are_found_and_go_with_a_repair(items, cli, own):
+    """A search finds them beside the document; no read or write of idxctl's reaches them, but where both ways lead to one shard."""
+    in_five_shards(items, routing=own)
+    for number in range(1, 9):
+        copy_under(items, 7, f"elsewhere{number}")
+    copy_under(items, "nobody", "elsewhere")
+    if own:
+        copy_under(items, 8, "")
+    hits = items.ask("POST", f"/{items.index}/_search", {"size": 50, "query": {"term": {"name": "a copy"}}})["hits"][
+        "hits"
+    ]
+    assert len(hits) > 3
+    shown = cli("verify", "--show", "20")
+    assert shown.status == 7
+    assert "(a copy under routing 'elsewhere" in shown.stdout
+    assert ("(a copy without its routing)" in shown.stdout) == (own is not None)
+    one = verified(items)
+    assert one.orphan == len(hits)
+    with items.working():
+        until(lambda: cli("worker", "list", "-o", "json").json, "no worker")
+        done = verified(items, repair=True, wait=True)
+    assert (done.drift, done.lagging, done.repaired) == (0, 0, one.drift)
+    assert items.differences() == []
+    found = items.ask(
+        "POST", f"/{items.index}/_search", {"size": 50, "query": {"ids": {"values": ["7", "8", "nobody"]}}}
+    )
+    assert sorted(hit["_id"] for hit in found["hits"]["hits"]) == ["7", "8"]
+
+
+def test_an_index_is_looked_up_in_slices(items, monkeypatch):
+    items.sql(
+        "INSERT INTO items (id, name, category_id) SELECT i, 'item ' || i, i % 3 + 1 FROM generate_series(100, 900) i"
+    )
+    items.drain()
+    behind_our_back(items, added=[f"stranger{n}" for n in range(9)])
+    monkeypatch.setattr(ids, "_OF_A_SLICE", 100)
+    one = verified(items)
+    assert (one.checked, one.orphan, one.drift) == (830, 9, 9)
+    assert items.sql(
+        "SELECT count(*), sum(checked) FROM opensearch_indexing_verify_ranges WHERE slice IS NOT NULL"
+    ) == [(9, 830)]
 
 
 def test_an_index_that_is_gone_is_said_to_be(items, cli):
