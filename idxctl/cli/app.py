@@ -47,6 +47,7 @@ NOUNS: dict[str, Noun] = {
     "config": Noun("idxctl.cli.config", "Show or check the configuration; print its schema."),
     "migrate": Noun("idxctl.cli.migrate", "Create, update or remove idxctl's own tables."),
     "watch": Noun("idxctl.cli.watch", "Install the triggers that capture changes."),
+    "index": Noun("idxctl.cli.index", "Compare configuration and live index; change it in place."),
     "reindex": Noun("idxctl.cli.reindex", "Build an index anew, without downtime."),
     "verify": Noun("idxctl.cli.verify", "Compare every document with its row, and repair what differs."),
     "worker": Noun("idxctl.cli.worker", "Run workers, and see those that run."),

@@ -325,8 +325,8 @@ MEANINGS: Mapping[Kind, Meaning] = {
         _REINDEX,
     ),
     Kind.DEFINITION_CHANGED: Meaning(
-        W, LOOK, "its configuration is not what the live generation was made from",
-        _said("{index}: {what}; the live generation was made before, and needs a reindex"), _REINDEX,
+        W, LOOK, "its configuration is not what the live generation was made from: some of it can be put in place, the rest needs a reindex",
+        _said("{index}: {what}; the live generation was made before"), "idxctl index plan --index {index}",
     ),
     Kind.MAY_BE_UNCAPTURED: Meaning(
         C, LOOK, "its documents rest on what capture cannot look into", _may_be,

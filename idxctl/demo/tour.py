@@ -187,7 +187,7 @@ class Tour:
         self._teach(german)
         where = f"{self.home.settings.opensearch.urls[0]}/{self.home.index}/_mapping"
         self.stage.typed(f"curl -X PUT {where} --json '{json.dumps({'properties': german})}'")
-        aliases.put_mapping(self.client, self.home.index, german)
+        aliases.put_mapping(self.client, self.home.index, {"properties": german})
         self._idxctl("dlq", "retry", "--error", fingerprint, "--wait")
         self._check(fingerprint not in self._groups(), "retried letters are still there")
         self._same("language")

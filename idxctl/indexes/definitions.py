@@ -138,6 +138,13 @@ def define(conn: Connection, index: IndexSettings) -> Definition:
     )
 
 
+def compared(definition: Definition, live: Definition, index: IndexSettings) -> Definition:
+    """Return the *definition* that *index* has now as it compares with the one it was made from."""
+    named = {one.lower() for one in index.pinned}
+    pinned_by = {name for name in definition.local if name.lower() in named}
+    return definition.beside(live, pinned_by | ({"search_path"} if index.search_path else set()))
+
+
 def _depends_on(conn: Connection, index: IndexSettings, query: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """Return the settings that rendering depends on, and which of them only this session was given by its client."""
     names = (*pinned.RENDERED, *dict.fromkeys(_NAMED.findall(f"{query}\n{index.routing or ''}")))

@@ -157,6 +157,28 @@ def set_state(
     return row is not None
 
 
+def may_redefine(conn: Connection) -> bool:
+    """Whether this role has the right to `redefine`."""
+    return conn.run(SQL["may_redefine"]).fetchone() == (True,)
+
+
+def redefine(conn: Connection, generation: Generation, definition: Definition) -> bool:
+    """
+    Record another definition of a live generation; False where it is live no longer, or has another one by now.
+
+    It must render the same bytes: workers keep what they have read (`Cache`).
+    """
+    assert definition.render_fingerprint == generation.definition.render_fingerprint
+    row = conn.run(
+        SQL["redefine"],
+        id=generation.id,
+        before=generation.fingerprint,
+        definition=Jsonb(definition.stored()),
+        fingerprint=definition.fingerprint,
+    ).fetchone()
+    return row is not None
+
+
 def in_flight_with(conn: Connection, generation: int) -> int:
     """Count the batches under way that will write to *generation*; the removal of one waits for none (G2)."""
     row = conn.run(SQL["in_flight_with"], id=generation).fetchone()
@@ -185,7 +207,7 @@ def deleted(conn: Connection, generation: int) -> None:
 
 
 class Cache:
-    """Definitions by generation id. They never change once made; the *set* of generations is never taken from here (G2)."""
+    """Definitions by generation id. What they render never changes once made; the *set* of generations is never taken from here (G2)."""
 
     def __init__(self) -> None:
         self._known: dict[int, Generation] = {}

@@ -83,6 +83,17 @@ SET state = %(state)s,
 WHERE id = %(id)s AND state = ANY(%(expected)s)
 RETURNING id
 
+-- name: may_redefine
+-- Whether this role may record a generation's definition.
+SELECT has_column_privilege('opensearch_indexing_generations', 'definition', 'UPDATE')
+
+-- name: redefine
+-- What was put in place belongs to the live generation from now on; nothing is changed where somebody else was quicker.
+UPDATE opensearch_indexing_generations
+SET definition = %(definition)s, fingerprint = %(fingerprint)s
+WHERE id = %(id)s AND state = 'live' AND fingerprint = %(before)s
+RETURNING id
+
 -- name: in_flight_with
 -- Batches under way that will write to this generation.
 SELECT count(*) FROM opensearch_indexing_inflight WHERE %(id)s = ANY(generations)

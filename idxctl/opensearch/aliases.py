@@ -55,10 +55,12 @@ def create(client: Client, name: str, *, settings: Mapping[str, Any], mappings: 
     A mark in its mapping tells it from one of that name that a write created. Snapshots keep it, which they do not do
     with the index's uuid.
     """
-    meta = mappings.get("_meta")
-    marked = {**(meta if isinstance(meta, Mapping) else {}), _MARK: {"generation": name}}
-    body = {"settings": dict(settings), "mappings": {**mappings, "_meta": marked}}
+    body = {"settings": dict(settings), "mappings": {**mappings, "_meta": _marked(mappings.get("_meta"), name)}}
     client.ask("PUT", f"/{name}", answers.acknowledged, body=body)
+
+
+def _marked(meta: Any, name: str) -> dict[str, Any]:
+    return {**(meta if isinstance(meta, Mapping) else {}), _MARK: {"generation": name}}
 
 
 def ours(client: Client, name: str, alias: str) -> bool | None:
@@ -188,9 +190,25 @@ def swap(
     client.ask("POST", "/_aliases", answers.acknowledged, body={"actions": actions})
 
 
-def put_mapping(client: Client, name: str, properties: Mapping[str, Any]) -> None:
-    """Add fields to the mapping of an index."""
-    client.ask("PUT", f"/{name}/_mapping", answers.acknowledged, body={"properties": dict(properties)})
+def put_mapping(client: Client, name: str, mapping: Mapping[str, Any]) -> None:
+    """Merge fields and parameters into the mapping of an index; its mark stays."""
+    body = {**mapping, "_meta": _marked(mapping["_meta"], name)} if "_meta" in mapping else dict(mapping)
+    client.ask("PUT", f"/{segment(name)}/_mapping", answers.acknowledged, body=body)
+
+
+def made_of(client: Client, name: str) -> tuple[dict[str, Any], dict[str, str]] | None:
+    """Return the mapping that index *name* has, and what is set on it, by full names without the prefix; None without it."""
+    try:
+        found = client.ask("GET", f"/{segment(name)}", answers.indexes, params={"flat_settings": "true"})
+    except OpenSearchRefused as error:
+        if error.status == 404:
+            return None
+        raise
+    one = _speaks_of(found, name) or {}
+    mapping, settings = one.get("mappings"), one.get("settings")
+    if not isinstance(mapping, dict) or not isinstance(settings, dict):
+        raise _silent(name)
+    return mapping, {key.removeprefix("index."): str(value) for key, value in settings.items()}
 
 
 def matching(client: Client, names: str) -> list[str]:

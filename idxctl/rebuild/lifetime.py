@@ -71,6 +71,11 @@ class Lifetime:
         """What is put in place once the copies have started: before that, every write would wait for them."""
         return {_WAIT: self.effective[_WAIT]} if _WAIT in self.effective else {}
 
+    @property
+    def served(self) -> dict[str, Any]:
+        """All that is set on it once it is in service; None, and what is not here, is at its default."""
+        return {**self.effective, **self.living, **self.last, "gc_deletes": self._gc_deletes}
+
     def copies_needed(self, wanted: int) -> int:
         """Return how many of *wanted* copies of a shard a write waits for."""
         needed = str(self.effective.get(_WAIT, 1))

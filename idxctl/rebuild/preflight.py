@@ -20,7 +20,7 @@ from idxctl.config.settings import IndexSettings
 from idxctl.core import keys
 from idxctl.core.errors import ConfigError, DocumentError, PostgresRefused
 from idxctl.indexes import generations
-from idxctl.indexes.definitions import Definition, define, key_columns, rows_of
+from idxctl.indexes.definitions import Definition, compared, define, key_columns, rows_of
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.retire import still_searched
 from idxctl.opensearch import aliases, answers, templates
@@ -94,7 +94,7 @@ def plan(
     if conn.run(SQL["watched"], index=index.name).fetchone() is None:
         warnings.append(f"index {index.name}: no watch is installed, so changes are not captured; idxctl watch install")
     warnings += _uncovered(conn, index.name, definition)
-    changed = live is None or live.fingerprint != _compared(definition, live, index).fingerprint
+    changed = live is None or live.fingerprint != compared(definition, live.definition, index).fingerprint
     name = generations.physical_name(index.name, number)
     lost = live is not None and not aliases.ours(client, live.name, index.name)
     if lost and live is not None:
@@ -160,11 +160,6 @@ def _require_rights(conn: Connection) -> None:
             f"a rebuild needs rights that this role of PostgreSQL does not have: {', '.join(lacking)}",
             hint="idxctl grants --operator ROLE prints them",
         )
-
-
-def _compared(definition: Definition, live: Generation, index: IndexSettings) -> Definition:
-    pinned_by = {name for name in definition.local if name.lower() in {one.lower() for one in index.pinned}}
-    return definition.beside(live.definition, pinned_by | ({"search_path"} if index.search_path else set()))
 
 
 def check_query(conn: Connection, index: str, definition: Definition) -> tuple[int, list[str]]:

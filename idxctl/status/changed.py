@@ -8,6 +8,7 @@ from typing import Any
 from idxctl.config.settings import IndexSettings
 from idxctl.config.sums import flattened
 from idxctl.core.queries import bare
+from idxctl.indexes import differences
 from idxctl.indexes.definitions import Definition
 
 
@@ -40,7 +41,7 @@ def _path(names: tuple[str, ...]) -> str:
 def _of_mapping(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
     if before == now:
         return
-    old, new = dict(_fields(before)), dict(_fields(now))
+    old, new = dict(differences.all_fields(before)), dict(differences.all_fields(now))
     added, gone = len(new.keys() - old.keys()), len(old.keys() - new.keys())
     other = sum(old[name] != new[name] for name in old.keys() & new.keys())
     counts = ((added, "added"), (gone, "removed"), (other, "changed"))
@@ -48,15 +49,3 @@ def _of_mapping(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[s
         ", ".join(f"{count} field{'' if count == 1 else 's'} {verb}" for count, verb in counts if count)
         or "the mapping changed"
     )
-
-
-def _fields(mapping: Mapping[str, Any], under: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield every field with what it is, those within others and multi-fields too."""
-    for part in ("properties", "fields"):
-        for name, one in (mapping.get(part) or {}).items():
-            if isinstance(one, Mapping):
-                yield (
-                    f"{under}{name}",
-                    {key: value for key, value in one.items() if key not in {"properties", "fields"}},
-                )
-                yield from _fields(one, f"{under}{name}.")
