@@ -150,8 +150,8 @@ class OpenSearchRefused(Refused):
     OpenSearch answered a whole request with an error.
 
     ``status`` is the HTTP status, ``error_type`` OpenSearch's own name for the error ("" where it gave none, as for
-    413), ``reason`` its sentence and ``body`` the parsed answer, if it was JSON. ``answered`` says in a few words what came
-    where it was no error of OpenSearch's own, as of a gateway; "" otherwise.
+    413), ``reason`` its sentence and ``body`` the parsed answer, if it was JSON. Where it was no error of OpenSearch's own, as
+    of a gateway, ``answered`` says in a few words what came, and ``page`` is the words of it; "" otherwise.
     """
 
     def __init__(
@@ -162,12 +162,14 @@ class OpenSearchRefused(Refused):
         error_type: str = "",
         reason: str = "",
         body: object = None,
+        page: str = "",
         answered: str = "",
         hint: str | None = None,
     ) -> None:
         super().__init__(message, hint=hint)
         self.status = status
         self.answered = answered
+        self.page = page
         self.error_type = error_type
         self.reason = reason
         self.body = body

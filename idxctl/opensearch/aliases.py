@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible
-from idxctl.opensearch import answers
+from idxctl.opensearch import answers, copies
 from idxctl.opensearch.client import Client, segment
 
 _MARK = "idxctl"
@@ -50,13 +50,17 @@ def exists(client: Client, name: str) -> bool:
 
 def create(client: Client, name: str, *, settings: Mapping[str, Any], mappings: Mapping[str, Any]) -> None:
     """
-    Create an index; a mapping that OpenSearch refuses raises `OpenSearchRefused` with its reason.
+    Create an index and return once its primary shards have started: it takes writes then.
 
+    A mapping that OpenSearch refuses raises `OpenSearchRefused` with its reason, and an index that no node takes
+    `ConfigError`; that one is there all the same.
     A mark in its mapping tells it from one of that name that a write created. Snapshots keep it, which they do not do
     with the index's uuid.
     """
     body = {"settings": dict(settings), "mappings": {**mappings, "_meta": _marked(mappings.get("_meta"), name)}}
-    client.ask("PUT", f"/{name}", answers.acknowledged, body=body)
+    # Not for active shards, which OpenSearch would wait for as long as we wait for its answer: here it is found out why.
+    client.ask("PUT", f"/{name}", answers.acknowledged, body=body, params={"wait_for_active_shards": "0"})
+    copies.require_primaries(client, name)
 
 
 def _marked(meta: Any, name: str) -> dict[str, Any]:

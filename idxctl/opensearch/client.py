@@ -22,7 +22,7 @@ from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import (
     ConfigError,
 )
-from idxctl.opensearch import answers, failures
+from idxctl.opensearch import answers, failures, refusals
 from idxctl.opensearch.answers import NoAnswer, Refusal
 from idxctl.opensearch.exchange import Address, Failed, Response
 
@@ -73,11 +73,11 @@ class Client:
             method, path, params, body, timeout_seconds, content_type, most_bytes, repeat=repeat or method == "GET"
         )
         if response.status not in {200, 201}:
-            raise failures.refused(address, response, f"{method} {path}")
+            raise refusals.refused(address, response, f"{method} {path}")
         try:
             return read(response.body)
         except NoAnswer as error:
-            raise failures.unintelligible(address, response, f"{method} {path}", str(error)) from error
+            raise refusals.unintelligible(address, response, f"{method} {path}", str(error)) from error
 
     def bulk(
         self,
@@ -118,7 +118,7 @@ class Client:
         """Whether *path* is there."""
         address, response = self._sent("HEAD", path, None, None, None, _JSON, MOST_BYTES, repeat=True)
         if response.status not in {200, 404}:
-            raise failures.refused(address, response, f"HEAD {path}")
+            raise refusals.refused(address, response, f"HEAD {path}")
         return response.status == 200
 
     @property

@@ -1,5 +1,5 @@
 """
-The copies of an index: waited for until those that can be there have started.
+The copies of an index: waited for until those that can be there have started, primaries first.
 
 A replica that has not begun counts for nothing in a swap: after it, one node lost would be all lost. One that no node can
 take is not waited for.
@@ -13,11 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from idxctl.core import backoff
-from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable
+from idxctl.core.errors import ConfigError, IdxctlError, OpenSearchRefused, OpenSearchUnreachable
 from idxctl.opensearch import answers
+from idxctl.opensearch.answers import IndexHealth
 from idxctl.opensearch.client import Client, segment
 
 _POLL_SECONDS = 0.1
+_PLACED_SECONDS = 60.0  # for the primaries of an index that is empty yet
+_RULES = 2  # that say no, shown of one shard
 _ALLOCATABLE = {"yes", "throttled", "awaiting_info", "allocation_delayed", "no_attempt"}
 
 
@@ -63,14 +66,42 @@ def wait(client: Client, name: str, *, seconds: float, tick: Callable[[Copies, s
         time.sleep(backoff.before_probe(failed) if failed else backoff.before_look(took, shortest=_POLL_SECONDS))
 
 
-def _look(client: Client, name: str) -> tuple[Copies, str]:
-    """Return how it stands, and what is still to come; nothing where all is there that can be."""
-    health = client.ask(
+def require_primaries(client: Client, name: str, *, seconds: float = _PLACED_SECONDS) -> None:
+    """Return once each primary shard of a new index has started; raises `ConfigError` where no node takes one."""
+    began = time.monotonic()
+    while True:
+        looked = time.monotonic()
+        health = _health(client, name)
+        waiting = [shard for shard in health.shards if not shard.primary]
+        if not waiting and len(health.shards) >= health.primaries:
+            return
+        for shard in waiting:
+            can, why = _explained(client, name, shard.number, health, primary=True)
+            if not can:
+                raise ConfigError(
+                    f"no node of OpenSearch takes shard {shard.number} of {name}: {why}",
+                    hint="see index.routing.allocation in the mapping file and the templates, and cluster.routing.allocation in GET _cluster/settings",
+                )
+        if time.monotonic() - began > seconds:
+            raise IdxctlError(
+                f"the shards of {name} have not started within {seconds:,.0f} s, though it is empty",
+                hint="look at GET _cluster/allocation/explain and GET _cat/shards, and at OpenSearch's log",
+            )
+        time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
+
+
+def _health(client: Client, name: str) -> IndexHealth:
+    return client.ask(
         "GET",
         f"/_cluster/health/{segment(name)}",
         lambda text: answers.index_health(text, name),
         params={"level": "shards"},
     )
+
+
+def _look(client: Client, name: str) -> tuple[Copies, str]:
+    """Return how it stands, and what is still to come; nothing where all is there that can be."""
+    health = _health(client, name)
     shards = health.shards
     wanted = health.primaries * (1 + health.replicas)
     started = sum(shard.active for shard in shards)
@@ -92,9 +123,11 @@ def _look(client: Client, name: str) -> tuple[Copies, str]:
     return replace(so_far, homeless=homeless or "no node takes them"), ""
 
 
-def _explained(client: Client, name: str, shard: int, health: answers.IndexHealth) -> tuple[bool, str]:
-    """Tell whether a node can take the unassigned replica of a shard, and if not why."""
-    body = {"index": name, "shard": shard, "primary": False}
+def _explained(
+    client: Client, name: str, shard: int, health: IndexHealth, *, primary: bool = False
+) -> tuple[bool, str]:
+    """Tell whether a node can take the unassigned primary of a shard, or its replica, and if not why."""
+    body = {"index": name, "shard": shard, "primary": primary}
     try:
         found: dict[str, Any] = client.ask(
             "POST", "/_cluster/allocation/explain", answers.explanation, body=body, repeat=True
@@ -102,10 +135,24 @@ def _explained(client: Client, name: str, shard: int, health: answers.IndexHealt
     except OpenSearchRefused as error:
         if error.status == 400:  # assigned meanwhile
             return True, ""
-        if error.status in {401, 403}:  # we may not ask: a copy a node is all that there can be
+        if error.status in {401, 403} and primary:
+            return True, ""  # we may not ask
+        if error.status in {401, 403}:  # a copy a node is all that there can be
             return health.nodes > min(one.active for one in health.shards), "there are no more data nodes"
         raise
     verdict = found.get("can_allocate")
     if verdict is None or verdict in _ALLOCATABLE:  # None: it is assigned by now
         return True, ""
-    return False, answers.plain(str(found.get("allocate_explanation") or verdict), 300)
+    return False, answers.plain(": ".join([str(found.get("allocate_explanation") or verdict), *_of_nodes(found)]), 500)
+
+
+def _of_nodes(explained: dict[str, Any]) -> list[str]:
+    """Return what stands against a shard on the nodes, each once: the rule that says no, with its setting."""
+    nodes = explained.get("node_allocation_decisions")
+    against: dict[str, None] = {}
+    for node in nodes if isinstance(nodes, list) else ():
+        deciders = node.get("deciders") if isinstance(node, dict) else None
+        for one in deciders if isinstance(deciders, list) else ():
+            if isinstance(one, dict) and one.get("decision") == "NO" and isinstance(one.get("explanation"), str):
+                against[one["explanation"]] = None
+    return ["; ".join(list(against)[:_RULES])] if against else []

@@ -53,6 +53,7 @@ class Response:
     status: int
     content_type: str
     body: bytes
+    location: str = ""  # where a redirect sends
 
 
 class NothingSent(Exception):  # noqa: N818 - it is what happened
@@ -190,7 +191,9 @@ class Connection(http.client.HTTPConnection):
         body = b"".join(parts)
         if response.getheader("content-encoding", "identity").strip().lower() == "gzip":
             body = _unzipped(body, most)
-        return Response(response.status, response.getheader("content-type", ""), body)
+        return Response(
+            response.status, response.getheader("content-type", ""), body, response.getheader("location", "")
+        )
 
 
 def _unzipped(body: bytes, most: int) -> bytes:

@@ -162,15 +162,9 @@ def _request(error: OpenSearchRefused) -> tuple[Kind, Cause | None]:
     return (Kind.TRANSIENT, None) if error.status >= 500 or error.status == 408 else (Kind.BLOCKED, None)
 
 
-_MARKUP = re.compile(r"<[^<>]{0,1000}>|\s+")
-_PAGE_READ = 2_000  # characters of a page; a stylesheet may fill many more
-_PAGE_SHOWN = 200
-
-
 def _page(error: OpenSearchRefused) -> str:
     """Return what answered, for people: the status and the first words of its page."""
-    page = error.body if isinstance(error.body, str) else error.reason
-    words = " ".join(_MARKUP.sub(" ", page[:_PAGE_READ]).split())[:_PAGE_SHOWN]
+    words = error.page or error.reason
     return f"something answered with status {error.status}" + (f': "{words}"' if words else " and no words")
 
 

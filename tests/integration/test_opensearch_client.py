@@ -6,33 +6,24 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime as dt
 import gzip
-import http.client
-import ipaddress
 import logging
 import re
 import socket
-import ssl
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
-from urllib.parse import urlsplit
+from dataclasses import replace
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 from idxctl.core.secret import Secret
 from idxctl.opensearch import answers
 from idxctl.opensearch.client import connect
+from support.certificates import Authority, server_context
+from support.stand_in import Refusal, StandIn
 
 ACCESS_KEY, SECRET_KEY = "AKIDEXAMPLE", "wJalrXUtnFEMI-not-a-real-one"
 BULK = '{"index":{"_id":"1"}}\n{"title":"Žuta bicikla, 12,50 €"}\n{"delete":{"_id":"none"}}\n'.encode()
@@ -44,53 +35,7 @@ def ask(client, method, path, **options):
     return client.ask(method, path, answers.parsed, **options)
 
 
-# --- certificates ------------------------------------------------------------------------------------------------------
-
-
-class Authority:
-    """A certificate authority that lives in a directory of the test."""
-
-    def __init__(self, directory: Path, name: str):
-        self.directory, self.name = directory, name
-        self.key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._signed(subject, self.key, ca=True, alternative=None)
-        self.path = self._write(f"{name}.pem", self.certificate.public_bytes(serialization.Encoding.PEM))
-
-    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
-        """Return the certificate and key of *name*, valid for *hosts*."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        names = [x509.IPAddress(ipaddress.ip_address(h)) if h[0].isdigit() else x509.DNSName(h) for h in hosts]
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        certificate = self._signed(subject, key, ca=False, alternative=names)
-        secret = key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        return self._write(f"{name}.crt", pem), self._write(f"{name}.key", secret)
-
-    def _signed(self, subject, key, *, ca, alternative):
-        now = dt.datetime.now(dt.timezone.utc)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, self.name)]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(hours=1))
-            .not_valid_after(now + dt.timedelta(days=2))
-            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()), critical=False)
-        )
-        if alternative:
-            builder = builder.add_extension(x509.SubjectAlternativeName(alternative), critical=False)
-        return builder.sign(self.key, hashes.SHA256())
-
-    def _write(self, name: str, data: bytes) -> Path:
-        path = self.directory / name
-        path.write_bytes(data)
-        return path
+# --- stand-ins ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -101,125 +46,6 @@ def authority(tmp_path_factory):
 @pytest.fixture(scope="module")
 def stranger(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("other"), "another-authority")
-
-
-# --- the stand-in ------------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Asked:
-    """A request as it arrived."""
-
-    method: str
-    path: str
-    headers: dict
-    body: bytes
-    client: str | None  # the name in the client's certificate
-
-
-@dataclass
-class Refusal:
-    """What a gate answers instead of passing a request on."""
-
-    status: int
-    body: bytes = b""
-    headers: dict = field(default_factory=dict)
-
-
-class StandIn:
-    """An HTTP(S) server that lets *gate* look at each request, then asks the real OpenSearch."""
-
-    def __init__(self, upstream, gate=lambda asked: None, context=None):
-        self.upstream, self.gate = urlsplit(upstream), gate
-        self.seen: list[Asked] = []
-        self.connections = 0
-        stand_in = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def setup(self):
-                stand_in.connections += 1
-                super().setup()
-
-            def serve(self):
-                stand_in.answer(self)
-
-            do_GET = do_POST = do_PUT = do_HEAD = do_DELETE = serve  # noqa: N815
-
-            def log_message(self, *_):
-                pass
-
-        class Server(ThreadingHTTPServer):
-            daemon_threads = True
-
-            def get_request(self):
-                connection, address = super().get_request()
-                if context:
-                    connection = context.wrap_socket(connection, server_side=True, do_handshake_on_connect=False)
-                return connection, address
-
-            def finish_request(self, request, client_address):
-                # In the connection's own thread, so that a client that turns away stops nobody.
-                with contextlib.suppress(OSError):
-                    if context:
-                        request.do_handshake()
-                    super().finish_request(request, client_address)
-
-            def handle_error(self, *_):
-                pass
-
-        self.server = Server(("127.0.0.1", 0), Handler)
-        self.scheme = "https" if context else "http"
-        self.port = self.server.server_port
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-
-    @property
-    def url(self):
-        return f"{self.scheme}://localhost:{self.port}"
-
-    def __enter__(self):
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
-
-    def answer(self, handler):
-        body = handler.rfile.read(int(handler.headers.get("content-length") or 0))
-        asked = Asked(handler.command, handler.path, {k.lower(): v for k, v in handler.headers.items()}, body, None)
-        if isinstance(handler.connection, ssl.SSLSocket) and (shown := handler.connection.getpeercert()):
-            asked.client = dict(pair[0] for pair in shown["subject"])["commonName"]
-        self.seen.append(asked)
-        answer = self.gate(asked) or self.forward(asked)
-        handler.send_response(answer.status)
-        for name, value in answer.headers.items():
-            handler.send_header(name, value)
-        handler.send_header("content-length", str(len(answer.body)))
-        handler.end_headers()
-        if asked.method != "HEAD":
-            handler.wfile.write(answer.body)
-
-    def forward(self, asked):
-        connection = http.client.HTTPConnection(self.upstream.hostname, self.upstream.port)
-        kept = {name: asked.headers[name] for name in ("content-type", "content-encoding") if name in asked.headers}
-        connection.request(asked.method, asked.path, body=asked.body or None, headers=kept)
-        answer = connection.getresponse()
-        body = answer.read()
-        connection.close()
-        return Refusal(answer.status, body, {"content-type": answer.headers.get("content-type", "text/plain")})
-
-
-def server_context(certificate, *, client_authority=None):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
-    if client_authority:
-        context.verify_mode = ssl.CERT_REQUIRED
-        context.load_verify_locations(client_authority)
-    return context
 
 
 @pytest.fixture
@@ -392,7 +218,7 @@ def test_a_page_with_an_error_status_is_told_from_an_error_of_opensearchs_own(an
     stand_in = answering(502, b"<html>\n<b>Bad Gateway</b>", content_type="text/html; charset=latin1")
     with connect(settings(stand_in.url)) as client, pytest.raises(OpenSearchRefused) as caught:
         client.bulk("x", BULK, SENT, deleted={"none"})
-    assert (caught.value.error_type, caught.value.answered) == ("", "502 text/html: <html> <b>Bad Gateway</b>")
+    assert (caught.value.error_type, caught.value.answered) == ("", "502 text/html: Bad Gateway")
 
 
 def test_a_redirect_is_not_followed(answering):
@@ -569,8 +395,7 @@ def test_a_certificate_of_another_host_is_refused(tls, authority):
         pytest.raises(OpenSearchUnreachable) as caught,
     ):
         ask(client, "GET", "/")
-    assert "localhost" in str(caught.value)
-    assert "not trusted" in str(caught.value)
+    assert "for other names than the one it was asked by" in str(caught.value)
     assert stand_in.seen == []
 
 
