@@ -12,6 +12,18 @@ WHERE NOT pg_catalog.starts_with(s::pg_catalog.text, 'pg_temp')
 -- The table a name means, if any, under the application's search path.
 SELECT pg_catalog.to_regclass(%(name)s)::pg_catalog.oid
 
+-- name: written
+-- What the text of a value depends on: as the live generation renders documents, whose ids a watch's keys are to equal; where
+-- there is none, as configured, or as this session has it. Run under its own settings, not pinned.
+SELECT w.name, coalesce(
+    (SELECT g.definition OPERATOR(pg_catalog.->) 'local' OPERATOR(pg_catalog.->>) w.name FROM opensearch_indexing_generations g
+     WHERE g.index_name OPERATOR(pg_catalog.=) %(index)s AND g.state OPERATOR(pg_catalog.=) 'live'
+     ORDER BY g.id DESC LIMIT 1),
+    %(configured)s::pg_catalog.jsonb OPERATOR(pg_catalog.->>) pg_catalog.lower(w.name),
+    pg_catalog.current_setting(w.name))
+FROM pg_catalog.unnest(%(names)s::pg_catalog.text[]) WITH ORDINALITY AS w (name, place)
+ORDER BY w.place
+
 -- name: table_names
 -- Tables somebody could mean, for "did you mean".
 SELECT c.relname, n.nspname, n.nspname = ANY(%(path)s::name[])

@@ -26,14 +26,16 @@ from idxctl.postgres.connect import Connection
 _PAIRS = 40  # of names and values in one jsonb_build_object; a function takes 100 arguments
 
 
-# Under which the text of a value is written by the triggers, and so has to be read.
+# Under which the text of a value is written by the triggers. PostgreSQL reads a time or an interval so written whatever it
+# would write itself; money alone it reads as it writes.
 _TEXTS = {"DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "lc_monetary": "C"}
 
 
-def local_settings(definition: Mapping[str, Any]) -> dict[str, str | None]:
+def local_settings(definition: Mapping[str, Any], rendered: Mapping[str, str] | None = None) -> dict[str, str | None]:
     """
     Return the settings under which a watch's SQL means what it meant at installation.
 
+    Its keys are to read as the ids of documents do, and these are *rendered* under settings that their generation stores.
     ``row_security = off``: a policy that hides rows is an error, not an answer without them (C5).
     """
     path = ["pg_catalog", *(name for name in definition.get("search_path", ()) if name != "pg_catalog"), "pg_temp"]
@@ -44,6 +46,12 @@ def local_settings(definition: Mapping[str, Any]) -> dict[str, str | None]:
     }
     if definition.get("read_as"):
         settings |= _TEXTS
+    rendered = rendered or {}
+    settings |= {name: rendered[name] for name in pinned.WRITTEN if name in rendered}
+    settings |= {name: value for name, value in rendered.items() if "." in name}  # of the application's own
+    if "pg_catalog.money" in definition.get("read_as", ()):
+        settings["lc_monetary"] = _TEXTS["lc_monetary"]
+    settings |= dict(definition.get("written", ()))
     if definition.get("key_sql"):  # as PostgreSQL wrote it out
         settings["standard_conforming_strings"] = "on"
     return settings

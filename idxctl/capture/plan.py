@@ -19,6 +19,7 @@ from idxctl.core import keys
 from idxctl.core.conditions import Condition, Kind
 from idxctl.core.errors import DocumentError, PostgresRefused
 from idxctl.core.suggest import nearest
+from idxctl.postgres import pinned
 from idxctl.postgres.connect import Connection
 
 _NAMES_SEARCHED = 10_000
@@ -219,7 +220,7 @@ class _Look:
         self._check_settings(self.table)
         made = self._with_key(self.table, made)
         made = self._with_ignore(self.table, made)
-        made = _with_shape(self.table, _with_virtual(self.table, made))
+        made = self._with_written(_with_shape(self.table, _with_virtual(self.table, made)))
         return None if self.problems else self.installed or made
 
     def _wrong(self, what: str, setting: str = "table", hint: str = "") -> None:
@@ -466,6 +467,19 @@ class _Look:
             guarded=not all(column.short for column in used),
             by_stored_types=any(column.refuses_null for column in table.columns),
         )
+
+    def _with_written(self, made: Definition) -> Definition:
+        """
+        Add the settings under which triggers make its key, where SQL does: those of the document's id.
+
+        A time, an interval, a float's text would else be as the application's session is set, and name no document.
+        """
+        if made.keys is not None or not (made.key_expression or made.virtual):
+            return made
+        configured = json.dumps({name.lower(): value for name, value in self.index.pinned.items()})
+        given = {"names": list(pinned.WRITTEN), "index": self.index.name, "configured": configured}
+        rows = self.conn.execute(SQL["written"].qualified(self.conn.schema), given).fetchall()
+        return replace(made, written=tuple((name, value) for name, value in rows))
 
     def _check_type(self, column: Column | None, setting: str, hint: str) -> None:
         why = column.refusal if column else None

@@ -19,7 +19,7 @@ the task: a gap is marked in a sequence. Whether it is as it was made is asked w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from idxctl.capture.catalog import Member, literal, quoted
@@ -35,6 +35,11 @@ _PLANS = ("SET jit = off", "SET enable_hashagg = off")
 _SAME_TEXT = (
     "SET DateStyle = 'ISO, YMD'", "SET IntervalStyle = postgres", "SET extra_float_digits = 1", "SET lc_monetary = 'C'",
 )  # fmt: skip
+# Around a key that SQL makes, whose own settings may not be there any more on this server: these always are.
+_AROUND_KEYS: Mapping[str, str] = {
+    "TimeZone": "UTC", "DateStyle": "ISO, YMD", "IntervalStyle": "postgres", "extra_float_digits": "1", "bytea_output": "hex",
+    "lc_monetary": "C", "lc_numeric": "C", "lc_time": "C", "xmlbinary": "base64",
+}  # fmt: skip
 _IN_JSON = keys.PLAIN_TYPES | {"numeric", "timestamp with time zone", "timestamp without time zone"}
 _ONCE_IN_JSON = frozenset({"json", "jsonb"})  # an older idxctl stored them as they are
 BYTES_A_TASK = 4 * 1024 * 1024  # C6: of rows in one fan-out task, about; one row may be more
@@ -121,7 +126,9 @@ def function(
     settings = [f"SET search_path = {', '.join(quoted(name) for name in path)}", *_PLANS]
     if any(watch.definition.ignore for watch in watches):
         settings.append(_WORK_MEM)
-    if any(_writes_text(watch.definition) for watch in watches):
+    if any(watch.definition.written for watch in watches):
+        settings += [f"SET {name} = {literal(value)}" for name, value in _AROUND_KEYS.items()]
+    elif any(_writes_text(watch.definition) for watch in watches):
         settings += _SAME_TEXT
     if "\\" in body:  # a key_sql that PostgreSQL wrote out: a writer may read strings the old way
         settings.append("SET standard_conforming_strings = on")
@@ -129,7 +136,12 @@ def function(
 
 
 def _writes_text(one: Definition) -> bool:
-    return not _IN_JSON.issuperset(one.types) or any(one.as_text) or any(not tag.isdigit() for _, tag in one.shape)
+    return (
+        bool(one.virtual)
+        or not _IN_JSON.issuperset(one.types)
+        or any(one.as_text)
+        or any(not tag.isdigit() for _, tag in one.shape)
+    )
 
 
 @dataclass(frozen=True)
@@ -476,8 +488,9 @@ class _Writer:
             put = self._put(insert, f"pg_catalog.cardinality({_IDS})")
             return (
                 f"{_TEXT} := NULL;\n"
-                "BEGIN\n"
+                f"BEGIN\n{_setting(dict(one.written))}"
                 f"    {_IDS} := ARRAY(SELECT {self._id(watch)} FROM {_indented(distinct, 4)} WHERE d.value IS NOT NULL);\n"
+                f"{_setting({name: _AROUND_KEYS[name] for name, _ in one.written})}"
                 f"EXCEPTION WHEN OTHERS THEN\n    {failed}\nEND;\n"
                 f"IF {_TEXT} IS NULL THEN\n{_indented(put, 4)}\n"
                 f"ELSE\n{_indented(coarse, 4)}\nEND IF;"
@@ -606,6 +619,12 @@ def _first(what: str, watch: Watch) -> str:
         f"IF pg_catalog.strpos({flags}, {flag}) = 0 THEN\n"
         f"    PERFORM pg_catalog.set_config('{setting}', pg_catalog.concat({flags}, {flag}), true);"
     )
+
+
+def _setting(values: Mapping[str, str]) -> str:
+    """Return a statement that sets these for what follows in the function, which has a SET of its own for each; none for none."""
+    calls = [f"pg_catalog.set_config({literal(name)}, {literal(value)}, true)" for name, value in values.items()]
+    return f"    PERFORM {', '.join(calls)};\n" if calls else ""
 
 
 def _fits(one: Definition) -> str:

@@ -48,6 +48,7 @@ class Definition:
     user_code: bool = False  # key_sql uses what is not PostgreSQL's own: a worker evaluates it, as a lookup
     shape: tuple[tuple[str, str], ...] = ()  # C6: the columns that capture looks at, and what names their types
     strict: bool = False  # capture that cannot be as it should fails the writer
+    written: tuple[tuple[str, str], ...] = ()  # settings under which triggers make its key: those of the document's id
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Definition:
@@ -58,8 +59,8 @@ class Definition:
         return cls(**known)
 
     def to_json(self) -> dict[str, Any]:
-        """Return what is stored."""
-        return asdict(self)
+        """Return what is stored; what came to be later is there where it is used, so that other watches stay the same."""
+        return {name: value for name, value in asdict(self).items() if value or name not in _CAME_LATER}
 
     @property
     def table(self) -> tuple[str, str]:
@@ -75,6 +76,9 @@ class Definition:
     def fingerprint(self) -> str:
         """The same for watches that do the same."""
         return fingerprints.of_content(self.to_json())
+
+
+_CAME_LATER = frozenset({"written"})
 
 
 def _frozen(value: Any) -> Any:

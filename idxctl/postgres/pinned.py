@@ -38,6 +38,11 @@ RENDERED = (
     "quote_all_identifiers", "xmloption", "xmlbinary", "gin_fuzzy_search_limit",
 )  # fmt: skip
 
+# Of those, what values look like as text: a key that SQL makes is to read as the document's id does, whoever makes it.
+WRITTEN = (
+    "TimeZone", "DateStyle", "IntervalStyle", "extra_float_digits", "bytea_output", "lc_monetary", "lc_numeric", "lc_time", "xmlbinary",
+)  # fmt: skip
+
 
 def _set(name: str, value: str) -> str:
     return f"SET LOCAL {name} = {value if name == 'search_path' else repr(value)}"

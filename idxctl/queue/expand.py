@@ -8,8 +8,9 @@ tell them, so every row and every document is looked at (C6). Each of them ends 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from psycopg import sql
@@ -80,13 +81,14 @@ def expand(
                 swept += _sweep(conn, client, batch, task, generations)
     coarse = _coarse(conn, client, batch, generations, bytes_gone_after_seconds)
     found, broken, failed = coarse.enqueued, coarse.broken, list(coarse.failed)
+    rendered = _rendered(conn, generations)
     with conn.transaction():
         # First of all: a lease that was lost means that others have the tasks, and nothing is to be written.
         if not end_lease(conn, batch):
             return Expanded(held=False)
         for task in batch.tasks:
             if task.document_id == "keys" and not _is_coarse(task):
-                count, rows, problem = _keys(conn, batch, task)
+                count, rows, problem = _keys(conn, batch, task, rendered)
                 found += count
                 if rows:
                     broken = problem
@@ -159,9 +161,8 @@ def _every_row(conn: Connection, batch: Batch, task: Task, generations: Sequence
 
     That is how it is after a column was renamed: the reindex that brings the new query waits for this task.
     """
-    states = generations_.states(conn, [one.id for one in generations])
     refused: PostgresRefused | None = None
-    for generation in sorted(generations, key=lambda one: (states.get(one.id) == "live", one.id), reverse=True):
+    for generation in _live_first(conn, generations):
         try:
             return _rows_of(conn, batch, task, generation)
         except PostgresRefused as error:
@@ -177,7 +178,7 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
         index=sql.Literal(batch.index),
         ident=render.id_text(definition),
         priority=sql.Literal(PRIORITIES["low"]),
-        enqueued_at=sql.Literal(task.enqueued_at),
+        enqueued_at=_as_written(task.enqueued_at),
         rows=rows_of(definition),
     )
     into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
@@ -185,7 +186,20 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
         return carry_over(conn, tasks, into, local=definition.in_force)
 
 
-def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], Reason | None]:
+def _rendered(conn: Connection, generations: Sequence[Generation]) -> Mapping[str, str]:
+    """Return the settings under which documents get their ids: the live generation's, else the newest one's."""
+    newest = _live_first(conn, generations)
+    return newest[0].definition.local if newest else {}
+
+
+def _live_first(conn: Connection, generations: Sequence[Generation]) -> list[Generation]:
+    states = generations_.states(conn, [one.id for one in generations])
+    return sorted(generations, key=lambda one: (states.get(one.id) == "live", one.id), reverse=True)
+
+
+def _keys(
+    conn: Connection, batch: Batch, task: Task, rendered: Mapping[str, str]
+) -> tuple[int, list[Any], Reason | None]:
     """
     C1: run the lookup now, with a snapshot taken after the claim, and enqueue what it finds.
 
@@ -203,7 +217,7 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], R
     waiting = [rows]
     while waiting:
         part = waiting.pop()
-        found, error = _look_up(conn, batch, task, definition, part)
+        found, error = _look_up(conn, batch, task, definition, part, rendered)
         count += found
         if error is None:
             continue
@@ -213,7 +227,7 @@ def _keys(conn: Connection, batch: Batch, task: Task) -> tuple[int, list[Any], R
             middle = len(part) // 2
             waiting += [part[middle:], part[:middle]]
             continue
-        mended = _look_up_by_successors(conn, batch, task, definition, part)
+        mended = _look_up_by_successors(conn, batch, task, definition, part, rendered)
         if mended is not None:
             count += mended
             continue
@@ -234,7 +248,12 @@ def _all_instead(conn: Connection, batch: Batch, task: Task) -> int:
 
 
 def _look_up_by_successors(
-    conn: Connection, batch: Batch, task: Task, definition: dict[str, Any], rows: list[Any]
+    conn: Connection,
+    batch: Batch,
+    task: Task,
+    definition: dict[str, Any],
+    rows: list[Any],
+    rendered: Mapping[str, str],
 ) -> int | None:
     """
     Run what has replaced a broken lookup since, where the stored columns are enough for it; None where it does not help.
@@ -248,7 +267,7 @@ def _look_up_by_successors(
     count = 0
     for one in mended:
         taken = [[row[place[name]] for name in one["columns"]] for row in rows]
-        found, error = _look_up(conn, batch, task, one, taken)
+        found, error = _look_up(conn, batch, task, one, taken, rendered)
         if error is not None:
             return None
         count += found
@@ -256,7 +275,12 @@ def _look_up_by_successors(
 
 
 def _look_up(
-    conn: Connection, batch: Batch, task: Task, definition: dict[str, Any], rows: list[Any]
+    conn: Connection,
+    batch: Batch,
+    task: Task,
+    definition: dict[str, Any],
+    rows: list[Any],
+    rendered: Mapping[str, str],
 ) -> tuple[int, PostgresRefused | None]:
     """Enqueue the documents that *rows* lead to, in a savepoint."""
     refused: PostgresRefused | None = None
@@ -267,18 +291,23 @@ def _look_up(
         ).format(
             index=sql.Literal(batch.index),
             priority=sql.Literal(-1 if definition.get("deferred") else task.priority),
-            enqueued_at=sql.Literal(task.enqueued_at),
+            enqueued_at=_as_written(task.enqueued_at),
             query=lookups.expansion(definition, rows, types, by_stored_types=by_stored_types),
         )
         try:
             into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
             with conn.patient(_PATIENCE_SECONDS):
-                return carry_over(conn, tasks, into, local=lookups.local_settings(definition)), None
+                return carry_over(conn, tasks, into, local=lookups.local_settings(definition, rendered)), None
         except PostgresRefused as error:
             refused = error
             if error.sqlstate not in {"42P01", "42704", "3F000"} and not definition.get("read_as"):
                 break
     return 0, refused
+
+
+def _as_written(at: datetime) -> sql.Literal:
+    """Return a time as text that is copied on as it is: read under the application's DateStyle, it would be written in that."""
+    return sql.Literal(at.isoformat())
 
 
 def _tasks(conn: Connection, columns: str) -> sql.Composed:

@@ -25,7 +25,8 @@ SCHEMA = """
 CREATE TABLE cats (id int PRIMARY KEY, name text, since timestamptz, born date, span interval, raw bytea, f float8, r real,
     price money, n numeric, tags text[], flag bool, doc xml, body jsonb, days daterange);
 CREATE TABLE ev (id int PRIMARY KEY, cat int, day date);
-CREATE TABLE logs (id int PRIMARY KEY, code text, at timestamptz, span interval, raw bytea, f float8);
+CREATE TABLE logs (id int PRIMARY KEY, code text, at timestamptz, span interval, raw bytea, f float8,
+    n numeric DEFAULT 1234.5);
 CREATE TABLE moves (id int, region int, PRIMARY KEY (id, region)) PARTITION BY LIST (region);
 CREATE TABLE moves_1 PARTITION OF moves FOR VALUES IN (1);
 CREATE TABLE moves_2 PARTITION OF moves FOR VALUES IN (2);
@@ -58,6 +59,9 @@ keys = '''SELECT e.id FROM ev e JOIN changed c ON e.cat = c.id WHERE (c.name, c.
 [[indexes.NAME.watch]]
 table = "logs"
 key_sql = '''length(regexp_replace(code, '\d', 'xx'))'''
+[[indexes.NAME.watch]]
+table = "logs"
+key_sql = '''concat_ws('|', at, at::date, span, raw, f, to_char(n, 'L9D9'), n::money, to_char(at, 'TMMonth'))'''
 [[indexes.NAME.watch]]
 table = "moves"
 key = "id"
