@@ -259,6 +259,16 @@ def test_a_queue_that_swallows_tasks_fails_the_writer_of_strict_capture(db):
             db.sql(write)
 
 
+@pytest.mark.parametrize("made", SWALLOWED, ids=range(len(SWALLOWED)))
+def test_an_application_that_enqueues_into_a_queue_that_swallows_gets_an_error_that_says_so(db, made):
+    enqueue = "SELECT opensearch_indexing_enqueue('docs', i::text) FROM generate_series(1, 3) i"
+    db.sql(enqueue, *(step.replace("'trigger'", "'api'") for step in made))
+    with pytest.raises(PostgresRefused, match="task of document '1' is not in the queue") as refused:
+        db.sql(enqueue)
+    assert refused.value.hint == "idxctl migrate status says what was put on the queue"
+    assert db.ids() == each_once(1, 2, 3)
+
+
 def test_a_queue_that_others_look_at_takes_every_task(db):
     """A rule that does something beside it, a trigger that lets the row pass."""
     db.sql("CREATE TABLE docs (id int, code text)", "CREATE TABLE seen (index_name text)")
@@ -266,8 +276,10 @@ def test_a_queue_that_others_look_at_takes_every_task(db):
     db.sql(f"CREATE RULE also AS ON INSERT TO {QUEUE} DO ALSO INSERT INTO seen VALUES (NEW.index_name)")
     db.sql("CREATE FUNCTION pass() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NEW; END $$")
     db.sql(f"CREATE TRIGGER pass BEFORE INSERT ON {QUEUE} FOR EACH ROW EXECUTE FUNCTION pass()")
-    db.sql("INSERT INTO docs VALUES (1, 'a'), (2, 'b')", "TRUNCATE docs")
-    assert (db.ids(), len(db.tasks("id", "keys")), len(db.tasks("id", "sweep"))) == (each_once(1, 2), 1, 1)
+    db.sql(
+        "INSERT INTO docs VALUES (1, 'a'), (2, 'b')", "TRUNCATE docs", "SELECT opensearch_indexing_enqueue('docs', '3')"
+    )
+    assert (db.ids(), len(db.tasks("id", "keys")), len(db.tasks("id", "sweep"))) == (each_once(1, 2, 3), 1, 1)
     assert gaps.unseen(db.conn) == 0
 
 
