@@ -44,6 +44,7 @@ class Noun:
 
 # One line a noun, in the order of `--help`.
 NOUNS: dict[str, Noun] = {
+    "init": Noun("idxctl.cli.init", "Propose an index for a table, and write its files.", attribute="init"),
     "config": Noun("idxctl.cli.config", "Show or check the configuration; print its schema."),
     "migrate": Noun("idxctl.cli.migrate", "Create, update or remove idxctl's own tables."),
     "watch": Noun("idxctl.cli.watch", "Install the triggers that capture changes."),

@@ -11,7 +11,6 @@ anew, is another one, or is a copy, and nothing is claimed until then.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
 from enum import Enum
 
 from idxctl.postgres.connect import Connection
@@ -38,11 +37,6 @@ def origin_of(conn: Connection, version: int) -> Origin:
     if version > last:
         return Origin.AHEAD
     return Origin.GAP if in_gap else Origin.OURS
-
-
-def not_ours(conn: Connection, versions: Iterable[int]) -> set[int]:
-    """Return those of *versions* that this database did not draw (T4)."""
-    return {one for one in versions if origin_of(conn, one) is not Origin.OURS}
 
 
 def advance(conn: Connection, past: int, why: str) -> int:

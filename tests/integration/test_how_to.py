@@ -123,6 +123,23 @@ def _put_concrete_index(url: str, name: str) -> None:
     judge.call(url, "PUT", f"/{name}", {"settings": {"number_of_replicas": 0}})
 
 
+def test_an_index_of_ones_own_table(database, opensearch_url, index_prefix, idxctl, tmp_path):
+    from idxctl.demo.shop import load_shop
+
+    with psycopg.connect(database, autocommit=True) as connection:
+        load_shop(connection, 30)
+        connection.execute(f"ALTER TABLE listings RENAME TO {index_prefix}")  # the index is named like its table
+    (directory := tmp_path / "shop").mkdir()
+    reader = Reader(database, opensearch_url, directory, idxctl, {"listings": index_prefix})
+    assert reader.read("docs/how-to/index-a-table.md") == 13
+    rig = Rig(database, opensearch_url, index_prefix, directory)
+    try:
+        assert rig.document(7)["title"] == "a new title"
+        assert rig.differences() == []
+    finally:
+        rig.close()
+
+
 def test_no_page_is_forgotten():
     read = set(re.findall(r'[/"]([\w-]+\.md)"', Path(__file__).read_text()))
     assert {page.name for page in PAGES.glob("*.md")} <= read
