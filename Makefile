@@ -5,7 +5,7 @@ WORKERS ?= auto
 MINUTES ?= 10
 BIN    := $(VENV)/bin
 
-.PHONY: demo test test-full check unit faults soak outage mutants test-system test-versions completions docs pictures lock audit wheel clean
+.PHONY: demo test test-full check house unit faults soak outage mutants test-system test-versions completions docs pictures lock audit wheel clean
 
 demo: $(VENV)/.ready          ## real servers, a marketplace, the whole tour; KEEP=1 leaves them running
 	$(BIN)/idxctl demo $(if $(KEEP),--keep)
@@ -21,6 +21,9 @@ check: $(VENV)/.ready         ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+house: $(VENV)/.ready         ## how long modules and functions are, what classes hold, circles of imports, what stands twice
+	PYTHONPATH=tests $(BIN)/python -m house
 
 unit: $(VENV)/.ready          ## the tests without servers
 	$(BIN)/pytest tests/unit

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from idxctl.cli import render
-from idxctl.cli.state import is_terminal
+from idxctl.cli.terminal import is_terminal
 from idxctl.core.errors import UsageError
 
 if TYPE_CHECKING:

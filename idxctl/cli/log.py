@@ -8,7 +8,7 @@ from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
-from idxctl.cli.render import coloured
+from idxctl.cli.terminal import coloured
 from idxctl.core import legible, redaction
 
 # Facts that quote nothing: how a process starts, goes on and ends, and where it is listened to.

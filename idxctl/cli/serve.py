@@ -15,7 +15,8 @@ import typer
 
 from idxctl.cli import render
 from idxctl.cli.log import LogFormat, configure
-from idxctl.cli.state import current, is_terminal
+from idxctl.cli.state import current
+from idxctl.cli.terminal import is_terminal
 from idxctl.core.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from idxctl.cli.terminal import is_terminal, warn
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 
 if TYPE_CHECKING:
@@ -197,7 +198,6 @@ class State:
 
 def _warn_of(remarks: Sequence[Remark]) -> None:
     """Say on stderr, once a process, what is unwise about the files of the configuration."""
-    from idxctl.cli import render
     from idxctl.config.trust import not_said_yet
 
     log = logging.getLogger("idxctl")
@@ -205,7 +205,7 @@ def _warn_of(remarks: Sequence[Remark]) -> None:
         if log.handlers:  # where stderr is a log, perhaps of JSON, it is a line of that
             log.warning("%s", remark, extra={"fact": "warning"})
         else:
-            render.warn(str(remark))
+            warn(str(remark))
 
 
 _current = State()
@@ -220,14 +220,6 @@ def begin(state: State) -> None:
     """Make *state* the one of this run; the root command does it."""
     global _current  # noqa: PLW0603 - a process is one run of the command line
     _current = state
-
-
-def is_terminal(stream: Any) -> bool:
-    """Whether *stream* is a terminal; a closed or missing one is not."""
-    try:
-        return stream is not None and bool(stream.isatty())
-    except ValueError:
-        return False
 
 
 def duration(text: str) -> timedelta:

@@ -18,6 +18,7 @@ import pytest
 from idxctl.cli import render
 from idxctl.cli.render import Column
 from idxctl.cli.state import Output
+from idxctl.cli.terminal import is_terminal
 from idxctl.core.secret import Secret
 
 
@@ -339,10 +340,10 @@ def test_a_status_line_is_said_once_in_a_pipe(capsys):
 def test_a_real_terminal_is_recognised():
     parent, child = pty.openpty()
     with os.fdopen(child, "w", encoding="utf-8") as stream:
-        assert render.is_terminal(stream)
+        assert is_terminal(stream)
     os.close(parent)
-    assert not render.is_terminal(stream)  # closed
-    assert not render.is_terminal(None)
+    assert not is_terminal(stream)  # closed
+    assert not is_terminal(None)
 
 
 WIDE = [
