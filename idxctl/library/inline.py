@@ -24,10 +24,10 @@ from idxctl.queue import claim
 from idxctl.queue.claim import Batch
 from idxctl.worker import outcomes, registry
 from idxctl.worker.accounting import Ledger
-from idxctl.worker.batch import Limits
 from idxctl.worker.load import Breaker
 from idxctl.worker.options import Counters
 from idxctl.worker.path import Path
+from idxctl.worker.written import Learnt, Limits
 
 log = logging.getLogger("idxctl.library")
 
@@ -48,7 +48,7 @@ class Inline:
         )
         attempts = settings.worker.max_attempts
         ledger = Ledger(tally, counters, max_attempts=attempts, mode="sync")
-        self._path = Path(self._client, limits, ledger, max_attempts=attempts)
+        self._path = Path(self._client, limits, Learnt(), ledger, max_attempts=attempts)
         self._worker = registry.new_id()
 
     def index(self, appended: Sequence[Appended]) -> None:

@@ -11,6 +11,7 @@ anew, is another one, or is a copy, and nothing is claimed until then.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from enum import Enum
 
 from idxctl.postgres.connect import Connection
@@ -37,6 +38,11 @@ def origin_of(conn: Connection, version: int) -> Origin:
     if version > last:
         return Origin.AHEAD
     return Origin.GAP if in_gap else Origin.OURS
+
+
+def not_ours(conn: Connection, versions: Iterable[int]) -> set[int]:
+    """Return those of *versions* that this database did not draw (T4)."""
+    return {one for one in versions if origin_of(conn, one) is not Origin.OURS}
 
 
 def advance(conn: Connection, past: int, why: str) -> int:

@@ -29,10 +29,11 @@ from idxctl.postgres.statements import Statement
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Blamed, blame_each
 from idxctl.rebuild import SQL, preflight, runs
-from idxctl.worker import batch as steps
 from idxctl.worker import outcomes
-from idxctl.worker.batch import Limits, Written
+from idxctl.worker.batch import unreadable
 from idxctl.worker.outcomes import Kind, Verdict
+from idxctl.worker.send import refused_for_overload, send
+from idxctl.worker.written import Learnt, Limits, Written
 
 _FIRST_CHUNK = 500  # documents
 _LARGEST_CHUNK = 5_000
@@ -87,7 +88,16 @@ class Backfill:
     """One run's backfill: a planner and P readers, as threads of this process."""
 
     def __init__(
-        self, pool: Pool, client: Client, generation: Generation, run: int, owner: str, *, limits: Limits, readers: int
+        self,
+        pool: Pool,
+        client: Client,
+        generation: Generation,
+        run: int,
+        owner: str,
+        *,
+        limits: Limits,
+        learnt: Learnt,
+        readers: int,
     ) -> None:
         self.progress = Progress()
         self._pool = pool
@@ -96,6 +106,7 @@ class Backfill:
         self._run = run
         self._owner = owner
         self._limits = limits
+        self._learnt = learnt
         self._readers = readers
         self._stop = threading.Event()
         self._room = threading.Semaphore(_AHEAD)
@@ -254,7 +265,7 @@ class Backfill:
     def _part(self, chunk: Chunk) -> Chunk:
         """Return as much of a chunk as is read in time; all of it unless documents are slow."""
         definition = self._generation.definition
-        most = self._limits.sizes.most_in_time(definition)
+        most = self._learnt.sizes.most_in_time(definition)
         if most is None:
             return chunk
         try:
@@ -279,7 +290,7 @@ class Backfill:
         batch = Batch(chunk.token, self._generation.index, "document", (self._generation.id,), (), now, chunk.born)
         written = Written()
         documents = size = 0
-        bodies = bulk.gather(self._pieces(chunk, written), max_bytes=self._limits.body_bytes)
+        bodies = bulk.gather(self._pieces(chunk, written), max_bytes=self._learnt.body_bytes(self._limits))
         for body in (part for whole in bodies for part in _cut_apart(whole, apart)):
             self._send(batch, body, written)
             documents += len(body.ids)
@@ -292,7 +303,7 @@ class Backfill:
         failed = self._blame(self._pool.mine(), chunk, written)
         done.documents += documents
         done.failed += failed
-        self._limits.sizes.note(self._generation.definition, documents, size)
+        self._learnt.sizes.note(self._generation.definition, documents, size)
         self.progress.add(max(documents - failed, 0), failed, size)
         return None
 
@@ -305,8 +316,8 @@ class Backfill:
         refused, passed = body, True
         while passed and refused.ids and not self._stop.is_set():
             sent = len(refused.ids)
-            steps.send(self._client, batch, self._generation, refused, self._limits, written)
-            left = steps.refused_for_overload(written, self._generation, refused.ids)
+            send(self._client, batch, self._generation, refused, self._limits, self._learnt, written)
+            left = refused_for_overload(written, self._generation, refused.ids)
             passed = 0 < len(left) < sent
             if passed:
                 self._stop.wait(backoff.before_probe(0, shortest=0.1))
@@ -329,13 +340,13 @@ class Backfill:
     def _read_chunk(self, chunk: Chunk, written: Written) -> Iterator[render.Lines]:
         """Read a chunk in one statement; a row whose values break the query becomes a verdict and stops nothing (P3)."""
         conn, generation = self._pool.mine(), self._generation
-        definition, sizes = generation.definition, self._limits.sizes
+        definition, sizes = generation.definition, self._learnt.sizes
         condition = render.between(definition, chunk.after, chunk.upto)
         failures: dict[str, PostgresRefused] = {}
         try:
             with conn.reading_within(self._limits.age_limit_seconds / 3):
                 yield from ranges.readable(
-                    conn, definition, condition, token=chunk.token, max_bytes=self._limits.body_bytes, sizes=sizes,
+                    conn, definition, condition, token=chunk.token, max_bytes=self._learnt.body_bytes(self._limits), sizes=sizes,
                     failures=failures,
                 )  # fmt: skip
         except PostgresRefused as error:
@@ -343,7 +354,7 @@ class Backfill:
                 raise _TooSlow from error
             raise preflight.unreadable(generation.index, error) from error
         for one, cause in failures.items():
-            written.note([one], [generation], steps.unreadable(conn, cause))
+            written.note([one], [generation], unreadable(conn, cause))
 
     @staticmethod
     def _cannot_go_on(written: Written) -> str | None:

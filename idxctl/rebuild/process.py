@@ -37,7 +37,7 @@ from idxctl.rebuild.preflight import Plan
 from idxctl.rebuild.steps import Options, Reindexed, Steps
 from idxctl.rebuild.swap import Swap
 from idxctl.worker import registry, tombstones
-from idxctl.worker.batch import Limits
+from idxctl.worker.written import Learnt, Limits
 
 
 @dataclass
@@ -177,8 +177,10 @@ def _backfill(job: Job, run: int, generation: Generation) -> None:
     runs.advance(job.conn, run, "backfill")
     job.steps.begin("backfill", job.plan.rows)
     worker, known = job.settings.worker, job.known
-    limits = Limits(worker.batch_bytes, worker.age_limit_seconds, job.sizes)
-    fill = Backfill(job.pool, job.client, generation, run, job.owner, limits=limits, readers=job.options.readers)
+    limits, learnt = Limits(worker.batch_bytes, worker.age_limit_seconds), Learnt(job.sizes)
+    fill = Backfill(
+        job.pool, job.client, generation, run, job.owner, limits=limits, learnt=learnt, readers=job.options.readers
+    )
 
     def tick() -> None:
         done = fill.progress

@@ -30,12 +30,13 @@ from idxctl.queue.claim import Batch, Head
 from idxctl.queue.settle import Again
 from idxctl.worker import outcomes, way
 from idxctl.worker.accounting import Ledger
-from idxctl.worker.batch import Limits, Sorted, Written
 from idxctl.worker.index_health import Refusals
 from idxctl.worker.load import Breaker, Load
 from idxctl.worker.options import Counters, Options, fact
 from idxctl.worker.outcomes import Kind
 from idxctl.worker.path import Carried, Path
+from idxctl.worker.sort import Sorted
+from idxctl.worker.written import Learnt, Limits, Written
 
 T = TypeVar("T")
 
@@ -68,9 +69,9 @@ class Carrier:
         self._worker = worker
         self._stopping = stopping
         self._finished = finished
-        limits = Limits(options.batch_bytes, options.age_limit_seconds, load=self.load)
+        limits, attempts = Limits(options.batch_bytes, options.age_limit_seconds), options.max_attempts
         self.path = Path(
-            client, limits, Ledger(tally, max_attempts=options.max_attempts), max_attempts=options.max_attempts
+            client, limits, Learnt(load=self.load), Ledger(tally, max_attempts=attempts), max_attempts=attempts
         )
         self._refusals = Refusals()
         self._said = self.load.state()

@@ -16,7 +16,8 @@ from dataclasses import replace
 from idxctl.core import backoff, reasons
 from idxctl.core.reasons import Reason
 from idxctl.queue.settle import Again, Failure
-from idxctl.worker.batch import NO_TEXT, TOO_LONG, Sorted
+from idxctl.worker.batch import NO_TEXT, TOO_LONG
+from idxctl.worker.sort import Sorted
 
 SEEN = 50  # documents, before anything is said of an index
 SHARE = 0.95

@@ -66,6 +66,7 @@ class Verdict:
 
 
 DONE = Verdict(Kind.DONE)
+REFUSALS = frozenset({Kind.PERMANENT, Kind.DOUBTFUL})  # the document's
 TOO_OLD, FOREIGN_VERSION, TOO_SLOW = "too_old", "foreign_version", "too_slow"  # types of our own
 APART, FOREIGN_INDEX = "apart", "foreign_index"
 

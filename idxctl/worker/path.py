@@ -16,12 +16,14 @@ from idxctl.indexes import generations as generations_
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
-from idxctl.queue import settle
+from idxctl.queue import settle, tokens
 from idxctl.queue.claim import Batch
 from idxctl.queue.settle import Settled
-from idxctl.worker import batch as steps
 from idxctl.worker.accounting import Ledger
-from idxctl.worker.batch import Limits, Sorted, Written
+from idxctl.worker.batch import read_and_write
+from idxctl.worker.index_identity import Identity
+from idxctl.worker.sort import Sorted, sort, versions_met
+from idxctl.worker.written import Learnt, Limits, Written
 
 T = TypeVar("T")
 Reading = Callable[[Connection], contextlib.AbstractContextManager[object]]
@@ -54,8 +56,10 @@ class Carried:
 class Path:
     """What the batches of one process share on their way."""
 
-    def __init__(self, client: Client, limits: Limits, ledger: Ledger, *, max_attempts: int) -> None:
+    def __init__(self, client: Client, limits: Limits, learnt: Learnt, ledger: Ledger, *, max_attempts: int) -> None:
         self.limits = limits
+        self._learnt = learnt
+        self._identity = Identity()
         self.ledger = ledger
         self._client = client
         self._max_attempts = max_attempts
@@ -77,13 +81,27 @@ class Path:
         """Take a batch to its settle; raises what PostgreSQL refuses, and then the batch is as it was."""
         generations = self.generations(conn, batch)
         with reading(conn):
-            written = steps.read_and_write(conn, self._client, batch, generations, self.limits)
+            strangers = self._identity.strangers(self._client, generations)
+            written = read_and_write(
+                conn,
+                self._client,
+                batch,
+                generations,
+                limits=self.limits,
+                learnt=self._learnt,
+                strangers=strangers,
+            )
 
-        def sort(conn: Connection) -> tuple[Sorted, Mapping[int, str]]:
+        def sorted_now(conn: Connection) -> tuple[Sorted, Mapping[int, str]]:
             states = generations_.states(conn, list(batch.generations))
-            return steps.sort(conn, batch, generations, written, states), states
+            foreign = tokens.not_ours(conn, versions_met(written))
+            found = sort(batch, generations, written, states, foreign)
+            if found.jumped_past is not None:
+                why = "OpenSearch holds a version that this sequence did not draw"
+                tokens.advance(conn, found.jumped_past, why)
+            return found, states
 
-        sorted_ = judge(*insist(sort))
+        sorted_ = judge(*insist(sorted_now))
         settled = insist(lambda conn: settle.settle(conn, batch, sorted_.outcomes, max_attempts=self._max_attempts))
         in_a_row = self.ledger.settled(
             batch, sorted_.outcomes, settled, superseded=sorted_.superseded, sent_bytes=written.sent_bytes

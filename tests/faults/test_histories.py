@@ -29,7 +29,7 @@ from idxctl.rebuild import preflight, process, runs, swap
 from idxctl.rebuild.backfill import Backfill
 from idxctl.rebuild.steps import Options as Reindexing
 from idxctl.rebuild.steps import Steps
-from idxctl.worker.batch import Limits
+from idxctl.worker.written import Learnt, Limits
 from support import actors, judge
 from support.actors import Actor
 from support.rig import ITEMS_DOCUMENT, ITEMS_MAPPING, Rig, write_items
@@ -192,7 +192,7 @@ class World:
         except IdxctlError:  # the last one died after its swap, which is recorded now
             return
         made = process.make(job, run)
-        fill = Backfill(rig.pool, rig.client, made, run, job.owner, limits=Limits(), readers=1)
+        fill = Backfill(rig.pool, rig.client, made, run, job.owner, limits=Limits(), learnt=Learnt(), readers=1)
         fill._plan()
         while chunk := fill._take():
             fill._carry(chunk)

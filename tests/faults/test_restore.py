@@ -11,8 +11,9 @@ from idxctl.core.errors import IdxctlError
 from idxctl.embedded.postgres import Postgres, packaged_bin
 from idxctl.postgres.connect import connect
 from idxctl.queue import claim
-from idxctl.worker.batch import Written, sort
 from idxctl.worker.outcomes import Kind, Verdict
+from idxctl.worker.sort import sort
+from idxctl.worker.written import Written
 from support.rig import ITEMS_SCHEMA, Rig, until, write_items
 
 
@@ -150,7 +151,7 @@ def test_a_conflict_that_names_no_version_is_no_success(items):
         {("1", live.id): Verdict(Kind.SUPERSEDED, "version_conflict_engine_exception", "another wording")}
     )
     written.count(live, 1)
-    sorted_ = sort(items.conn, batch, [live], written, {live.id: "live"})
+    sorted_ = sort(batch, [live], written, {live.id: "live"})
     assert [one.task.document_id for one in sorted_.outcomes.again] == ["1"]
 
 

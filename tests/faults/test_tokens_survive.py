@@ -5,7 +5,7 @@ import pytest
 from idxctl.embedded.postgres import Postgres
 from idxctl.queue import claim
 from idxctl.rebuild.backfill import Backfill
-from idxctl.worker.batch import Limits
+from idxctl.worker.written import Learnt, Limits
 from support.rig import ITEMS_SCHEMA, Rig, write_items
 
 
@@ -58,7 +58,7 @@ def test_the_token_of_a_chunk_survives_a_crash_of_the_server(fragile):
     rig.sql(
         "INSERT INTO opensearch_indexing_reindex_chunks (run, number) SELECT %s, i FROM generate_series(1, 40) i", run
     )
-    fill = Backfill(rig.pool, rig.client, rig.register(), run, "me", limits=Limits(), readers=1)
+    fill = Backfill(rig.pool, rig.client, rig.register(), run, "me", limits=Limits(), learnt=Learnt(), readers=1)
     chunks = [fill._take() for _ in range(40)]
     again = crash(server, rig)
     assert last_drawn(again) >= chunks[-1].token

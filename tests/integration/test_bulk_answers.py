@@ -13,9 +13,9 @@ from idxctl.indexes import generations
 from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import connect
 from idxctl.queue.claim import Batch
-from idxctl.worker import batch as steps
-from idxctl.worker.batch import Limits, Written
 from idxctl.worker.load import Load
+from idxctl.worker.send import send
+from idxctl.worker.written import Learnt, Limits, Written
 from support.rig import ITEMS_DOCUMENT, ITEMS_MAPPING, Rig, until
 
 pytestmark = pytest.mark.sampled
@@ -399,5 +399,5 @@ def test_a_server_too_slow_to_answer_is_sent_less(items: Rig):
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         with connect(replace(items.settings.opensearch, urls=(url,), request_timeout_seconds=0.2)) as client:
             body = Body(["1"], b'{"index":{"_id":"1"}}\n{}\n')
-            steps.send(client, batch, items.generation(), body, Limits(load=load), Written())
+            send(client, batch, items.generation(), body, Limits(), Learnt(load=load), Written())
     assert load.batches == 2

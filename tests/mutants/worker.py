@@ -198,7 +198,7 @@ MUTANTS = (
     Mutant(
         "nobody looks whether an index is there before writing to it",
         ("tests/faults/test_index_deleted.py::test_a_deleted_index_is_not_made_again_by_writes",),
-        (Code("strangers = limits.identity.strangers(client, generations)", "strangers: dict = {}"),),
+        (Code("strangers = self._identity.strangers(self._client, generations)", "strangers: dict = {}"),),
     ),
     Mutant(
         "the way: a control passes whatever becomes of it",
@@ -222,7 +222,7 @@ MUTANTS = (
         (
             "tests/faults/test_the_way.py::test_a_document_that_the_way_fails_on_is_a_letter_and_all_others_are_indexed[502]",
         ),
-        (Code("written.search.is_over(limits)", "True"),),
+        (Code("written.search.is_over(trip.limits)", "True"),),
     ),
     Mutant(
         "the way: document and control are sent in turn",

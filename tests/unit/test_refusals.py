@@ -9,8 +9,8 @@ import pytest
 from idxctl.core.reasons import Kind, Reason
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Failure, Outcomes
-from idxctl.worker.batch import Sorted
 from idxctl.worker.index_health import Refusals
+from idxctl.worker.sort import Sorted
 
 
 def task(name="1", **payload):
