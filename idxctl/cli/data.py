@@ -37,6 +37,11 @@ def ndjson(rows: Iterable[Any]) -> None:
     _in_pieces(as_json(row) for row in rows)
 
 
+def lines(ready: Iterable[bytes]) -> None:
+    """Write lines that are JSON documents already, as they come."""
+    _in_pieces(ready)
+
+
 def csv(rows: Iterable[Any], columns: Sequence[Column]) -> None:
     """Write a line of keys and a line a row."""
     _in_pieces(_csv_lines(rows, columns))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -13,7 +14,9 @@ from idxctl.cli.render import Column
 from idxctl.cli.state import (
     DocumentOption,
     DryRunOption,
+    ErrorOption,
     IndexOption,
+    OlderOption,
     Output,
     OutputOption,
     ReasonOption,
@@ -26,21 +29,11 @@ from idxctl.core.errors import IdxctlError, PartlyDone
 if TYPE_CHECKING:
     from idxctl.dlq import Group, Letter, Purged, Retried, Selection, Stats
 
-app = plain_app(help="See, retry and purge dead letters: documents that could not be indexed.")
+app = plain_app(help="See, keep, retry and purge dead letters: documents that could not be indexed.")
 
 _Of = TypeVar("_Of")
 _LISTED = 20  # letters of a table, where nobody says how many
 _COMMON = {"index", "action", "fingerprint"}
-
-ErrorOption = Annotated[
-    str | None, typer.Option("--error", metavar="FINGERPRINT", help="Only letters of this group of errors.")
-]
-OlderOption = Annotated[
-    timedelta | None,
-    typer.Option(
-        "--older-than", parser=duration, metavar="DURATION", help="Only letters created longer ago, such as 7d."
-    ),
-]
 
 
 @app.command(epilog=exits())
@@ -193,6 +186,45 @@ def _entry(entry: dict[str, object]) -> dict[str, object]:
     return {**entry, "at": datetime.fromisoformat(at) if isinstance(at, str) else None}
 
 
+@app.command(epilog=exits())
+def export(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="[FILE]", help="A new file, readable by its owner alone; - is stdout.", show_default=False
+        ),
+    ] = Path("-"),
+    index: IndexOption = None,
+    error: ErrorOption = None,
+    document: DocumentOption = None,
+    older_than: OlderOption = None,
+    letter: Annotated[
+        list[int] | None,
+        typer.Option("--id", metavar="ID", help="Only this letter; may be repeated.", show_default=False),
+    ] = None,
+) -> None:
+    """
+    Write letters as lines of JSON, whole: what dlq show has of each, with its history and data.
+
+    The file is there once all of them are on the disk, and not before. Nothing is deleted: that is dlq purge --export FILE.
+    """
+    from idxctl import dlq
+    from idxctl.indexes import names
+    from idxctl.postgres import migrate
+
+    chosen = dlq.Selection(index, error, _tuple(letter), older_than, _tuple(document))
+    with current().connect() as conn:
+        migrate.require(conn)
+        names.check_known(conn, current().settings, index)
+        if str(file) == "-":
+            render.lines(dlq.lines(conn, chosen))
+            return
+        dlq.refuse_existing(file)
+        with render.progress("export", dlq.count(conn, chosen)) as bar:
+            done = dlq.export(conn, chosen, file, told=bar.update)
+    render.say(f"{_counted(len(done.ids), 'dead letter')} written to {file}")
+
+
 @app.command(epilog=exits(3, 8))
 def retry(
     *,
@@ -309,6 +341,14 @@ def purge(
     everything: Annotated[
         bool, typer.Option("--all", help="All of them; needs --yes where nobody can be asked.")
     ] = False,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            show_default=False,
+            help="Write them to FILE, a new one, as dlq export does, before any is deleted.",
+        ),
+    ] = None,
     yes: YesOption = False,
     reason: ReasonOption = None,
     dry_run: DryRunOption = False,
@@ -324,24 +364,34 @@ def purge(
         migrate.require(conn)
         names.check_known(conn, state.settings, index)
         done = dlq.plan_purge(conn, chosen, everything=everything)
+        if export is not None:
+            dlq.refuse_existing(export)
         if done.purged and not dry_run:
             question = (
                 f"Delete {done.purged:,} dead letters for good, the newest {render.shown(done.newest, 'since')} old?"
             )
             state.confirm(question, yes=yes, unattended=not chosen.empty)
         if not dry_run:
-            done = dlq.purge(conn, chosen, everything=everything, planned=done)
+            with render.progress("export", done.purged, quiet=export is None) as bar:
+                done = dlq.purge(conn, chosen, everything=everything, planned=done, file=export, told=bar.update)
     _tell_purged(done, output)
 
 
 def _tell_purged(done: Purged, output: Output) -> None:
+    if done.stayed:
+        render.warn(
+            f"{done.stayed:,} more in {done.file} stay: they were retried, failed again or were indexed meanwhile"
+        )
     if render.is_data(output):
         render.json(done)
-        return
-    count = f"{done.purged:,} dead letter{'' if done.purged == 1 else 's'}"
-    if not done.purged:
-        render.headline(None, "Nothing to purge.", output)
-    elif done.dry_run:
-        render.headline(None, f"{count} would be purged, the oldest {render.shown(done.oldest, 'since')} old", output)
     else:
-        render.headline(None, f"{count} purged", output)
+        render.headline(None, _purged(done), output)
+
+
+def _purged(done: Purged) -> str:
+    if not done.purged:
+        return "Nothing to purge."
+    count = _counted(done.purged, "dead letter")
+    if done.dry_run:
+        return f"{count} would be purged, the oldest {render.shown(done.oldest, 'since')} old"
+    return f"{count} purged" + (f"; {done.file} holds them" if done.file else "")

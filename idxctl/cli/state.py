@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -22,8 +23,6 @@ from idxctl.cli.terminal import is_terminal, warn
 from idxctl.core.errors import ConfigError, IdxctlError, UsageError
 
 if TYPE_CHECKING:
-    from datetime import timedelta
-
     from idxctl.config.settings import IndexSettings, Settings
     from idxctl.config.trust import Remark
     from idxctl.core.actor import Actor
@@ -62,6 +61,24 @@ ReasonOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", he
 IndexOption = Annotated[str | None, typer.Option("--index", metavar="INDEX", help="Only this index.")]
 DocumentOption = Annotated[
     list[str] | None, typer.Option("--document", metavar="ID", help="Only of this document; may be repeated.")
+]
+
+
+def duration(text: str) -> timedelta:
+    """Read a duration option, as a typer parser: ``typer.Option(parser=duration, metavar="DURATION")``."""
+    from idxctl.core.durations import parse_duration
+
+    return parse_duration(text)
+
+
+ErrorOption = Annotated[
+    str | None, typer.Option("--error", metavar="FINGERPRINT", help="Only letters of this group of errors.")
+]
+OlderOption = Annotated[
+    timedelta | None,
+    typer.Option(
+        "--older-than", parser=duration, metavar="DURATION", help="Only letters created longer ago, such as 7d."
+    ),
 ]
 
 
@@ -220,10 +237,3 @@ def begin(state: State) -> None:
     """Make *state* the one of this run; the root command does it."""
     global _current  # noqa: PLW0603 - a process is one run of the command line
     _current = state
-
-
-def duration(text: str) -> timedelta:
-    """Read a duration option, as a typer parser: ``typer.Option(parser=duration, metavar="DURATION")``."""
-    from idxctl.core.durations import parse_duration
-
-    return parse_duration(text)

@@ -106,6 +106,26 @@ WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
   AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
   AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
 
+-- name: export
+-- Letters whole, by number, with what names the version of each row; not those that came after the newest that somebody was
+-- asked about. JSON as text: it is passed on as it is.
+SELECT id, index_name, coalesce(whole_id, document_id), action, attempts, error_type, last_error, created_at, last_attempt_at, retryable, fingerprint,
+       retries, not_before, origin, token, history::text, coalesce(data::text, 'null'), xmin::text::bigint
+FROM opensearch_indexing_dlq
+WHERE (%(index)s::text IS NULL OR index_name = %(index)s)
+  AND (%(error)s::text IS NULL OR fingerprint = %(error)s)
+  AND (%(ids)s::bigint[] IS NULL OR id = ANY(%(ids)s))
+  AND (%(documents)s::text[] IS NULL OR coalesce(whole_id, document_id) = ANY(%(documents)s) OR document_id = ANY(%(documents)s))
+  AND (%(older_than)s::interval IS NULL OR created_at < clock_timestamp() - %(older_than)s::interval)
+  AND (%(newest)s::timestamptz IS NULL OR created_at <= %(newest)s)
+ORDER BY id
+
+-- name: purge_exported
+-- Letters deleted for good that are still as a file shows them.
+DELETE FROM opensearch_indexing_dlq d
+USING unnest(%(ids)s::bigint[], %(versions)s::bigint[]) AS e (id, version)
+WHERE d.id = e.id AND d.xmin::text::bigint = e.version
+
 -- name: purge
 -- Letters deleted for good; not those that came after the newest that somebody was asked about.
 DELETE FROM opensearch_indexing_dlq

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from idxctl.core.errors import UsageError
+from idxctl.core.failpoints import reach
+from idxctl.dlq.exports import export
 from idxctl.dlq.letters import SQL, Selection
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
+
+_AT_ONCE = 10_000  # letters that one statement deletes
 
 
 @dataclass(frozen=True)
@@ -19,6 +25,8 @@ class Purged:
     oldest: datetime | None = None
     newest: datetime | None = None
     dry_run: bool = False
+    file: str | None = None  # which holds them
+    stayed: int = 0  # in the file, and not deleted: something became of them meanwhile
 
 
 def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> Purged:
@@ -40,21 +48,34 @@ def purge(
     *,
     everything: bool = False,
     planned: Purged | None = None,
+    file: Path | None = None,
+    told: Callable[[int], None] = lambda _: None,
 ) -> Purged:
     """
     Delete letters for good, and leave an audit row, in one transaction.
 
-    With *planned*, what `plan_purge` found and somebody agreed to: a letter that has come since then stays.
+    With *planned*, what `plan_purge` found and somebody agreed to: a letter that has come since then stays. With *file*, a new
+    one, all that is deleted is on the disk there before; *told* hears how far that is. If the file cannot be written, nothing
+    is deleted. It stays when the deletion fails, since a connection that broke does not tell whether it did.
     """
     planned = planned or plan_purge(conn, selection, everything=everything)
+    written = export(conn, selection, file, newest=planned.newest, told=told) if file and planned.purged else None
+    reach("dlq.exported")
     with conn.transaction():
-        count = conn.run(SQL["purge"], **selection.parameters(), newest=planned.newest).rowcount
+        if written is None:
+            count = conn.run(SQL["purge"], **selection.parameters(), newest=planned.newest).rowcount
+        else:
+            count = sum(
+                conn.run(SQL["purge_exported"], ids=ids, versions=versions).rowcount
+                for ids, versions in written.pieces(_AT_ONCE)
+            )
         if count:
             audit.record(
                 conn,
                 action="dlq purge",
                 what=selection.index or "all",
                 count=count,
-                detail=selection.described(),
+                detail={**selection.described(), **({"file": str(file)} if written else {})},
             )
-    return Purged(count, planned.oldest, planned.newest)
+    stayed = len(written.ids) - count if written else 0
+    return Purged(count, planned.oldest, planned.newest, file=str(file) if written else None, stayed=stayed)
