@@ -100,9 +100,30 @@ def _configured(
         reasons.append((OUTDATED, "the configuration or the table changed since") if changed else (NOT_INSTALLED, ""))
     if not any(state == NOT_INSTALLED for state, _ in reasons):
         reasons += _of_triggers(table, todo)
+    return _stands(each, reasons)
+
+
+def _stands(one: PlannedWatch | Watch, reasons: Sequence[tuple[str, str]]) -> WatchStatus:
+    """Return a watch with the worst of its reasons, and all of them in words."""
     worst = min((state for state, _ in reasons), key=_WORST.index, default=OK)
     detail = tuple(dict.fromkeys(text for _, text in reasons if text))
-    return WatchStatus(each.index, each.position + 1, label(*table), _how(each.definition), worst, detail)
+    table = label(*one.definition.table)
+    return WatchStatus(one.index, one.position + 1, table, _how(one.definition), worst, detail)
+
+
+def installed(conn: Connection, index: str) -> list[WatchStatus]:
+    """Return how the watches of *index* stand as they are installed; the configuration is not needed."""
+    stored = installed_watches(conn)
+    mine = [watch for watch in stored if watch.index == index]
+    tables = tables_of(conn, mine)
+    there = {table.key for table in tables}
+    todo = trigger_changes(conn, stored, tables)
+    return [
+        _stands(watch, [*_unfit(watch, tables), *_of_triggers(watch.definition.table, todo)])
+        if watch.definition.table in there
+        else _stands(watch, [(TABLE_GONE, "")])
+        for watch in sorted(mine, key=lambda one: one.position)
+    ]
 
 
 def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str, str]]:

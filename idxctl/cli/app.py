@@ -51,6 +51,12 @@ NOUNS: dict[str, Noun] = {
     "index": Noun("idxctl.cli.index", "Compare configuration and live index; change it in place."),
     "reindex": Noun("idxctl.cli.reindex", "Build an index anew, without downtime."),
     "verify": Noun("idxctl.cli.verify", "Compare every document with its row, and repair what differs."),
+    "explain": Noun(
+        "idxctl.cli.explain",
+        "Say why one document is missing or stale, and what helps.",
+        attribute="explain",
+        exits=(7,),
+    ),
     "worker": Noun("idxctl.cli.worker", "Run workers, and see those that run."),
     "queue": Noun("idxctl.cli.queue", "See, add and cancel the tasks that wait."),
     "pause": Noun("idxctl.cli.pause", "Stop claims from an index.", attribute="pause"),

@@ -24,6 +24,11 @@ def json(value: Any) -> None:
     _bytes_out(as_json(value, indent=is_terminal(sys.stdout)))
 
 
+def document(text: bytes) -> None:
+    """Write a JSON document's very bytes and a line's end; on a terminal without what steers it, which means the same."""
+    _bytes_out((legible.in_json(text) if is_terminal(sys.stdout) else text) + b"\n")
+
+
 def json_list(rows: Iterable[Any]) -> None:
     """Write one JSON list: in a pipe as the rows come, for people indented."""
     if is_terminal(sys.stdout):

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
-from idxctl.cli.data import csv, json, json_list, lines, ndjson
+from idxctl.cli.data import csv, document, json, json_list, lines, ndjson
 from idxctl.cli.progress import Progress, progress, progress_line, status
 from idxctl.cli.state import Output
 from idxctl.cli.tables import COLOURS, block, rich_table, symbol_of, tabulated
@@ -40,6 +40,7 @@ __all__ = [
     "blank",
     "coloured",
     "cut",
+    "document",
     "error",
     "heading",
     "headline",

@@ -366,18 +366,31 @@ def explanation(text: bytes) -> dict[str, Any]:
 
 
 def page(text: bytes) -> Page:
+    """Read a page of a scroll."""
+    answer = _object(parsed(text))
+    found, scroll = _hits(answer), answer.get("_scroll_id")
+    total = answer["hits"].get("total")
+    if type(total) is not dict or total.get("relation") != "eq" or type(scroll) is not str:
+        raise NoAnswer("it does not say how many documents there are")
+    return Page(scroll, _natural(total.get("value"), "total"), found)
+
+
+def hits(text: bytes) -> list[Hit]:
+    """Read what a search found."""
+    return _hits(_object(parsed(text)))
+
+
+def _hits(answer: dict[str, Any]) -> list[Hit]:
     """
-    Read a page of a scroll.
+    Return the documents of a search's answer.
 
     A search that ran out of time, or that a shard did not answer, has part of the documents: half an index is not the index.
     """
-    answer = _object(parsed(text))
     shards = _shards(answer)
     if answer.get("timed_out") is not False or shards["successful"] != shards["total"]:
         raise NoAnswer(f"{shards['successful']} of {shards['total']} shards answered in time")
-    held, scroll = answer.get("hits"), answer.get("_scroll_id")
-    total = held.get("total") if type(held) is dict else None
-    if type(held) is not dict or type(total) is not dict or total.get("relation") != "eq" or type(scroll) is not str:
+    held = answer.get("hits")
+    if type(held) is not dict:
         raise NoAnswer("it does not say how many documents there are")
     found = held.get("hits", [])  # an empty list is left out where fields are chosen
     if type(found) is not list:
@@ -385,7 +398,7 @@ def page(text: bytes) -> Page:
     hits = [Hit(hit["_id"], hit.get("_routing")) for hit in found if type(hit) is dict and type(hit.get("_id")) is str]
     if len(hits) != len(found) or any(type(hit.routing) not in {str, type(None)} for hit in hits):
         raise NoAnswer("a hit has no id, or a routing that is no text")
-    return Page(scroll, _natural(total.get("value"), "total"), hits)
+    return hits
 
 
 def unread(text: bytes) -> Sources:

@@ -20,6 +20,7 @@ _KEEP = f"{KEPT_SECONDS:.0f}s"
 _ASKED = {
     "filter_path": "_scroll_id,timed_out,_shards.total,_shards.successful,_shards.failed,hits.total,hits.hits._id,hits.hits._routing"
 }
+_MOST_COPIES = 20
 _NO_FIELD = "\0"  # of which no document has one
 _MOST_BYTES = (
     256 * 1024 * 1024
@@ -76,7 +77,12 @@ def hits(client: Client, index: str, *, part: Slice | None = None, page_size: in
 
 
 def sources_text(
-    client: Client, index: str, wanted: Sequence[bytes], *, routings: Mapping[bytes, bytes] | None = None
+    client: Client,
+    index: str,
+    wanted: Sequence[bytes],
+    *,
+    routings: Mapping[bytes, bytes] | None = None,
+    timeout_seconds: float | None = None,
 ) -> answers.Sources:
     """
     Return the answer of a realtime ``_mget`` for ids given as JSON strings, in their order, as bytes that are read when asked.
@@ -89,7 +95,7 @@ def sources_text(
         body = b'{"docs":[' + b",".join(docs) + b"]}"
     else:
         body = b'{"ids":[' + b",".join(wanted) + b"]}"
-    return _mget(client, index, body)
+    return _mget(client, index, body, timeout_seconds)
 
 
 def copies(client: Client, index: str, places: Sequence[tuple[str, str | None]]) -> list[answers.Source]:
@@ -102,7 +108,7 @@ def copies(client: Client, index: str, places: Sequence[tuple[str, str | None]])
     return _mget(client, index, orjson.dumps({"docs": docs})).read([name for name, _ in places])
 
 
-def _mget(client: Client, index: str, body: bytes) -> answers.Sources:
+def _mget(client: Client, index: str, body: bytes, timeout_seconds: float | None = None) -> answers.Sources:
     return client.ask(
         "POST",
         f"/{index}/_mget",
@@ -111,6 +117,25 @@ def _mget(client: Client, index: str, body: bytes) -> answers.Sources:
         body=body,
         most_bytes=_MOST_BYTES,
         repeat=True,
+        timeout_seconds=timeout_seconds,
+    )
+
+
+def everywhere(client: Client, index: str, document_id: str, *, timeout_seconds: float) -> list[Hit]:
+    """
+    Return every copy of a document that *index* holds as of its last refresh, whatever routing it was written under.
+
+    There is one in each shard at the most; a read by the id finds that of one routing alone.
+    """
+    body = {"size": _MOST_COPIES, "_source": False, "query": {"ids": {"values": [document_id]}}}
+    return client.ask(
+        "POST",
+        f"/{index}/_search",
+        answers.hits,
+        params=_ASKED,
+        body=body,
+        repeat=True,
+        timeout_seconds=timeout_seconds,
     )
 
 

@@ -111,7 +111,9 @@ def _route(backend: Backend, doors: Doors, endpoint: Endpoint) -> Route:
         status, value = (found.status, found.value) if isinstance(found, Answer) else (200, found)
         return _json(value, status)
 
-    path = endpoint.path.replace("{number}", "{number:letter}")
+    path = endpoint.path
+    for place in endpoint.places:
+        path = path.replace(f"{{{place.name}}}", f"{{{place.name}:{place.convertor}}}")
     return Route(path, _told(answer), methods=[endpoint.method])
 
 

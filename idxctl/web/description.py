@@ -7,10 +7,14 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from datetime import datetime
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
 from idxctl import __version__, dlq
+from idxctl.core import conditions
+from idxctl.doctor import words
+from idxctl.doctor.facts import Facts
 from idxctl.queue import stats
 from idxctl.web.auth import SAFE
 from idxctl.web.problems import MEDIA_TYPE
@@ -32,6 +36,8 @@ def _schema(kind: Any) -> dict[str, Any]:
         return _PLAIN[kind]
     if dataclasses.is_dataclass(kind):
         return _object({name: _schema(one) for name, one in _hints(kind).items()})
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
     origin, inner = typing.get_origin(kind), typing.get_args(kind)
     if origin in {typing.Union, types.UnionType}:
         return {"anyOf": [_schema(one) for one in inner]}
@@ -78,23 +84,10 @@ def _schemas() -> dict[str, Any]:
                 "workers": count,
                 "breaker": {"type": ["object", "null"]},
                 "states": {"type": "object", "additionalProperties": text},
-                "conditions": {
-                    "type": "array",
-                    "items": _object(
-                        {
-                            "kind": text,
-                            "index": {"type": ["string", "null"]},
-                            "group": text,
-                            "state": text,
-                            "reason": text,
-                            "since": {"type": ["string", "null"], "format": "date-time"},
-                            "fix": {"type": ["string", "null"]},
-                            "facts": {"type": "object"},
-                        }
-                    ),
-                },
+                "conditions": _conditions(),
             }
         ),
+        "Document": _object({**_schema(Facts)["properties"], "verdict": _verdict(), "conditions": _conditions()}),
         "Workers": _object({"workers": {"type": "array", "items": _object(worker)}}),
         "DeadLetters": _schema(dlq.Stats),
         "Letters": _object(
@@ -113,6 +106,23 @@ def _schemas() -> dict[str, Any]:
             required=("type", "title", "status", "detail"),
         ),
     }
+
+
+def _verdict() -> dict[str, Any]:
+    text = _PLAIN[str]
+    kinds, states = _schema(words.Kind), _schema(conditions.State)
+    return _object(
+        {"kind": kinds, "state": states, "reason": text, "fix": _schema(str | None), "facts": {"type": "object"}}
+    )
+
+
+def _conditions() -> dict[str, Any]:
+    text = _PLAIN[str]
+    one = {
+        "kind": text, "index": _schema(str | None), "group": text, "state": text, "reason": text,
+        "since": {"type": ["string", "null"], "format": "date-time"}, "fix": _schema(str | None), "facts": {"type": "object"},
+    }  # fmt: skip
+    return {"type": "array", "items": _object(one)}
 
 
 def _json(name: str, media: str = "application/json") -> dict[str, Any]:
@@ -137,9 +147,10 @@ def _operation(endpoint: Endpoint) -> dict[str, Any]:
             **_problems(400, 401, 403, 405, 429, 503),
         },
     }
-    if endpoint.by_id:
-        number = {"type": "integer", "minimum": 1, "maximum": 10**18 - 1}
-        described["parameters"].insert(0, {"name": "number", "in": "path", "required": True, "schema": number})
+    if endpoint.places:
+        described["parameters"][:0] = [
+            {"name": one.name, "in": "path", "required": True, "schema": dict(one.schema)} for one in endpoint.places
+        ]
         described["responses"].update(_problems(404))
     if endpoint.method not in SAFE:
         properties = {one.name: {**one.schema(), "description": one.help} for one in endpoint.parameters}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from idxctl import dlq
 from idxctl.core.actor import Actor
 from idxctl.core.errors import UsageError
+from idxctl.doctor import look
 from idxctl.indexes import names
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
@@ -22,6 +23,7 @@ from idxctl.web.problems import Problem
 from idxctl.worker import registry
 
 _ROOT = "/api/v1/admin"
+_LONGEST_ID = 4096  # characters of a document's id; dead letters name some that no index takes
 _LONGEST_WAIT = timedelta(minutes=5)
 _DEFAULT_WAIT = timedelta(seconds=30)
 
@@ -43,6 +45,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A part of a path that varies: how the router reads it, and what it may be, as JSON Schema."""
+
+    name: str
+    convertor: str
+    schema: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Endpoint:
     """One path with its method; ``answer`` names the schema of what it returns."""
 
@@ -53,7 +64,7 @@ class Endpoint:
     answer: str
     parameters: tuple[Parameter, ...] = ()
     waits: bool = False  # it may take as long as the client says
-    by_id: bool = False
+    places: tuple[Place, ...] = ()
 
 
 def _status(backend: Backend, _who: Who, _given: Given) -> Any:
@@ -147,6 +158,23 @@ def _workers(backend: Backend, _who: Who, _given: Given) -> Any:
     return {"workers": [views.worker(one) for one in registry.alive(backend.connection())]}
 
 
+def _document(backend: Backend, _who: Who, given: Given) -> Any:
+    index, document_id = given["index"], given["document"]
+    if not 0 < len(document_id) <= _LONGEST_ID:
+        raise Problem(400, f"an id has 1 to {_LONGEST_ID:,} characters", field="document")
+    conn = backend.connection()
+    try:
+        names.the_index(conn, backend.settings, index)
+    except UsageError as error:
+        raise Problem(404, error.message, field="index", hint=error.hint) from None
+    with backend.opensearch() as client:
+        return look.explain(conn, client, backend.settings, backend.looks, index, document_id).shown()
+
+
+_NUMBER = Place("number", "letter", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1})
+_INDEX_NAME = Place("index", "str", {"type": "string", "minLength": 1})
+_DOCUMENT_ID = Place("document", "path", {"type": "string", "minLength": 1, "maxLength": _LONGEST_ID})
+
 ENDPOINTS = (
     Endpoint("GET", f"{_ROOT}/indexer/status", "Whether indexing keeps up.", _status, "Indexer"),
     Endpoint("GET", f"{_ROOT}/queue/stats", "What waits, by index, and why it does not move.", _queue, "Queue", (INDEX,)),
@@ -188,7 +216,15 @@ ENDPOINTS = (
             Parameter("cursor", "cursor", "next_cursor of the page before."),
         ),
     ),
-    Endpoint("GET", f"{_ROOT}/dlq/{{number}}", "One letter with its past.", _letter, "LetterInFull", by_id=True),
+    Endpoint("GET", f"{_ROOT}/dlq/{{number}}", "One letter with its past.", _letter, "LetterInFull", places=(_NUMBER,)),
+    Endpoint(
+        "GET",
+        f"{_ROOT}/documents/{{index}}/{{document}}",
+        "One document in one look: whether it is equal to its row, and if not, why. Its id is URL-encoded, slashes included.",
+        _document,
+        "Document",
+        places=(_INDEX_NAME, _DOCUMENT_ID),
+    ),
 )  # fmt: skip
 
 

@@ -42,6 +42,10 @@ def test_canary(reader, items):
     assert items.differences() == []
 
 
+def test_why_a_document_is_wrong(reader, items):
+    assert reader.read("docs/how-to/why-is-a-document-wrong.md") == 2
+
+
 def test_rollback(reader, items):
     items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")
     items.hand().rest()

@@ -40,6 +40,6 @@ def test_no_request_breaks_it(items, tmp_path, token):
         header = ["-H", f"Authorization: Bearer {token}"] if token else ["--include-method", "POST"]
         done = subprocess.run([*program, *options, *header], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{11 if token else 2} selected / 11 total" in done.stdout
+    assert f"{12 if token else 2} selected / 12 total" in done.stdout
     if token is None:
         assert len(items.letters()) == 30
