@@ -20,6 +20,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
+import orjson
+
 from idxctl import dlq
 from idxctl.core.errors import CheckFailed
 from idxctl.demo import shop
@@ -30,7 +32,7 @@ from idxctl.embedded.servers import Servers
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.render import Sizes
-from idxctl.opensearch import aliases
+from idxctl.opensearch import aliases, bulk, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL as QUEUE
@@ -42,6 +44,7 @@ LISTINGS = 3000
 LEAST_LISTINGS = 200
 SPARED = 30  # the first listings are for the poison; the writer leaves them alone
 POISONED = {"coordinates": (3, 6, 9, 12), "language": (15, 18, 21)}  # active ones
+ALTERED = "24"  # behind idxctl's back
 LEFT_BEHIND = ("4711", "4712")  # letters of an index that is no more
 _WAIT_SECONDS = 60.0
 _POLL_SECONDS = 0.05
@@ -83,7 +86,9 @@ class Tour:
             self._retry()
             self._purge()
             self._rebuild(writer)
-            self._come_to_rest(writer, worker)
+            self._come_to_rest(writer)
+            self._behind_its_back()
+            self._stop(worker)
         self._compare()
         self.stage.good(f"all checks passed, {time.monotonic() - began:.0f} s")
 
@@ -212,7 +217,7 @@ class Tour:
         self._check(during > 0, "nothing was written meanwhile")
         self.stage.good(f"the alias moved in one step to {live.name}; {during:,} changes were committed meanwhile")
 
-    def _come_to_rest(self, writer: Writer, worker: Child) -> None:
+    def _come_to_rest(self, writer: Writer) -> None:
         self.stage.heading("at rest")
         writer.stop()
         with self.stage.waiting("until the queue is empty"):
@@ -221,6 +226,32 @@ class Tour:
             f"{count:,} {table}" for table, count in sorted(writer.changes.items()) if table != "conflicts"
         )
         self.stage.say(f"The application stopped after {writer.total:,} changes: {tables}.")
+
+    def _behind_its_back(self) -> None:
+        self.stage.heading("a document that something else changed")
+        self.stage.say("A script corrects a price where it is searched, and not where it is true:")
+        where = f"{self.home.settings.opensearch.urls[0]}/{self.home.index}/_update/{ALTERED}"
+        self.stage.typed(f"curl -X POST {where} --json '{json.dumps({'doc': {'price': 0.01}})}'")
+        self._alter({"price": 0.01})
+        self._idxctl("verify", status=CheckFailed.exit_status)
+        self._idxctl("explain", self.home.index, ALTERED, status=CheckFailed.exit_status)
+        self._idxctl("verify", "--repair", "--wait")
+        self._idxctl("explain", self.home.index, ALTERED)
+        found = compare.compare_ids(self.conn, self.client, self._live(), [ALTERED], sizes=Sizes())
+        self._check(not found.differing, f"listing {ALTERED} does not equal its document")
+
+    def _alter(self, fields: Mapping[str, Any]) -> None:
+        """Write a document of the live index as no idxctl does: with other *fields*, and no token."""
+        live = self._live()
+        (held,) = scan.sources_text(self.client, live.name, [orjson.dumps(ALTERED)]).read([ALTERED])
+        text = b"%b\n%b\n" % (
+            orjson.dumps({"index": {"_id": ALTERED}}),
+            orjson.dumps({**(held.source or {}), **fields}),
+        )
+        self._check(not bulk.send(self.client, live.name, bulk.Body([ALTERED], text)), "the document cannot be changed")
+        aliases.refresh(self.client, live.name)
+
+    def _stop(self, worker: Child) -> None:
         self.stage.typed("kill %1")
         worker.stop(signal.SIGTERM, seconds=_WAIT_SECONDS)
         self.stage.say(last_lines(self._log, 1))
@@ -277,13 +308,14 @@ class Tour:
         finally:
             worker.close()
 
-    def _idxctl(self, *arguments: str) -> None:
+    def _idxctl(self, *arguments: str, status: int = 0) -> None:
+        """Run a command that is to end with *status*."""
         self.stage.breathe()
         self.stage.typed("idxctl " + shlex.join(arguments))
-        status = self.stage.idxctl(*arguments)
+        ended = self.stage.idxctl(*arguments)
         self.stage.breathe()
-        if status:
-            raise CheckFailed(f"idxctl {shlex.join(arguments)} ended with status {status}")
+        if ended != status:
+            raise CheckFailed(f"idxctl {shlex.join(arguments)} ended with status {ended}, and not with {status}")
 
     def _sql(self, why: str, statement: str) -> None:
         if why:

@@ -29,7 +29,13 @@ _LOSES = frozenset(
         _Conditions.SHOWS_IGNORED, _Conditions.TRIGGERS_OUTDATED,
     }
 )  # fmt: skip
-_MAY_LOSE = frozenset({_Conditions.MAY_BE_UNCAPTURED})
+# What a row shows, and is not captured, makes a document stale; whether there is one at all it rarely decides.
+_SHOWN = frozenset({_Conditions.UNWATCHED, _Conditions.SHOWS_IGNORED})
+_LOST_BY = {
+    Comparison.STALE: (_LOSES, frozenset({_Conditions.MAY_BE_UNCAPTURED})),
+    Comparison.MISSING: (_LOSES - _SHOWN, frozenset({_Conditions.UNWATCHED})),
+    Comparison.ORPHAN: (_LOSES - _SHOWN, frozenset({_Conditions.UNWATCHED})),
+}  # what surely lost a change, and what may have
 
 
 def decide(facts: Facts) -> Verdict:
@@ -175,13 +181,14 @@ def _drifted(facts: Facts, lead: Held, say: _Say) -> Verdict:
         return say.differing(Kind.ALTERED, lead, version=lead.version, possible=facts.possible)
     if facts.unsteady:
         return say(Kind.UNSTEADY, fields=list(facts.unsteady))
-    losing = _first(facts, _LOSES)
+    surely, perhaps = _LOST_BY[lead.comparison]
+    losing = _first(facts, surely)
     if losing is not None:
         return say.of(Kind.NOT_CAPTURED, losing, perhaps=False, **_how(lead))
     last = next((one for one in facts.acts if one.named and one.found is None), None)
     if last is not None and last.action == "queue cancel":
         return say.differing(Kind.CANCELLED, lead, by=last.by, at=last.at)
-    may = _first(facts, _MAY_LOSE)
-    if may is not None and lead.comparison is Comparison.STALE:
+    may = _first(facts, perhaps)
+    if may is not None:
         return say.of(Kind.NOT_CAPTURED, may, perhaps=True, **_how(lead))
     return say.differing(Kind.DIFFERS, lead)

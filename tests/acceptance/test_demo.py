@@ -29,6 +29,7 @@ STEPS = (
     "purged: nobody can mend them",
     "a rebuild while writes go on",
     "at rest",
+    "a document that something else changed",
     "every document against its row",
     "what to try next",
 )
@@ -75,6 +76,9 @@ def test_demo_does_the_whole_job_and_leaves_nothing(idxctl, place):
     assert "3 retried: 3 indexed, 0 failed again" in done.stdout
     assert "2 dead letters purged" in done.stdout
     assert "marketplace_listings-000002, live" in done.stdout
+    assert "marketplace_listings-000002: 1 stale" in done.stdout
+    assert "stale: differs in price" in done.stdout
+    assert "1 enqueued to be written again" in done.stdout
     assert "0 missing, 0 stale, 0 orphans" in done.stdout
     assert "\x1b" not in done.stdout + done.stderr
     assert not place.exists()

@@ -43,6 +43,7 @@ FLIGHT = InFlight(42, "host:1:a", True, "index", 0, "trigger", NOW, NOW, 0.2, 29
 FOUND = Row(RowState.FOUND, {"price": 1}, 11)
 NO_WORKER = Condition(Wrong.NO_WORKER)
 PAUSED = Condition(Wrong.PAUSED, "shop", {"reason": "migration"})
+UNWATCHED = Condition(Wrong.UNWATCHED, "shop", {"what": "extras"})
 TRIGGERS_OFF = Condition(Wrong.TRIGGERS_DISABLED, "shop", {"table": "listing_images"})
 
 
@@ -76,6 +77,9 @@ def line(lead: Held = LIVE, *others: Held, **more) -> tuple[Kind, str]:
         ({"lead": STALE, "conditions": (TRIGGERS_OFF,)}, Kind.NOT_CAPTURED, "not captured: triggers on table listing_images are disabled"),
         ({"lead": replace(STALE, foreign=True), "conditions": (TRIGGERS_OFF,)}, Kind.ALTERED, "stale: differs in price, tags[1]: version 41 is none of this database's: something else wrote it, or a restore forgot it"),
         ({"lead": STALE, "conditions": (Condition(Wrong.MAY_BE_UNCAPTURED, "shop", {"hole": "opaque", "what": "f()"}),)}, Kind.NOT_CAPTURED, "perhaps not captured: shop: the document query calls f(), whose body may read tables that nobody watches"),
+        ({"lead": MISSING, "conditions": (UNWATCHED,)}, Kind.NOT_CAPTURED, "perhaps not captured: shop: the document query reads table extras, which no watch of this index covers"),
+        ({"lead": STALE, "conditions": (UNWATCHED,)}, Kind.NOT_CAPTURED, "not captured: shop: the document query reads table extras, which no watch of this index covers"),
+        ({"lead": MISSING, "conditions": (Condition(Wrong.SHOWS_IGNORED, "shop", {"what": "listings"}),)}, Kind.DIFFERS, "missing from the index; nothing is under way and capture is in place: the index was changed behind idxctl's back, or a change was not captured"),
         ({"lead": replace(LIVE, elsewhere=("a", None))}, Kind.MISPLACED, "a second copy stands under routing a, no routing, and belongs under no routing"),
         ({"lead": replace(LIVE, state="building")}, Kind.BUILDING, "shop-000002 is being built, and nothing is searched yet: equal so far"),
         ({"lead": replace(MISSING, state="building")}, Kind.BUILDING, "shop-000002 is being built, and nothing is searched yet: missing so far"),
