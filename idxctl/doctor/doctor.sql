@@ -24,7 +24,7 @@ SELECT f.token, f.worker, u.action, u.attempts, u.origin, u.enqueued_at, f.claim
        f.trouble
 FROM opensearch_indexing_inflight f,
      unnest(f.document_ids, f.actions, f.attempts, f.origins, f.enqueued_at) AS u (document_id, action, attempts, origin, enqueued_at)
-WHERE f.index_name = %(index)s AND f.kind = 'document' AND %(document)s = ANY(f.document_ids) AND u.document_id = %(document)s
+WHERE %(document)s = ANY(f.document_ids) AND f.index_name = %(index)s AND f.kind = 'document' AND u.document_id = %(document)s
 ORDER BY f.token
 
 -- name: fan_outs

@@ -6,6 +6,7 @@ A pure function of the facts, which `look` gathers; the words are in `words`.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from idxctl.core import conditions
@@ -13,6 +14,7 @@ from idxctl.core.conditions import Condition
 from idxctl.doctor.facts import DRIFT, Comparison, Dead, Facts, Held, Queued, RowState
 from idxctl.doctor.words import Kind, Verdict
 
+_PARTS = re.compile(r"[.\[\]]+")  # between the names in a path of a document
 _Conditions = conditions.Kind
 _GONE = frozenset({_Conditions.INDEX_GONE, _Conditions.INDEX_FOREIGN})
 _NOT_SEARCHED = frozenset({_Conditions.ALIAS_MISSING, _Conditions.ALIAS_FOREIGN, _Conditions.ALIAS_SEVERAL})
@@ -31,11 +33,6 @@ _LOSES = frozenset(
 )  # fmt: skip
 # What a row shows, and is not captured, makes a document stale; whether there is one at all it rarely decides.
 _SHOWN = frozenset({_Conditions.UNWATCHED, _Conditions.SHOWS_IGNORED})
-_LOST_BY = {
-    Comparison.STALE: (_LOSES, frozenset({_Conditions.MAY_BE_UNCAPTURED})),
-    Comparison.MISSING: (_LOSES - _SHOWN, frozenset({_Conditions.UNWATCHED})),
-    Comparison.ORPHAN: (_LOSES - _SHOWN, frozenset({_Conditions.UNWATCHED})),
-}  # what surely lost a change, and what may have
 
 
 def decide(facts: Facts) -> Verdict:
@@ -181,14 +178,37 @@ def _drifted(facts: Facts, lead: Held, say: _Say) -> Verdict:
         return say.differing(Kind.ALTERED, lead, version=lead.version, possible=facts.possible)
     if facts.unsteady:
         return say(Kind.UNSTEADY, fields=list(facts.unsteady))
-    surely, perhaps = _LOST_BY[lead.comparison]
-    losing = _first(facts, surely)
+    losing = next((one for one in facts.conditions if _lost_it(one, lead)), None)
     if losing is not None:
         return say.of(Kind.NOT_CAPTURED, losing, perhaps=False, **_how(lead))
     last = next((one for one in facts.acts if one.named and one.found is None), None)
     if last is not None and last.action == "queue cancel":
         return say.differing(Kind.CANCELLED, lead, by=last.by, at=last.at)
-    may = _first(facts, perhaps)
+    may = next((one for one in facts.conditions if _may_have_lost_it(one, lead)), None)
     if may is not None:
         return say.of(Kind.NOT_CAPTURED, may, perhaps=True, **_how(lead))
     return say.differing(Kind.DIFFERS, lead)
+
+
+def _lost_it(condition: Condition, lead: Held) -> bool:
+    """Whether a condition surely lost the change that a document lacks."""
+    if condition.kind not in _SHOWN:
+        return condition.kind in _LOSES
+    stale = lead.comparison is Comparison.STALE
+    return stale and (condition.kind is _Conditions.UNWATCHED or _of_what_differs(condition, lead))
+
+
+def _may_have_lost_it(condition: Condition, lead: Held) -> bool:
+    """Whether a condition may have lost it; of one on columns the fields that differ tell, by their names."""
+    if lead.comparison is not Comparison.STALE:
+        return condition.kind is _Conditions.UNWATCHED
+    if condition.kind is _Conditions.MAY_BE_UNCAPTURED:
+        return condition.facts.get("hole") != "ignored" or _of_what_differs(condition, lead)
+    return condition.kind is _Conditions.SHOWS_IGNORED
+
+
+def _of_what_differs(condition: Condition, lead: Held) -> bool:
+    """Whether a column of a condition has the name of a field that differs; without columns it may be any."""
+    columns = condition.facts.get("columns") or ()
+    names = {part for one in lead.differences for part in _PARTS.split(one.path)}
+    return not columns or not names.isdisjoint(columns)

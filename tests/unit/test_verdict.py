@@ -44,6 +44,9 @@ FOUND = Row(RowState.FOUND, {"price": 1}, 11)
 NO_WORKER = Condition(Wrong.NO_WORKER)
 PAUSED = Condition(Wrong.PAUSED, "shop", {"reason": "migration"})
 UNWATCHED = Condition(Wrong.UNWATCHED, "shop", {"what": "extras"})
+IGNORED = Condition(Wrong.SHOWS_IGNORED, "shop", {"what": "listings", "columns": ["seen"]})
+MAY_BE = Condition(Wrong.MAY_BE_UNCAPTURED, "shop", {"hole": "ignored", "what": "listings", "columns": ["seen"]})
+SEEN = replace(STALE, differences=(Difference("stats.seen", 1, 2),))
 TRIGGERS_OFF = Condition(Wrong.TRIGGERS_DISABLED, "shop", {"table": "listing_images"})
 
 
@@ -79,7 +82,7 @@ def line(lead: Held = LIVE, *others: Held, **more) -> tuple[Kind, str]:
         ({"lead": STALE, "conditions": (Condition(Wrong.MAY_BE_UNCAPTURED, "shop", {"hole": "opaque", "what": "f()"}),)}, Kind.NOT_CAPTURED, "perhaps not captured: shop: the document query calls f(), whose body may read tables that nobody watches"),
         ({"lead": MISSING, "conditions": (UNWATCHED,)}, Kind.NOT_CAPTURED, "perhaps not captured: shop: the document query reads table extras, which no watch of this index covers"),
         ({"lead": STALE, "conditions": (UNWATCHED,)}, Kind.NOT_CAPTURED, "not captured: shop: the document query reads table extras, which no watch of this index covers"),
-        ({"lead": MISSING, "conditions": (Condition(Wrong.SHOWS_IGNORED, "shop", {"what": "listings"}),)}, Kind.DIFFERS, "missing from the index; nothing is under way and capture is in place: the index was changed behind idxctl's back, or a change was not captured"),
+        ({"lead": MISSING, "conditions": (IGNORED,)}, Kind.DIFFERS, "missing from the index; nothing is under way and capture is in place: the index was changed behind idxctl's back, or a change was not captured"),
         ({"lead": replace(LIVE, elsewhere=("a", None))}, Kind.MISPLACED, "a second copy stands under routing a, no routing, and belongs under no routing"),
         ({"lead": replace(LIVE, state="building")}, Kind.BUILDING, "shop-000002 is being built, and nothing is searched yet: equal so far"),
         ({"lead": replace(MISSING, state="building")}, Kind.BUILDING, "shop-000002 is being built, and nothing is searched yet: missing so far"),
@@ -100,6 +103,19 @@ def test_a_generation_that_is_not_live_is_wrong_only_if_it_should_have_it():
     assert line(LIVE, behind)[1] == "right in the live index; shop-000001, which is standby, has it stale"
     assert line(LIVE, refused)[1] == "right in the live index; shop-000003, which is building, has it missing: too dear"
     assert line(LIVE, refused, queued=(TASK,))[0] is Kind.EQUAL
+
+
+@pytest.mark.parametrize(
+    ("condition", "lead", "begins"),
+    [
+        (IGNORED, SEEN, "not captured: "),
+        (IGNORED, STALE, "perhaps not captured: "),
+        (MAY_BE, SEEN, "perhaps not captured: "),
+        (MAY_BE, STALE, "stale: differs in price, tags[1]; nothing is under way"),
+    ],
+)
+def test_an_ignored_column_is_the_cause_where_its_field_differs(condition, lead, begins):
+    assert line(lead, conditions=(condition,))[1].startswith(begins)
 
 
 def test_a_command_of_any_id_can_be_pasted():
