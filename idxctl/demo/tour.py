@@ -31,7 +31,7 @@ from idxctl.embedded.child import Child, last_lines
 from idxctl.embedded.servers import Servers
 from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import aliases, bulk, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection

@@ -8,7 +8,7 @@ from psycopg import sql
 
 from idxctl.core import keys, texts
 from idxctl.core.errors import PostgresRefused, UsageError
-from idxctl.indexes import render
+from idxctl.indexes import reading
 from idxctl.indexes.definitions import Definition
 from idxctl.postgres.connect import Connection
 
@@ -50,7 +50,7 @@ def canonical(conn: Connection, definition: Definition, given: str) -> str | Non
         with conn.transaction(local=definition.in_force, read_only=True):
             row = conn.execute(query).fetchone()
     except PostgresRefused as error:
-        if not render.is_of_values(error):
+        if not reading.is_of_values(error):
             raise
         return None
     return None if row is None else str(row[0])

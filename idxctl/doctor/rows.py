@@ -11,9 +11,11 @@ from idxctl.capture.watches import installed_watches
 from idxctl.core import keys
 from idxctl.core.errors import PostgresRefused
 from idxctl.doctor.facts import Row, RowState
-from idxctl.indexes import render
+from idxctl.indexes import reading, render
 from idxctl.indexes.definitions import Definition
-from idxctl.indexes.render import Read, Sizes
+from idxctl.indexes.ids import routings
+from idxctl.indexes.render import Read
+from idxctl.indexes.sizes import Sizes
 from idxctl.postgres.connect import Connection
 from idxctl.verify.compare import parsed_row
 
@@ -38,7 +40,7 @@ def rendered(conn: Connection, definition: Definition, document_id: str, *, poss
     routing = None
     with conn.reading_within(_READ_SECONDS):
         try:
-            routing = render.routings(conn, definition, [document_id]).get(document_id)
+            routing = routings(conn, definition, [document_id]).get(document_id)
             read = render.by_ids(conn, definition, [document_id], token=None, max_bytes=_BYTES, sizes=Sizes())
         except PostgresRefused as error:
             return Rendered(_refused(conn, error, routing), routing=routing)
@@ -66,7 +68,7 @@ def _way(routing: bytes | None) -> str | None:
 
 
 def _refused(conn: Connection, error: PostgresRefused, routing: bytes | None) -> Row:
-    passing = error.passing and not render.is_too_slow(error)  # a migration that holds the table, for one
+    passing = error.passing and not reading.is_too_slow(error)  # a migration that holds the table, for one
     state = RowState.UNTOLD if passing or error.sqlstate == _DENIED else RowState.UNREADABLE
     why = conn.reason(error.detail or error.message)
     return Row(state, routing=_way(routing), error_type=f"sql_{error.sqlstate}", error=why)

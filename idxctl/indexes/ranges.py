@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from psycopg import sql
 
 from idxctl.core.errors import PostgresRefused
-from idxctl.indexes import render
+from idxctl.indexes import reading, render
 from idxctl.indexes.definitions import Definition
-from idxctl.indexes.render import Lines, Sizes
+from idxctl.indexes.ids import ids_where
+from idxctl.indexes.render import Lines
+from idxctl.indexes.sizes import Sizes
 from idxctl.postgres.connect import Connection
 
 
@@ -38,13 +40,13 @@ def readable(
                 yield lines
             return
     except PostgresRefused as error:
-        if render.is_too_slow(error):
+        if reading.is_too_slow(error):
             sizes.too_slow(definition, len(yielded) or sizes.at_once(definition, max_bytes))
             if token is not None:
                 raise
-        elif not render.is_of_values(error):
+        elif not reading.is_of_values(error):
             raise
-    rest = [one for one in render.ids_where(conn, definition, condition) if one not in yielded]
+    rest = [one for one in ids_where(conn, definition, condition) if one not in yielded]
     while rest:
         read = render.by_ids(conn, definition, rest, token=token, max_bytes=max_bytes, sizes=sizes)
         failures.update(read.failures)

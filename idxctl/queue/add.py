@@ -11,8 +11,9 @@ from psycopg import sql
 from idxctl.config.settings import Settings
 from idxctl.core.durations import format_duration
 from idxctl.core.errors import PostgresRefused, UsageError, WaitTimeout
-from idxctl.indexes import generations, render
+from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, define, rows_of
+from idxctl.indexes.key_sql import id_text
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.user_sql import carry_over, require_one_query
@@ -91,7 +92,7 @@ def _enqueue_chosen(
 
 def _chosen(conn: Connection, definition: Definition, where: str | None) -> sql.Composed:
     """Return the query for the ids that a condition holds for, once it is known to be one expression and no more."""
-    head = sql.SQL("SELECT {} FROM {} WHERE ").format(render.id_text(definition), rows_of(definition))
+    head = sql.SQL("SELECT {} FROM {} WHERE ").format(id_text(definition), rows_of(definition))
     condition = where or "true"
     require_one_query(conn, head.as_string(conn.raw) + f"\n{condition}\n")
     return sql.SQL("{}(\n{}\n)").format(head, sql.SQL(condition))

@@ -20,10 +20,10 @@ from idxctl.core.errors import OpenSearchRefused, PostgresRefused
 from idxctl.core.failpoints import reach
 from idxctl.core.reasons import Kind, Reason
 from idxctl.indexes import generations as generations_
-from idxctl.indexes import render
 from idxctl.indexes.definitions import rows_of
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import is_of_values
+from idxctl.indexes.key_sql import id_text
+from idxctl.indexes.reading import is_of_values
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
@@ -176,7 +176,7 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
     definition = generation.definition
     tasks = sql.SQL("SELECT {index}, {ident}, {priority}, {enqueued_at}, 'coarse' FROM {rows}").format(
         index=sql.Literal(batch.index),
-        ident=render.id_text(definition),
+        ident=id_text(definition),
         priority=sql.Literal(PRIORITIES["low"]),
         enqueued_at=_as_written(task.enqueued_at),
         rows=rows_of(definition),

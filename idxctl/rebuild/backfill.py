@@ -19,8 +19,10 @@ import orjson
 from idxctl.core import backoff
 from idxctl.core.errors import OpenSearchRefused, PostgresRefused, PostgresUnreachable
 from idxctl.core.failpoints import reach
-from idxctl.indexes import ranges, render
+from idxctl.indexes import ranges, reading, render
 from idxctl.indexes.generations import Generation
+from idxctl.indexes.ids import next_boundary
+from idxctl.indexes.key_sql import between
 from idxctl.opensearch import bulk
 from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import Client
@@ -183,7 +185,7 @@ class Backfill:
     def _next_boundary(self, after: list[str] | None) -> list[str] | None:
         definition = self._generation.definition
         try:
-            return render.next_boundary(self._pool.mine(), definition, after, self._chunk_size())
+            return next_boundary(self._pool.mine(), definition, after, self._chunk_size())
         except PostgresRefused as error:  # a volatile function is called although nobody asks for the document
             raise preflight.unreadable(self._generation.index, error) from error
 
@@ -269,7 +271,7 @@ class Backfill:
         if most is None:
             return chunk
         try:
-            upto = render.next_boundary(self._pool.mine(), definition, chunk.after, most, upto=chunk.upto)
+            upto = next_boundary(self._pool.mine(), definition, chunk.after, most, upto=chunk.upto)
         except PostgresRefused as error:
             raise preflight.unreadable(self._generation.index, error) from error
         return chunk if upto is None else replace(chunk, upto=upto)
@@ -341,7 +343,7 @@ class Backfill:
         """Read a chunk in one statement; a row whose values break the query becomes a verdict and stops nothing (P3)."""
         conn, generation = self._pool.mine(), self._generation
         definition, sizes = generation.definition, self._learnt.sizes
-        condition = render.between(definition, chunk.after, chunk.upto)
+        condition = between(definition, chunk.after, chunk.upto)
         failures: dict[str, PostgresRefused] = {}
         try:
             with conn.reading_within(self._limits.age_limit_seconds / 3):
@@ -350,7 +352,7 @@ class Backfill:
                     failures=failures,
                 )  # fmt: skip
         except PostgresRefused as error:
-            if render.is_too_slow(error):
+            if reading.is_too_slow(error):
                 raise _TooSlow from error
             raise preflight.unreadable(generation.index, error) from error
         for one, cause in failures.items():

@@ -10,7 +10,7 @@ from datetime import datetime
 from idxctl.core.errors import IdxctlError
 from idxctl.core.failpoints import reach
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from idxctl.core.errors import IdxctlError
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.rebuild import SQL

@@ -22,7 +22,7 @@ from idxctl.core.errors import IdxctlError, Locked
 from idxctl.core.failpoints import reach
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit

@@ -19,7 +19,10 @@ from psycopg import sql
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnreachable, PostgresRefused
 from idxctl.indexes import ranges, render
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Lines, Sizes
+from idxctl.indexes.ids import existing, routings
+from idxctl.indexes.key_sql import between
+from idxctl.indexes.render import Lines
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import scan
 from idxctl.opensearch.answers import Sources
 from idxctl.opensearch.client import Client
@@ -79,7 +82,7 @@ def compare_range(
     *where*: of those only the ones that this holds for, a condition over the columns of the document query.
     """
     definition = generation.definition
-    condition = render.between(definition, after, upto)
+    condition = between(definition, after, upto)
     if where is not None:
         condition = sql.SQL("{} AND (\n{}\n)").format(condition, where)
     failures: dict[str, PostgresRefused] = {}
@@ -232,7 +235,7 @@ def compare_ids(
         compared.unreadable.extend([*read.failures, *read.unfit])
         known = read.ids | read.failures.keys() | set(read.rest) | read.unfit.keys() | read.impossible
         gone = [one for one in rest if one not in known]
-        compared.orphans.extend(_held(client, generation, gone, render.routings(conn, definition, gone)))
+        compared.orphans.extend(_held(client, generation, gone, routings(conn, definition, gone)))
         rest = read.rest
     return compared
 
@@ -248,7 +251,7 @@ def _held(client: Client, generation: Generation, ids: Sequence[str], routings: 
 def orphans(conn: Connection, client: Client, generation: Generation) -> Iterator[list[str]]:
     """Yield pages of ids that the index holds, as of its last refresh, and no row has."""
     for page in scan.ids(client, generation.name):
-        known = set(render.existing(conn, generation.definition, page))
+        known = set(existing(conn, generation.definition, page))
         gone = [one for one in page if one not in known]
         if gone:
             yield gone

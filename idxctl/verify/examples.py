@@ -12,7 +12,8 @@ import orjson
 from idxctl.core.errors import IdxctlError
 from idxctl.indexes import render
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.ids import routings
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
@@ -69,9 +70,9 @@ def _differences(conn: Connection, client: Client, generation: Generation, name:
     definition = generation.definition
     read = render.by_ids(conn, definition, [name], token=None, max_bytes=_BYTES, sizes=sizes)
     text = b"".join(lines.text for lines in read.found).rstrip(b"\n")
-    routings = render.routings(conn, definition, [name])
+    ways = routings(conn, definition, [name])
     wanted = [orjson.dumps(name)]
-    routed = {orjson.dumps(one): way for one, way in routings.items()}
+    routed = {orjson.dumps(one): way for one, way in ways.items()}
     (held,) = scan.sources_text(client, generation.name, wanted, routings=routed).read([name])
     if not text or held.source is None:
         return []

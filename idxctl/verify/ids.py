@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from idxctl.indexes import render
+from idxctl.indexes import ids as row_ids
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch import scan
 from idxctl.opensearch.answers import Hit
@@ -62,7 +62,7 @@ def look(
         misplaced = _misplaced(conn, client, generation, asked)
         elsewhere = {(one, said.routing) for one, said in misplaced}
         names = [one.document_id for one in asked if (one.document_id, one.routing) not in elsewhere]
-        there = set(render.existing(conn, generation.definition, names))
+        there = set(row_ids.existing(conn, generation.definition, names))
         said = judged([one for one in names if one not in there])
         # A row that came meanwhile is no orphan; what it differs in, the first pass was to find.
         orphans = [(one, what) for one, what in said.items() if what.kind in {Kind.ORPHAN, Kind.LAGGING}]
@@ -102,5 +102,5 @@ def _misplaced(
 
 def routings(conn: Connection, generation: Generation, names: Sequence[str]) -> dict[str, str]:
     """Return the routing of those of *names* that have one."""
-    found = render.routings(conn, generation.definition, names)
+    found = row_ids.routings(conn, generation.definition, names)
     return {one: orjson.loads(text) for one, text in found.items() if text != b"null"}

@@ -19,7 +19,9 @@ import orjson
 from idxctl.core import texts
 from idxctl.indexes import render
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Lines, Sizes
+from idxctl.indexes.ids import routings
+from idxctl.indexes.render import Lines
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import scan
 from idxctl.opensearch.answers import Source
 from idxctl.opensearch.client import Client
@@ -124,7 +126,7 @@ def _judge_page(
     if not names:
         return judged
     waiting = _waiting(conn, generation.index, names)
-    page.routings.update(render.routings(conn, generation.definition, page.gone))
+    page.routings.update(routings(conn, generation.definition, page.gone))
     held = _held(client, generation, names, page.routings)
     last = last_token(conn)
     for name in names:

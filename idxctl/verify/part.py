@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from psycopg import sql
 
 from idxctl.core.failpoints import reach
-from idxctl.indexes import render
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.ids import next_boundary
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.verify import compare, ids, judge, runs
@@ -105,11 +105,11 @@ def _plan(conn: Connection, part: Part) -> Range | None:
         )
         skipped = _skipped(part.share) if part.share is not None else 0
         if skipped:
-            after = render.next_boundary(conn, definition, after, skipped * size)
+            after = next_boundary(conn, definition, after, skipped * size)
             if after is None:
                 runs.planned(conn, part.run, plan, None)
                 continue
-        upto = render.next_boundary(conn, definition, after, size)
+        upto = next_boundary(conn, definition, after, size)
         taken = runs.add_range(conn, part.run, plan, after, upto, part.owner)
         if taken is not None:
             return taken

@@ -13,9 +13,10 @@ from functools import partial
 from idxctl.core import keys
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.failpoints import reach
-from idxctl.indexes import render
+from idxctl.indexes import reading, render
 from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation
+from idxctl.indexes.ids import routings
 from idxctl.opensearch import bulk
 from idxctl.opensearch.bulk import Body
 from idxctl.opensearch.client import Client
@@ -110,7 +111,7 @@ def _type_of_unfit(document_id: str) -> str:
 
 def unreadable(conn: Connection, cause: PostgresRefused) -> Verdict:
     """Return what becomes of a document that cannot be read: one that takes too long may do better another time."""
-    if render.is_too_slow(cause):
+    if reading.is_too_slow(cause):
         reason = (
             f"reading this one document takes longer than {conn.read_limit_ms / 1000:g} s ([database] read_timeout)"
         )
@@ -136,7 +137,7 @@ def _body(
     if read.doubled:
         body = [one.without(read.doubled) for one in body]
     if gone:
-        body.append(bulk.deletes(gone, batch.token, render.routings(conn, definition, gone)))
+        body.append(bulk.deletes(gone, batch.token, routings(conn, definition, gone)))
     return body
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.queue.claim import Batch
 from idxctl.worker import outcomes
 from idxctl.worker.load import Load

@@ -34,7 +34,7 @@ class Module:
 
 @dataclass(frozen=True)
 class Function:
-    """One function, with all that stands in it."""
+    """One function, with all that stands in it; its signature aside, where a command has its options, a line each."""
 
     place: str  # "queue/claim.py claim", "worker/pool.py Worker.run"
     lines: int
@@ -64,7 +64,7 @@ def read(package: Path) -> list[Module]:
 def functions(modules: Sequence[Module]) -> list[Function]:
     """Return every function, methods and inner ones too, the longest first."""
     found = [
-        Function(f"{module.place} {name}", (node.end_lineno or node.lineno) - node.lineno + 1)
+        Function(f"{module.place} {name}", _below_signature(node))
         for module in modules
         for name, node in _defined(module.tree)
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
@@ -121,6 +121,11 @@ def _defined(tree: ast.AST, prefix: str = "") -> Iterator[tuple[str, ast.AST]]:
             yield from _defined(node, f"{prefix}{node.name}.")
         else:
             yield from _defined(node, prefix)
+
+
+def _below_signature(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    first = node.body[0].lineno
+    return (node.end_lineno or first) - first + 1
 
 
 def _called(node: ast.expr) -> str:

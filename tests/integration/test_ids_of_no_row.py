@@ -6,8 +6,9 @@ import psycopg
 import pytest
 
 from idxctl.core import keys
-from idxctl.indexes import render
+from idxctl.indexes import ids
 from idxctl.indexes.definitions import Definition
+from idxctl.indexes.ids import possible_ids
 from support.rig import Rig
 
 KEYS = {
@@ -33,16 +34,16 @@ def test_ids_are_sifted_by_the_type_of_the_key(items: Rig, of: str, monkeypatch)
     definition = Definition(query, ("document_id",), (of,), "json", local={"search_path": "public"})
     asked = [one for pair in zip(possible, [*impossible, *possible], strict=False) for one in pair]
     asked = list(dict.fromkeys([*asked, *impossible]))
-    assert set(render.possible_ids(items.conn, definition, asked)) == set(possible)
-    monkeypatch.setattr(render, "_ASKS_WITHOUT_ERROR", 10**9)  # as before PostgreSQL 16
-    assert set(render.possible_ids(items.conn, definition, asked)) == set(possible)
+    assert set(possible_ids(items.conn, definition, asked)) == set(possible)
+    monkeypatch.setattr(ids, "_ASKS_WITHOUT_ERROR", 10**9)  # as before PostgreSQL 16
+    assert set(possible_ids(items.conn, definition, asked)) == set(possible)
 
 
 def test_parts_of_a_composite_key_are_sifted_each(items: Rig):
     definition = Definition("SELECT 1", ("a", "b"), ("integer", "uuid"), "json")
     good = "7:018f2f7e-0000-7000-8000-000000000000"
     asked = [good, "x:018f2f7e-0000-7000-8000-000000000000", "7:7", "7", good + ":1"]
-    assert render.possible_ids(items.conn, definition, asked) == [good]
+    assert possible_ids(items.conn, definition, asked) == [good]
 
 
 def test_five_hundred_ids_that_are_no_keys_are_settled_among_the_others(items: Rig):

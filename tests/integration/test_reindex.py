@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.sizes import Sizes
 from idxctl.verify import compare
 from support import judge
 from support.rig import Rig

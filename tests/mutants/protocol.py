@@ -66,7 +66,7 @@ MUTANTS = (
                 """
                 conn = self._pool.mine()
                 number_, after_, upto_ = conn.run(SQL["chunks"], run=self._run).fetchall(), None, None
-                self._early = [list(render.stream(conn, self._generation.definition, render.between(self._generation.definition, *keys), token=7777777777777777)) for keys in number_]
+                self._early = [list(render.stream(conn, self._generation.definition, between(self._generation.definition, *keys), token=7777777777777777)) for keys in number_]
                 self._early_keys = [tuple(map(str, keys)) for keys in number_]
                 reach("chunk.before")
             """,

@@ -100,12 +100,12 @@ MUTANTS = (
         (
             Code(
                 """
-                if render.is_too_slow(error):
+                if reading.is_too_slow(error):
                     ...
-                elif here(not render.is_of_values(error)):
+                elif here(not reading.is_of_values(error)):
                     raise
             """,
-                "token is None or not render.is_of_values(error)",
+                "token is None or not reading.is_of_values(error)",
             ),
         ),
     ),
