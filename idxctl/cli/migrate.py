@@ -12,7 +12,8 @@ from idxctl.cli.state import DryRunOption, Output, OutputOption, ReasonOption, Y
 
 if TYPE_CHECKING:
     from idxctl.config.settings import Settings
-    from idxctl.postgres.migrate import DownPlan, Migrated, MigrationStatus
+    from idxctl.postgres.migrate import Migrated, MigrationStatus
+    from idxctl.postgres.migrate_down import DownPlan
 
 app = plain_app(help="Create, upgrade or take away idxctl's tables.")
 
@@ -59,18 +60,18 @@ def down(
     dry_run: DryRunOption = False,
 ) -> None:
     """Undo migrations. Says what would be lost, asks, and refuses while triggers are installed."""
-    from idxctl.postgres import migrate
+    from idxctl.postgres import migrate, migrate_down
 
     state = current().because(reason)
     with state.connect() as conn:
-        plan = migrate.plan_down(conn, to=migrate.down_target(conn, to=to, count=steps))
+        plan = migrate_down.plan(conn, to=migrate_down.target(conn, to=to, count=steps))
         if not (dry_run and render.is_data(output)):
             _show_plan(plan, talk=not dry_run)
         if dry_run:
             if render.is_data(output):
                 render.json({**render.plain_value(plan), "dry_run": True})
             return
-        migrate.refuse_down(plan, force=force)
+        migrate_down.refuse(plan, force=force)
         if plan.undoes:
             state.confirm(f"Go down from version {plan.version} to {plan.to}?", yes=yes)
         done = migrate.down(conn, to=plan.to, force=force)
@@ -93,12 +94,12 @@ def sql(
     adopt_index: AdoptOption = None,
 ) -> None:
     """Print the script that does what `up` does, for a DBA to read and run. Needs neither server nor configuration."""
-    from idxctl.postgres import migrate
+    from idxctl.postgres import migrate_offline
 
     state = current()
     state.need_indexes = False
     settings = state.settings
-    script = migrate.offline_sql(
+    script = migrate_offline.offline_sql(
         from_=from_,
         to=to,
         schema=settings.database.schema,

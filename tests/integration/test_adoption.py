@@ -14,7 +14,7 @@ from idxctl.core.secret import Secret
 from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation
-from idxctl.postgres import migrate
+from idxctl.postgres import migrate, migrate_down, migrate_offline, migrations
 from idxctl.postgres.connect import Connection, connect
 from idxctl.queue.claim import Task
 from idxctl.queue.settle import Failure, bury
@@ -175,7 +175,7 @@ def test_going_down_brings_the_older_shape_back_with_its_letters(conn):
     run(conn, OLDER + LETTERS)
     before = shape(conn), letters(conn, "id", "listing_id", "action", "data", "attempts", "last_error", "created_at")
     migrate.up(conn, default_index="products")
-    assert migrate.plan_down(conn, to=0).loses == (("audit entries", 1),)  # that of the way up
+    assert migrate_down.plan(conn, to=0).loses == (("audit entries", 1),)  # that of the way up
     migrate.down(conn, to=0)
     names = [name for name, _, _ in before[0]]
     assert [name for name, _, _ in shape(conn)] == names
@@ -193,7 +193,7 @@ def test_going_down_counts_letters_that_the_older_shape_cannot_hold(conn):
         """INSERT INTO opensearch_indexing_dlq (index_name, document_id, action) VALUES
            ('products', 'sku-1', 'index'), ('shops', '12', 'index'), ('products', '3000000000', 'index')"""
     )
-    assert dict(migrate.plan_down(conn, to=1).loses) == {"dead letters": 3}
+    assert dict(migrate_down.plan(conn, to=1).loses) == {"dead letters": 3}
     migrate.down(conn, to=1, force=True)
     assert letters(conn, "id") == [(11,), (12,), (17,)]
 
@@ -584,7 +584,7 @@ def test_without_an_index_the_constraint_waits_until_one_is_named(conn):
 
 
 def test_the_migration_run_again_leaves_the_constraint_as_it_is(adopted):
-    run(adopted, migrate.known()[1].up)
+    run(adopted, migrations.known()[1].up)
     upsert(adopted, 12345, "theirs")
     assert letter_of(adopted, "12345") == [("products", 12345, 4, "theirs")]
 
@@ -592,7 +592,7 @@ def test_the_migration_run_again_leaves_the_constraint_as_it_is(adopted):
 def test_a_script_for_a_dba_names_the_index_later_too(conn):
     run(conn, OLDER)
     migrate.up(conn, to=2)
-    run(conn, migrate.offline_sql(from_=2, default_index="products"))
+    run(conn, migrate_offline.offline_sql(from_=2, default_index="products"))
     upsert(conn, 1, "theirs")
     upsert(conn, 1, "theirs")
     assert letter_of(conn, "1") == [("products", 1, 4, "theirs")]
@@ -626,7 +626,7 @@ def test_actions_that_differ_in_their_case_alone_are_duplicates(conn):
 def test_going_down_and_up_again_keeps_upserts_working(adopted):
     dead(adopted, "shops", "12346")
     dead(adopted, "products", "12346")
-    assert dict(migrate.plan_down(adopted, to=1).loses) == {"dead letters": 1}
+    assert dict(migrate_down.plan(adopted, to=1).loses) == {"dead letters": 1}
     migrate.down(adopted, to=1, force=True)
     upsert(adopted, 12346, "theirs")
     assert letters(adopted, "listing_id", "attempts") == [(12345, 3), (12346, 4), (12345, 1)]
@@ -640,7 +640,7 @@ def test_going_down_without_an_index_keeps_the_newest_letter_of_a_number(conn):
     migrate.up(conn)
     for index in ("shops", "products"):
         dead(conn, index, "1")
-    assert dict(migrate.plan_down(conn, to=1).loses) == {"dead letters": 1}
+    assert dict(migrate_down.plan(conn, to=1).loses) == {"dead letters": 1}
     migrate.down(conn, to=1, force=True)
     assert letters(conn, "id", "listing_id") == [(2, 1)]
 

@@ -16,7 +16,7 @@ from idxctl.config.settings import DatabaseSettings
 from idxctl.core import actor as actors
 from idxctl.core.actor import Actor
 from idxctl.core.secret import Secret
-from idxctl.postgres import audit, migrate
+from idxctl.postgres import audit, migrate, migrations
 from idxctl.postgres.connect import connect
 
 KEYS = ["at", "action", "what", "count", "database_user", "operator", "channel", "address", "reason"]
@@ -171,7 +171,7 @@ def test_programs_of_before_go_on_writing_their_columns(conn, migrated):
 def test_migrations_up_and_down_are_noted(database):
     with connect(DatabaseSettings(url=Secret(database)), actor=Actor("cli", "dba")) as conn:
         migrate.up(conn)
-        wanted = len(migrate.known())
+        wanted = len(migrations.known())
         migrate.down(conn, to=4)
         assert conn.execute("SELECT actor, action FROM opensearch_indexing_audit ORDER BY id").fetchall() == [
             ("dba", "migrate up"),

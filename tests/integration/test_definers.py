@@ -10,7 +10,7 @@ from psycopg.conninfo import make_conninfo
 from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import ConfigError, PostgresRefused
 from idxctl.core.secret import Secret
-from idxctl.postgres import migrate
+from idxctl.postgres import migrate, migrate_offline
 from idxctl.postgres.connect import connect
 
 pytestmark = pytest.mark.sampled
@@ -244,13 +244,13 @@ def test_the_script_is_refused_by_who_does_not_own_the_tables(conn, stranger):
         sql.SQL("GRANT ALL ON opensearch_indexing_migrations TO {0}").format(sql.Identifier(stranger.info.user))
     )
     with pytest.raises(psycopg.errors.RaiseException, match=f"belong to {conn.raw.info.user}"):
-        stranger.execute(migrate.offline_sql(from_=2).encode())
+        stranger.execute(migrate_offline.offline_sql(from_=2).encode())
 
 
 def test_the_script_is_refused_where_everybody_may_create(conn):
     conn.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")
     with pytest.raises(psycopg.errors.RaiseException, match="everybody may create functions in schema public"):
-        conn.raw.execute(migrate.offline_sql().encode())
+        conn.raw.execute(migrate_offline.offline_sql().encode())
 
 
 def test_a_worker_that_starts_there_says_so(items, idxctl):

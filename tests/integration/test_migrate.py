@@ -17,10 +17,10 @@ from psycopg.conninfo import make_conninfo
 from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import Locked, PostgresRefused, Refused, SchemaError, UsageError
 from idxctl.core.secret import Secret
-from idxctl.postgres import migrate
+from idxctl.postgres import migrate, migrate_down, migrate_offline, migration_run, migrations
 from idxctl.postgres.connect import Connection, connect
 
-NEWEST = len(migrate.known())
+NEWEST = len(migrations.known())
 
 CATALOG = """
 SELECT 'column', c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attidentity::text,
@@ -73,7 +73,7 @@ def one(conn: Connection, query: str, *parameters: object):
 
 def test_up_creates_the_tables_and_up_again_finds_nothing_to_do(conn):
     first, again = migrate.up(conn), migrate.up(conn)
-    assert first.applied == tuple(step.title for step in migrate.known())
+    assert first.applied == tuple(step.title for step in migrations.known())
     assert (again.applied, again.version) == ((), NEWEST)
     migrate.require(conn)
 
@@ -99,11 +99,11 @@ def test_hosts_that_migrate_at_once_apply_each_migration_once(settings):
 
 
 def test_a_failing_migration_leaves_nothing_behind(conn):
-    broken = migrate.Migration(NEWEST + 1, "broken", "CREATE TABLE half (); SELECT 1 / 0;", "")
+    broken = migrations.Migration(NEWEST + 1, "broken", "CREATE TABLE half (); SELECT 1 / 0;", "")
     with pytest.raises(
         PostgresRefused, match=f"migration {broken.title} failed and nothing was changed: division by zero"
     ):
-        migrate.up(conn, steps=(*migrate.known(), broken))
+        migrate.up(conn, steps=(*migrations.known(), broken))
     assert tables(conn) == []
 
 
@@ -160,7 +160,7 @@ def test_a_role_without_rights_is_told_what_to_grant(conn, database):
 
 
 def test_a_lock_on_a_table_is_not_waited_for_for_ever(conn, settings, monkeypatch):
-    monkeypatch.setattr(migrate, "LOCK_SECONDS", 0.2)
+    monkeypatch.setattr(migration_run, "LOCK_SECONDS", 0.2)
     migrate.up(conn)
     with connect(settings) as other, other.raw.transaction():
         other.execute("SELECT FROM opensearch_indexing_dlq")
@@ -170,16 +170,16 @@ def test_a_lock_on_a_table_is_not_waited_for_for_ever(conn, settings, monkeypatc
 
 
 def test_another_run_is_not_waited_for_for_ever(conn, settings, monkeypatch):
-    monkeypatch.setattr(migrate, "QUEUE_SECONDS", 0.2)
+    monkeypatch.setattr(migration_run, "QUEUE_SECONDS", 0.2)
     with connect(settings) as other, other.raw.transaction():
-        other.execute("SELECT pg_advisory_xact_lock(%s)", (migrate.LOCK,))
+        other.execute("SELECT pg_advisory_xact_lock(%s)", (migration_run.LOCK,))
         with pytest.raises(Locked, match="another migration"):
             migrate.up(conn)
 
 
 def test_who_runs_another_migration_is_named(conn, settings, monkeypatch):
     migrate.up(conn, to=1)
-    monkeypatch.setattr(migrate, "QUEUE_SECONDS", 0.2)
+    monkeypatch.setattr(migration_run, "QUEUE_SECONDS", 0.2)
     with connect(settings, application_name="another host") as other, other.raw.transaction():
         other.execute("LOCK TABLE opensearch_indexing_migrations IN SHARE UPDATE EXCLUSIVE MODE")
         for act in (migrate.up, lambda conn: migrate.down(conn, to=0)):
@@ -199,17 +199,17 @@ def stranger(conn, settings, unique_name):
 
 @pytest.mark.parametrize("lock", ["pg_advisory_lock", "pg_advisory_lock_shared"])
 def test_a_stranger_who_holds_the_older_lock_is_passed_over_and_named(conn, stranger, lock):
-    stranger.execute(f"SELECT {lock}({migrate.LOCK})")
+    stranger.execute(f"SELECT {lock}({migration_run.LOCK})")
     done = migrate.up(conn)
     assert done.version == NEWEST
     assert any(f"pid {stranger.info.backend_pid}" in note and "passed over" in note for note in done.notes)
     assert migrate.down(conn, to=0).version == 0
-    conn.raw.execute(migrate.offline_sql())
+    conn.raw.execute(migrate_offline.offline_sql())
     migrate.require(conn)
 
 
 def test_first_migrations_at_once_exclude_each_other_without_the_older_lock_too(settings, stranger):
-    stranger.execute(f"SELECT pg_advisory_lock({migrate.LOCK})")
+    stranger.execute(f"SELECT pg_advisory_lock({migration_run.LOCK})")
     gate = threading.Barrier(4)
 
     def one_host(schema: str) -> tuple[str, ...]:
@@ -270,7 +270,7 @@ def test_the_offline_script_does_what_up_does(settings, conn):
     expected = catalog(conn)
     books = conn.execute("SELECT version, name, checksum, old_workers FROM opensearch_indexing_migrations").fetchall()
     migrate.down(conn, to=0)
-    conn.raw.execute(migrate.offline_sql(default_index="products"))
+    conn.raw.execute(migrate_offline.offline_sql(default_index="products"))
     assert catalog(conn) == expected
     assert (
         conn.execute("SELECT version, name, checksum, old_workers FROM opensearch_indexing_migrations").fetchall()
@@ -283,7 +283,7 @@ def test_the_offline_script_does_what_up_does(settings, conn):
 def test_the_offline_script_goes_on_from_where_the_database_is(settings):
     with connect(replace(settings, schema="my schema")) as conn:
         migrate.up(conn, to=1)
-        conn.raw.execute(migrate.offline_sql(from_=1, schema="my schema", default_index="o'clock"))
+        conn.raw.execute(migrate_offline.offline_sql(from_=1, schema="my schema", default_index="o'clock"))
         migrate.require(conn)
 
 
@@ -291,7 +291,7 @@ def test_the_offline_script_refuses_a_database_that_is_elsewhere(conn):
     migrate.up(conn)
     before = catalog(conn)
     with pytest.raises(psycopg.errors.RaiseException, match=f"starts at version 0, the database is at {NEWEST}"):
-        conn.raw.execute(migrate.offline_sql())
+        conn.raw.execute(migrate_offline.offline_sql())
     conn.raw.execute("ROLLBACK")
     assert catalog(conn) == before
 
@@ -338,7 +338,7 @@ def test_a_gap_counts_as_older(conn):
 def test_a_file_that_was_edited_after_it_was_applied_is_named(conn):
     migrate.up(conn)
     assert migrate.status(conn).edited == ()
-    first, *rest = migrate.known()
+    first, *rest = migrations.known()
     edited = replace(first, up=first.up + "-- edited\n")
     assert migrate.status(conn, steps=(edited, *rest)).edited == (first.title,)
 
@@ -414,15 +414,15 @@ def test_the_plan_names_what_would_be_lost_and_changes_nothing(conn):
     migrate.up(conn)
     conn.execute(HOLDING["tasks in the queue (1)"])
     conn.execute(HOLDING["dead letters (1)"])
-    plan = migrate.plan_down(conn, to=0)
+    plan = migrate_down.plan(conn, to=0)
     assert dict(plan.loses) == {"tasks in the queue": 1, "dead letters": 1, "audit entries": 1}
-    assert plan.undoes == tuple(step.title for step in reversed(migrate.known()))
-    assert dict(migrate.plan_down(conn, to=1).loses) == {"dead letters": 1}
+    assert plan.undoes == tuple(step.title for step in reversed(migrations.known()))
+    assert dict(migrate_down.plan(conn, to=1).loses) == {"dead letters": 1}
     assert one(conn, "SELECT count(*) FROM opensearch_indexing_queue") == 1
 
 
 def test_a_migration_without_a_way_down_is_refused(conn):
-    steps = (*migrate.known(), migrate.Migration(NEWEST + 1, "forward", "SELECT 1;", ""))
+    steps = (*migrations.known(), migrations.Migration(NEWEST + 1, "forward", "SELECT 1;", ""))
     migrate.up(conn, steps=steps)
     with pytest.raises(Refused, match="no way down"):
         migrate.down(conn, steps=steps)

@@ -10,9 +10,9 @@ import sys
 import psycopg
 import pytest
 
-from idxctl.postgres import migrate
+from idxctl.postgres import migrate_offline, migrations
 
-NEWEST = len(migrate.known())
+NEWEST = len(migrations.known())
 
 
 @pytest.fixture
@@ -40,13 +40,13 @@ def test_up_names_what_it_applied_and_then_has_nothing_to_do(idxctl):
     status, out, err = idxctl("up")
     assert (status, err) == (0, "")
     assert out.splitlines()[0] == f"ok migrated up to version {NEWEST}"
-    assert [line.strip() for line in out.splitlines()[1:]] == [step.title for step in migrate.known()]
+    assert [line.strip() for line in out.splitlines()[1:]] == [step.title for step in migrations.known()]
     assert idxctl("up") == (0, f"ok Nothing to do: version {NEWEST}\n", "")
 
 
 def test_status_as_json_has_version_and_pending(idxctl):
     found = json.loads(idxctl("status", "-o", "json")[1])
-    assert (found["version"], found["pending"]) == (0, [step.title for step in migrate.known()])
+    assert (found["version"], found["pending"]) == (0, [step.title for step in migrations.known()])
     dry = json.loads(idxctl("up", "--dry-run", "-o", "json")[1])
     assert dry == {**found, "dry_run": True}
     idxctl("up")
@@ -73,7 +73,7 @@ def test_a_dry_run_of_down_changes_nothing(idxctl):
     idxctl("up")
     plan = json.loads(idxctl("down", "--to", "0", "--dry-run", "-o", "json")[1])
     assert plan["dry_run"] is True
-    assert plan["undoes"] == [step.title for step in reversed(migrate.known())]
+    assert plan["undoes"] == [step.title for step in reversed(migrations.known())]
     assert json.loads(idxctl("status", "-o", "json")[1])["version"] == NEWEST
 
 
@@ -100,7 +100,7 @@ def test_an_older_dlq_is_adopted_for_the_index_named(idxctl, database):
 def test_the_script_is_printed_without_a_server(idxctl, database):
     status, script, err = idxctl("sql", "--adopt-index", "products")
     assert (status, err) == (0, "")
-    assert script == migrate.offline_sql(default_index="products")
+    assert script == migrate_offline.offline_sql(default_index="products")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(script.encode())
     assert idxctl("up")[1] == f"ok Nothing to do: version {NEWEST}\n"
@@ -116,7 +116,7 @@ def test_the_script_needs_no_configuration_either(tmp_path):
         text=True,
         check=True,
     ).stdout
-    assert script == migrate.offline_sql()
+    assert script == migrate_offline.offline_sql()
 
 
 def test_a_server_that_is_down_is_said_to_be(idxctl, monkeypatch, tmp_path):

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 
 import idxctl
-from idxctl.postgres import migrate
+from idxctl.postgres import migrations
 
 # What the grammar calls by these names without showing them: LIKE, IN, BETWEEN, IS DISTINCT FROM, NULLIF, CASE ... WHEN.
 _OF_THE_GRAMMAR = {"=", "<>", "<", "<=", ">", ">=", "~~", "!~~"}
@@ -57,7 +57,7 @@ def mentioned() -> tuple[set[str], set[str]]:
         for path in package.rglob("*")
         if path.suffix in {".sql", ".py"} and "embedded" not in path.parts
     ]
-    texts += [step.up for step in migrate.known()]
+    texts += [step.up for step in migrations.known()]
     words, operators = set[str](), set(_OF_THE_GRAMMAR)
     for text in texts:
         words.update(_FUNCTION.findall(text))
