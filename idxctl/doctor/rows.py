@@ -97,7 +97,7 @@ def in_its_table(
     try:
         with (
             conn.reading_within(_READ_SECONDS),
-            conn.transaction(local=render.reading(conn, definition), read_only=True),
+            conn.transaction(local=reading.settings(conn, definition), read_only=True),
         ):
             row = conn.execute(query).fetchone()
     except PostgresRefused:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from idxctl.opensearch.answers import Refusal
+from idxctl.opensearch.bulk_answers import Refusal
 from idxctl.opensearch.client import Client
 
 _DELETE = b'{"delete":'

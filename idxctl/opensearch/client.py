@@ -22,8 +22,9 @@ from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import (
     ConfigError,
 )
-from idxctl.opensearch import answers, failures, refusals
-from idxctl.opensearch.answers import NoAnswer, Refusal
+from idxctl.opensearch import answers, bulk_answers, failures, refusals
+from idxctl.opensearch.answer_parts import NoAnswer
+from idxctl.opensearch.bulk_answers import Refusal
 from idxctl.opensearch.exchange import Address, Failed, Response
 
 if TYPE_CHECKING:
@@ -106,7 +107,7 @@ class Client:
         return self.ask(
             "POST",
             f"/{segment(index)}/_bulk",
-            lambda text: answers.bulk(text, sent, deleted),
+            lambda text: bulk_answers.refused(text, sent, deleted),
             params=asked,
             body=body,
             content_type=_NDJSON,

@@ -14,7 +14,7 @@ from typing import Any
 
 from idxctl.core import backoff
 from idxctl.core.errors import ConfigError, IdxctlError, OpenSearchRefused, OpenSearchUnreachable
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts, answers
 from idxctl.opensearch.answers import IndexHealth
 from idxctl.opensearch.client import Client, segment
 
@@ -143,7 +143,9 @@ def _explained(
     verdict = found.get("can_allocate")
     if verdict is None or verdict in _ALLOCATABLE:  # None: it is assigned by now
         return True, ""
-    return False, answers.plain(": ".join([str(found.get("allocate_explanation") or verdict), *_of_nodes(found)]), 500)
+    return False, answer_parts.plain(
+        ": ".join([str(found.get("allocate_explanation") or verdict), *_of_nodes(found)]), 500
+    )
 
 
 def _of_nodes(explained: dict[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from enum import Enum
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core import legible
 from idxctl.core.errors import OpenSearchUnintelligible, OpenSearchUnreachable
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts
 from idxctl.opensearch.exchange import Endless, Failed, NothingSent
 from idxctl.opensearch.refusals import URL
 
@@ -128,7 +128,7 @@ def unreachable(failed: Failed, settings: OpenSearchSettings, patience: float) -
 
 
 def _no_http(name: str, cause: http.client.HTTPException) -> OpenSearchUnintelligible:
-    begun = legible.line(answers.plain(str(cause).strip(), 60))
+    begun = legible.line(answer_parts.plain(str(cause).strip(), 60))
     return OpenSearchUnintelligible(
         f"what answers at {name} does not speak HTTP" + (f': "{begun}"' if begun else ""),
         answered=f"no HTTP: {begun}",

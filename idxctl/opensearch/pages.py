@@ -12,7 +12,7 @@ import html
 import re
 import zlib
 
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts
 from idxctl.opensearch.exchange import Response
 
 _READ = 8_000  # bytes of a page; a stylesheet may fill many more
@@ -40,19 +40,19 @@ def words(response: Response) -> str:
     if text is None:
         return ""
     shown = html.unescape(_MARKUP.sub(" ", _NOT_SHOWN.sub(" ", text)))
-    return answers.plain(" ".join(shown.split()), _SHOWN)[:_SHOWN]  # what is escaped grows
+    return answer_parts.plain(" ".join(shown.split()), _SHOWN)[:_SHOWN]  # what is escaped grows
 
 
 def came(response: Response) -> str:
     """Say in a few words what came: "502 text/html: Bad Gateway"."""
-    kind = answers.plain(response.content_type.partition(";")[0].strip(), 40)
+    kind = answer_parts.plain(response.content_type.partition(";")[0].strip(), 40)
     begun = f"{response.status}{' ' if kind else ''}{kind}"
     if not response.body:
         return f"{begun}, empty"
     if _text(response) is None:
         return f"{begun}: {len(response.body):,} bytes that are no text"
     said = words(response)
-    return f"{begun}: {answers.plain(said, _BRIEF)}" if said else f"{begun}, without words"
+    return f"{begun}: {answer_parts.plain(said, _BRIEF)}" if said else f"{begun}, without words"
 
 
 def _text(response: Response) -> str | None:

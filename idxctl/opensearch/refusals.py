@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 from idxctl.core.errors import OpenSearchRefused, OpenSearchUnintelligible
-from idxctl.opensearch import answers, pages
-from idxctl.opensearch.answers import NoAnswer
+from idxctl.opensearch import answer_parts, error_answers, pages
+from idxctl.opensearch.answer_parts import NoAnswer
 from idxctl.opensearch.exchange import Address, Response
 
 CREDENTIALS = (
@@ -44,10 +44,10 @@ def refused(address: Address, response: Response, asked: str) -> OpenSearchRefus
     if not 300 <= status < 600:
         return unintelligible(address, response, asked, f"its status is {status}")
     try:
-        body = answers.parsed(response.body) if response.body else None
+        body = answer_parts.parsed(response.body) if response.body else None
     except NoAnswer:
         body = None
-    kind, reason = answers.error_of(body)
+    kind, reason = error_answers.error_of(body)
     page = "" if kind or reason else pages.words(response)
     told = f"{kind}: {reason}" if kind and reason else kind or reason or (f'"{page}"' if page else "")
     sentence, hint = _said(address, response, asked, kind, page)
@@ -104,7 +104,7 @@ def _elsewhere(response: Response) -> str:
         return ""
     if not host:
         return ""
-    return f": to {answers.plain(f'{parts.scheme}://{host}' + (f':{port}' if port else ''), 100)}"
+    return f": to {answer_parts.plain(f'{parts.scheme}://{host}' + (f':{port}' if port else ''), 100)}"
 
 
 def unintelligible(address: Address, response: Response, asked: str, why: str) -> OpenSearchUnintelligible:

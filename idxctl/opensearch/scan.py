@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnintelligible
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts, answers
 from idxctl.opensearch.answers import Hit
 from idxctl.opensearch.client import Client, segment
 
@@ -68,7 +68,7 @@ def hits(client: Client, index: str, *, part: Slice | None = None, page_size: in
             page = client.ask("POST", "/_search/scroll", answers.page, params=_ASKED, body=following)
     finally:
         with contextlib.suppress(IdxctlError):  # it ends by itself
-            client.ask("DELETE", "/_search/scroll", answers.parsed, body={"scroll_id": [page.scroll]})
+            client.ask("DELETE", "/_search/scroll", answer_parts.parsed, body={"scroll_id": [page.scroll]})
     if seen != total:
         raise OpenSearchUnintelligible(
             f"a scroll over {index} ended after {seen:,} of {total:,} documents",
@@ -151,7 +151,7 @@ def remove(client: Client, index: str, document_id: str, *, routing: str | None,
     if routing is not None:
         params["routing"] = routing
     try:
-        client.ask("DELETE", f"/{index}/_doc/{segment(document_id)}", answers.parsed, params=params)
+        client.ask("DELETE", f"/{index}/_doc/{segment(document_id)}", answer_parts.parsed, params=params)
     except OpenSearchRefused as error:
         if error.status in {404, 409}:
             return False

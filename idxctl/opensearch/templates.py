@@ -13,7 +13,7 @@ from typing import Any
 
 from idxctl.config import sums
 from idxctl.core.errors import OpenSearchRefused
-from idxctl.opensearch import answers
+from idxctl.opensearch import answers, error_answers
 from idxctl.opensearch.client import Client, segment
 
 _NOWHERE = "opensearch-indexing-nowhere-*"
@@ -76,7 +76,7 @@ def refusal(client: Client, mapping: Mapping[str, Any], *, timeout_seconds: floa
         )
     except OpenSearchRefused as error:
         if error.status == 400:
-            return answers.innermost(error.body) or error.message
+            return error_answers.innermost(error.body) or error.message
         if error.status in {401, 403, 404, 405}:
             return None
         raise

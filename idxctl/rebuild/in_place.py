@@ -18,7 +18,7 @@ from idxctl.core.failpoints import reach
 from idxctl.indexes import definitions, generations
 from idxctl.indexes.differences import Compared, Difference, How, all_fields, as_text, compare, shown
 from idxctl.indexes.generations import Generation
-from idxctl.opensearch import aliases, answers, templates
+from idxctl.opensearch import aliases, answer_parts, templates
 from idxctl.opensearch import cluster as cluster_of
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
@@ -76,7 +76,7 @@ def plan(conn: Connection, client: Client, index: IndexSettings) -> Plan:
     now = definitions.compared(definition, live.definition, index)
     compared = compare(live.definition, now)
     given = templates.given(client, live.name)
-    default = answers.number(cluster_of.settings(client).get("cluster.default_number_of_replicas"), default=1)
+    default = answer_parts.number(cluster_of.settings(client).get("cluster.default_number_of_replicas"), default=1)
     lifetime = Lifetime(sums.flattened(now.settings), given.settings, default)
     lost = [
         *_fields_of_its_own(made[0], (live.definition.mappings, now.mappings, given.mappings)),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from idxctl.config import sums
 from idxctl.core.errors import ConfigError
 from idxctl.indexes.definitions import Definition
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts
 from idxctl.opensearch import cluster as cluster_of
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
@@ -103,7 +103,7 @@ def of_cluster(
         if _on(cluster.get(key)):
             yield Obstacle(f"{key} is set, so no index can be made", "take it away: PUT _cluster/settings")
     size = cluster_of.size(client)
-    most_a_node = answers.number(cluster.get("cluster.max_shards_per_node"))
+    most_a_node = answer_parts.number(cluster.get("cluster.max_shards_per_node"))
     if size is not None and most_a_node is not None:
         nodes, shards = size
         most = nodes * most_a_node

@@ -23,7 +23,7 @@ from idxctl.indexes import generations
 from idxctl.indexes.definitions import Definition, compared, define, key_columns, rows_of
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.retire import still_searched
-from idxctl.opensearch import aliases, answers, templates
+from idxctl.opensearch import aliases, answer_parts, templates
 from idxctl.opensearch import cluster as cluster_of
 from idxctl.opensearch.client import Client
 from idxctl.opensearch.templates import Given
@@ -113,7 +113,7 @@ def plan(
     lifetime = Lifetime(
         sums.flattened(definition.settings),
         given.settings,
-        answers.number(cluster.get("cluster.default_number_of_replicas"), default=1),
+        answer_parts.number(cluster.get("cluster.default_number_of_replicas"), default=1),
     )
     found = [
         *obstacles.of_templates(given, definition),

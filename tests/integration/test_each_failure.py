@@ -19,7 +19,7 @@ import pytest
 
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
-from idxctl.opensearch import answers, failures
+from idxctl.opensearch import answer_parts, failures
 from idxctl.opensearch.client import connect
 from support.certificates import EXPIRED, NOT_YET_VALID, Authority, server_context
 from support.gateway import Gateway, reply
@@ -47,7 +47,7 @@ def failure(url: str, **more) -> IdxctlError:
     """Ask what answers there, and return how that fails."""
     settings = OpenSearchSettings(urls=(url,), **{"request_timeout_seconds": 20.0, **more})
     with connect(settings) as client, pytest.raises(IdxctlError) as caught:
-        client.ask("GET", "/_cluster/health", answers.parsed)
+        client.ask("GET", "/_cluster/health", answer_parts.parsed)
     return caught.value
 
 
@@ -206,7 +206,7 @@ def test_a_certificate_that_signed_itself_is_trusted_once_it_is_named(authority)
     with StandIn(NOBODY, lambda _: Refusal(200, b"{}"), context=server_context(certificate)) as server:
         reads(failure(server.url), told, server.url)
         with connect(OpenSearchSettings(urls=(server.url,), ca_file=certificate[0])) as client:
-            assert client.ask("GET", "/", answers.parsed) == {}
+            assert client.ask("GET", "/", answer_parts.parsed) == {}
 
 
 def test_https_to_a_server_without_and_http_to_one_with_tls(authority):

@@ -17,7 +17,7 @@ import pytest
 
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import IdxctlError, OpenSearchUnintelligible, OpenSearchUnreachable
-from idxctl.opensearch import aliases, answers, scan
+from idxctl.opensearch import aliases, answer_parts, scan
 from idxctl.opensearch.client import connect
 from support.hostile import Hostile, response
 from support.rig import Rig
@@ -236,7 +236,7 @@ def test_an_answer_that_drips_ends_with_the_deadline(begun, drop):
     with dripping(begun, drop) as (url, ended):
         with connect(OpenSearchSettings(urls=(url,), request_timeout_seconds=0.5)) as client:
             with pytest.raises(OpenSearchUnreachable) as caught:
-                client.ask("POST", "/x/_bulk", answers.parsed, body=b"{}\n")
+                client.ask("POST", "/x/_bulk", answer_parts.parsed, body=b"{}\n")
         assert caught.value.slow
         assert ended.wait(10)
 
@@ -246,7 +246,7 @@ def test_a_server_that_does_not_listen_to_what_is_sent_ends_with_the_deadline():
         url = f"http://127.0.0.1:{deaf.getsockname()[1]}"
         with connect(OpenSearchSettings(urls=(url,), request_timeout_seconds=0.5)) as client:
             with pytest.raises(OpenSearchUnreachable) as caught:
-                client.ask("POST", "/x/_bulk", answers.parsed, body=b"x" * 50_000_000)
+                client.ask("POST", "/x/_bulk", answer_parts.parsed, body=b"x" * 50_000_000)
     assert caught.value.slow
 
 
@@ -254,7 +254,7 @@ def test_a_body_without_end_is_read_to_a_bound():
     with dripping(b"HTTP/1.1 200 OK\r\n\r\n", b" " * 65536) as (url, ended):
         with connect(OpenSearchSettings(urls=(url,))) as client:
             with pytest.raises(OpenSearchUnintelligible, match="more than any answer"):
-                client.ask("GET", "/", answers.parsed, most_bytes=1_000_000)
+                client.ask("GET", "/", answer_parts.parsed, most_bytes=1_000_000)
         assert ended.wait(10)
 
 
@@ -264,7 +264,7 @@ def test_a_chunk_of_no_size_is_no_leave_to_read_on_for_ever(size):
     with dripping(begun, b"x" * 65536) as (url, ended):
         with connect(OpenSearchSettings(urls=(url,), request_timeout_seconds=5)) as client:
             with pytest.raises(OpenSearchUnreachable) as caught:
-                client.ask("GET", "/", answers.parsed, most_bytes=1000)
+                client.ask("GET", "/", answer_parts.parsed, most_bytes=1000)
         assert not caught.value.slow
         assert ended.wait(10)
 
@@ -279,7 +279,7 @@ def test_nothing_is_asked_to_be_compressed_unless_requests_are(items: Rig):
         )
         for compress in (False, True):
             with connect(OpenSearchSettings(urls=(server.url,), compress=compress)) as client:
-                client.ask("GET", "/", answers.parsed)
+                client.ask("GET", "/", answer_parts.parsed)
     assert seen == [None, "gzip"]
 
 

@@ -20,7 +20,7 @@ import pytest
 from idxctl.config.settings import OpenSearchSettings
 from idxctl.core.errors import ConfigError, OpenSearchRefused, OpenSearchUnintelligible, OpenSearchUnreachable
 from idxctl.core.secret import Secret
-from idxctl.opensearch import answers
+from idxctl.opensearch import answer_parts
 from idxctl.opensearch.client import connect
 from support.certificates import Authority, server_context
 from support.stand_in import Refusal, StandIn
@@ -32,7 +32,7 @@ SENT = ["1", "none"]
 
 def ask(client, method, path, **options):
     """Ask anything, and parse what is answered."""
-    return client.ask(method, path, answers.parsed, **options)
+    return client.ask(method, path, answer_parts.parsed, **options)
 
 
 # --- stand-ins ---------------------------------------------------------------------------------------------------------

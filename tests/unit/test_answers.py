@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from idxctl.core import fingerprints
-from idxctl.opensearch import answers
-from idxctl.opensearch.answers import NoAnswer
+from idxctl.opensearch import answer_parts, answers, bulk_answers, error_answers
+from idxctl.opensearch.answer_parts import NoAnswer
 
 IDS = ["1", "2", "gone"]
 DONE = [
@@ -24,9 +24,9 @@ BROKEN = {"type": "mapper_parsing_exception", "reason": "failed to parse"}
 
 def read(
     answer: object, *, ids: list[str] = IDS, deleted: frozenset[str] = frozenset({"gone"})
-) -> list[answers.Refusal]:
+) -> list[bulk_answers.Refusal]:
     text = answer if isinstance(answer, bytes) else json.dumps(answer, separators=(",", ":")).encode()
-    return answers.bulk(text, ids, deleted)
+    return bulk_answers.refused(text, ids, deleted)
 
 
 def test_an_answer_that_accounts_for_every_document_has_no_refusals():
@@ -40,7 +40,7 @@ def test_an_answer_printed_with_blanks_is_one():
 def test_a_refused_item_is_named_with_status_type_and_reason():
     items = [DONE[0], {"index": {"_id": "2", "status": 400, "error": BROKEN}}, DONE[2]]
     assert read({"errors": True, "items": items}) == [
-        answers.Refusal("2", 400, "mapper_parsing_exception", "failed to parse")
+        bulk_answers.Refusal("2", 400, "mapper_parsing_exception", "failed to parse")
     ]
 
 
@@ -69,10 +69,10 @@ def test_the_first_item_alone_makes_the_difference():
 def test_ids_of_any_text_are_told_apart(ids):
     items = [{"index": {"_id": one, "status": 200}} for one in ids]
     text = orjson.dumps({"errors": False, "items": items})
-    assert answers.bulk(text, ids) == []
+    assert bulk_answers.refused(text, ids) == []
     others = [*ids[:-1], ids[-1] + ","]
     with pytest.raises(NoAnswer):
-        answers.bulk(text, others)
+        bulk_answers.refused(text, others)
 
 
 NONE_AT_ALL = {
@@ -162,7 +162,7 @@ JSON = st.recursive(
 def test_whatever_else_comes_is_no_answer_and_no_other_exception(answer):
     text = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
     with pytest.raises(NoAnswer):
-        answers.bulk(text, IDS, {"gone"})
+        bulk_answers.refused(text, IDS, {"gone"})
 
 
 @given(st.lists(st.sampled_from([200, 201, 400, 404, 409, 429, 500]), min_size=1, max_size=8), st.data())
@@ -178,7 +178,7 @@ def test_any_change_to_a_true_answer_changes_nothing_to_done(statuses, data):
     place = data.draw(st.integers(0, len(text) - 1))
     text[place : place + data.draw(st.integers(0, 2))] = data.draw(st.binary(max_size=2))
     try:
-        found = answers.bulk(bytes(text), ids)
+        found = bulk_answers.refused(bytes(text), ids)
     except NoAnswer:
         return
     assert {one.document_id for one in found} == refused
@@ -203,8 +203,8 @@ def test_a_reason_of_megabytes_is_cut_and_keeps_what_depends_on_its_ends():
         "caused_by": {"type": "e", "reason": f'For "{value}"'},
     }
     (found,) = read({"errors": True, "items": [{"index": {"_id": "1", "status": 400, "error": error}}]}, ids=["1"])
-    assert len(found.reason) <= 4 * answers.LONGEST_SENTENCE + 6
-    short = answers.reason_of({"reason": reason.replace(value, "y"), "caused_by": {"reason": 'For "y"'}})
+    assert len(found.reason) <= 4 * answer_parts.LONGEST_SENTENCE + 6
+    short = error_answers.reason_of({"reason": reason.replace(value, "y"), "caused_by": {"reason": 'For "y"'}})
     assert fingerprints.of_error("e", found.reason) == fingerprints.of_error("e", short)
 
 
@@ -212,13 +212,13 @@ def test_causes_without_end_are_read_to_a_bound():
     error: dict = {"type": "e", "reason": "0"}
     for number in range(1, 600):
         error = {"type": "e", "reason": str(number) * 3, "caused_by": error}
-    assert answers.reason_of(error).count(": ") == 3
+    assert error_answers.reason_of(error).count(": ") == 3
 
 
 @pytest.mark.parametrize("text", ["9" * 5000, "٣", "-1", "1.5", "", " 1", "abc", None, 3])
 def test_a_number_that_nothing_could_count_to_is_none(text):
-    assert answers.number(text) is None
-    assert answers.number(text, default=1) == 1
+    assert answer_parts.number(text) is None
+    assert answer_parts.number(text, default=1) == 1
 
 
 def test_a_node_whose_disk_has_an_endless_number_is_left_out():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from idxctl.opensearch.answers import reason_of
 from idxctl.opensearch.bulk import Body, deletes, gather, join
+from idxctl.opensearch.error_answers import reason_of
 
 
 def index(name: str, size: int = 10) -> Body:

@@ -1,4 +1,4 @@
-"""What OpenSearch, or whatever stands in its place, sent is read by `opensearch.answers` and by nobody else."""
+"""What OpenSearch, or whatever stands in its place, sent is read by `opensearch.answers` and `bulk_answers`, and by nobody else."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import idxctl
 ROOT = Path(idxctl.__file__).parent
 MODULES = {str(one.relative_to(ROOT)): ast.parse(one.read_text()) for one in sorted(ROOT.rglob("*.py"))}
 INSIDE = "opensearch/"
+READERS = {"answers", "bulk_answers", "answer_parts"}
 RAW = {"opensearch/client.py", "opensearch/hosts.py", "opensearch/exchange.py"}  # bytes pass through these
 SENDS = {
     "ask": INSIDE,
@@ -38,7 +39,7 @@ def _reader(call: ast.Call) -> ast.expr | None:
 def _is_of_answers(reader: ast.expr | None) -> bool:
     if isinstance(reader, ast.Lambda):  # one that is told what was asked for
         reader = reader.body.func if isinstance(reader.body, ast.Call) else None
-    return isinstance(reader, ast.Attribute) and isinstance(reader.value, ast.Name) and reader.value.id == "answers"
+    return isinstance(reader, ast.Attribute) and isinstance(reader.value, ast.Name) and reader.value.id in READERS
 
 
 @pytest.mark.parametrize("name", SENDS)
@@ -84,7 +85,7 @@ def test_nobody_else_in_the_room_parses_json(library):
         and isinstance(call.func.value, ast.Name)
         and call.func.value.id == library
     }
-    assert parsing <= {"opensearch/answers.py"}
+    assert parsing <= {"opensearch/answer_parts.py"}
 
 
 def test_one_module_imports_the_driver():
