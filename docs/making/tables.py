@@ -19,7 +19,7 @@ TABLES: Mapping[str, str] = {
     "workers": "Heartbeats of worker processes.",
     "pauses": "Indexes from which nothing is claimed, and why.",
     "generations": "The numbered indexes behind each alias, with the definition each was made from.",
-    "generation_failures": "Documents that a generation refused while it was not live. They become dead letters if it goes live.",
+    "generation_failures": "Documents that a generation lacks which is not live. They become dead letters if it goes live.",
     "reindex_runs": "Runs of `reindex`, with their state.",
     "reindex_chunks": "The key ranges of a run.",
     "verify_runs": "Runs of `verify`, with their state and, once they are over, their counts.",

@@ -172,6 +172,22 @@ def plain_app(**options: Any) -> typer.Typer:
     return typer.Typer(**{**settings, **options})
 
 
+def refuse_before_verb(ctx: typer.Context) -> None:
+    """Refuse options that were given to a noun and not to the verb behind it, which would not know of them."""
+    from idxctl.core.errors import UsageError
+
+    def given(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    options = [f"--{name.replace('_', '-')}" for name in ctx.params if given(name)]
+    if options:
+        raise UsageError(
+            f"{', '.join(options)} stand{'s' if len(options) == 1 else ''} before {ctx.invoked_subcommand}, which would not see it",
+            hint=f"write it behind: {ctx.command_path} {ctx.invoked_subcommand} …",
+        )
+
+
 app = plain_app(cls=LazyGroup, epilog=EXIT)
 
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from idxctl.cli import render
-from idxctl.cli.app import exits, plain_app
+from idxctl.cli import reindex_back, render
+from idxctl.cli.app import exits, plain_app, refuse_before_verb
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current, duration
 from idxctl.cli.steps import steps
 from idxctl.core.errors import IdxctlError, PartlyDone
@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from idxctl.rebuild.steps import Options, Reindexed
 
 app = plain_app(help="Build an index anew, and put it into service without downtime.", no_args_is_help=False)
+app.command("rollback", epilog=exits(6))(reindex_back.back)
+app.command("forward", epilog=exits(6))(reindex_back.forward)
+app.command("finish", epilog=exits(6))(reindex_back.finish)
 
 
 @app.callback(invoke_without_command=True, epilog=exits(3, 6))
 def reindex(
+    ctx: typer.Context,
     *,
     output: OutputOption,
     index: IndexOption = None,
@@ -70,6 +74,9 @@ def reindex(
 
     Reads are served by the old one until the swap; changes made meanwhile are in the new one.
     """
+    if ctx.invoked_subcommand is not None:
+        refuse_before_verb(ctx)
+        return
     from idxctl.postgres import migrate
     from idxctl.rebuild import preflight
     from idxctl.rebuild.steps import Options

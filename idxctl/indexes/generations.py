@@ -201,6 +201,18 @@ def to_retire(conn: Connection) -> list[Generation]:
     return [_generation(row) for row in conn.run(SQL["standby_expired"])]
 
 
+def expire(conn: Connection, generation: Generation) -> None:
+    """Retire a standby generation whose keep period is over, unless it is just being brought back."""
+    with conn.transaction():
+        lock_set(conn, exclusive=True)
+        conn.run(SQL["expire"], id=generation.id)
+
+
+def note_caught_up(conn: Connection) -> None:
+    """Let generations be behind no longer that have taken what they missed."""
+    conn.run(SQL["caught_up"])
+
+
 def deleted(conn: Connection, generation: int) -> None:
     """Note that the index of a retired generation is gone."""
     conn.run(SQL["deleted"], id=generation)

@@ -79,7 +79,8 @@ UPDATE opensearch_indexing_generations
 SET state = %(state)s,
     live_at = CASE WHEN %(state)s = 'live' THEN clock_timestamp() ELSE live_at END,
     retired_at = CASE WHEN %(state)s = 'retired' THEN clock_timestamp() ELSE retired_at END,
-    standby_until = CASE WHEN %(state)s = 'standby' THEN clock_timestamp() + %(keep)s::interval ELSE NULL END
+    standby_until = CASE WHEN %(state)s = 'standby' THEN clock_timestamp() + %(keep)s::interval ELSE NULL END,
+    behind_since = CASE WHEN %(state)s <> 'live' THEN behind_since END
 WHERE id = %(id)s AND state = ANY(%(expected)s)
 RETURNING id
 
@@ -110,9 +111,26 @@ SELECT id, index_name, number, physical_name, state, definition, fingerprint, cr
 FROM opensearch_indexing_generations
 WHERE state = 'standby' AND standby_until < clock_timestamp()
 
+-- name: expire
+-- One of them is retired, unless it is just being brought back; what came to nothing keeps it for ten minutes at the most.
+UPDATE opensearch_indexing_generations SET state = 'retired', retired_at = clock_timestamp(), standby_until = NULL
+WHERE id = %(id)s AND state = 'standby' AND standby_until < clock_timestamp()
+  AND (intent IS NULL OR (intent ->> 'at')::timestamptz < clock_timestamp() - interval '10 minutes')
+RETURNING id
+
 -- name: deleted
--- The index of a retired generation was seen gone.
-UPDATE opensearch_indexing_generations SET deleted_at = clock_timestamp() WHERE id = %(id)s AND state = 'retired'
+-- The index of a retired generation was seen gone, and what it lacked concerns nobody.
+WITH gone AS (
+    UPDATE opensearch_indexing_generations SET deleted_at = clock_timestamp() WHERE id = %(id)s AND state = 'retired' RETURNING id
+)
+DELETE FROM opensearch_indexing_generation_failures WHERE generation IN (SELECT id FROM gone)
+
+-- name: caught_up
+-- Generations that have taken since what they missed or refused. The settle that marks one notes the documents a moment before;
+-- what was noted long before that, of when it was live, is no lag.
+UPDATE opensearch_indexing_generations g SET behind_since = NULL
+WHERE g.behind_since IS NOT NULL
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_generation_failures f WHERE f.generation = g.id AND f.failed_at >= g.behind_since - interval '1 minute')
 
 -- name: behind
 -- A generation that is not live missed a write: it must be verified before anybody relies on it.

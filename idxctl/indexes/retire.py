@@ -36,7 +36,7 @@ def sweep_up(
         if standing := aliases.standing(client, one.name):
             kept(one.name, sorted(standing))
         else:
-            retire(conn, one.id)
+            generations.expire(conn, one)
     gone = []
     for one in generations.to_delete(conn, age_limit):
         if generations.in_flight_with(conn, one.id):

@@ -176,13 +176,14 @@ def swap(
     old: str | None,
     replace_index: bool = False,
     carried: Mapping[str, Mapping[str, Any]] | None = None,
+    there: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
     """
     Point *alias* at *new* in one atomic call, and with it all that is *carried*: aliases and what each of them carries.
 
     With *old* given, nothing changes unless all of them stand on it (``must_exist`` is a compare-and-swap: 404
     ``aliases_not_found_exception``). With *replace_index*, the concrete index that bears the alias's name is deleted by
-    the same call; that has no way back.
+    the same call; that has no way back. What stands on *new* already, *there*, stays as it is.
     """
     moved = {alias: {}} if carried is None else dict(carried)
     actions: list[dict[str, Any]] = []
@@ -190,7 +191,10 @@ def swap(
         actions.append({"remove_index": {"index": alias}})
     elif old is not None:
         actions += [{"remove": {"index": old, "alias": name, "must_exist": True}} for name in sorted(moved)]
-    actions += [{"add": {"index": new, "alias": name, **more}} for name, more in sorted({alias: {}, **moved}.items())]
+    actions += [
+        {"add": {"index": new, "alias": name, **more}}
+        for name, more in sorted({alias: {}, **(there or {}), **moved}.items())
+    ]
     client.ask("POST", "/_aliases", answers.acknowledged, body={"actions": actions})
 
 

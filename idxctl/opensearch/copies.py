@@ -90,6 +90,12 @@ def require_primaries(client: Client, name: str, *, seconds: float = _PLACED_SEC
         time.sleep(backoff.before_look(time.monotonic() - looked, shortest=_POLL_SECONDS))
 
 
+def primaries_missing(client: Client, name: str) -> int:
+    """Return how many primary shards of an index are not there: of what they hold nothing would be found."""
+    health = _health(client, name)
+    return max(health.primaries, len(health.shards)) - sum(shard.primary for shard in health.shards)
+
+
 def _health(client: Client, name: str) -> IndexHealth:
     return client.ask(
         "GET",

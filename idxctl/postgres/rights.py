@@ -65,7 +65,9 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
     "dlq": (Right((*_ALL, "TRUNCATE"), "letters are retried and purged"),),
     "generations": (
         Right(("SELECT", "INSERT"), "a reindex adds one"),
-        Right(("UPDATE",), "their states, and what index apply has put in place", columns=(*_MARKS, *_MADE_FROM)),
+        Right(
+            ("UPDATE",), "their states, and what index apply has put in place", columns=(*_MARKS, *_MADE_FROM, "intent")
+        ),
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
     "reindex_chunks": (Right(("SELECT", "INSERT", "UPDATE"), "ranges of a reindex"),),

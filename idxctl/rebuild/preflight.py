@@ -272,10 +272,13 @@ def _alias(
         )
     aside = next((one for one in known if one.name == behind[0] and one.state != "live"), None)
     if aside is not None:
-        live = next((one.name for one in known if one.state == "live"), "none")
+        live = next((one for one in known if one.state == "live"), None)
+        verb = "rollback" if live is not None and aside.number < live.number else "forward"
+        name = live.name if live is not None else "none"
         raise ConfigError(
-            f"alias {alias} stands on {aside.name}, which is {aside.state}; the live generation is {live}",
-            hint=f"it was moved by others: move it back to {live} (POST _aliases), then run idxctl reindex again",
+            f"alias {alias} stands on {aside.name}, which is {aside.state}; the live generation is {name}",
+            hint=f"idxctl reindex {verb} --index {alias} records that {aside.name} serves; "
+            f"or move the alias back to {name} (POST _aliases), then run idxctl reindex again",
         )
     if foreign and not take_alias:
         raise ConfigError(

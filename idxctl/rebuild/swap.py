@@ -21,8 +21,7 @@ from idxctl.opensearch import aliases, scan
 from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
-from idxctl.queue.settle import write_letters
-from idxctl.rebuild import SQL, runs
+from idxctl.rebuild import SQL, handover, runs
 
 _TRIES = 3  # aliases may be changed by others between a look and the call
 
@@ -170,11 +169,7 @@ def record(
     and so are those *proved* moot one by one.
     """
     with conn.transaction():
-        generations.lock_set(conn, exclusive=True)
-        if old is not None:
-            generations.set_state(conn, old.id, "standby", expected=("live",), keep=keep)
-        generations.set_state(conn, new.id, "live", expected=("building", "standby"))
-        letters = write_letters(conn, SQL["failures_to_letters"], index=new.index, generation=new.id)
+        letters = handover.take_service(conn, new=new, old=old, keep=keep)
         conn.run(
             SQL["heal_rebuilt"],
             index=new.index,
@@ -183,8 +178,7 @@ def record(
             proved=[letter for letter, _ in proved],
             tokens=[token for _, token in proved],
         )
-        conn.run(SQL["missed_to_tasks"], index=new.index, generation=new.id)
-        conn.run(SQL["drop_failures"], generation=new.id)
+        handover.write_what_was_missed(conn, new)
         runs.end(conn, run, "done")
         detail = {"live": new.name, "before": old.name if old is not None else None}
         audit.record(conn, action="reindex swap", what=new.index, detail=detail)

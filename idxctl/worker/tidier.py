@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from idxctl.core.errors import IdxctlError
 from idxctl.core.reasons import Reason
-from idxctl.indexes import retire
+from idxctl.indexes import generations, retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import expand, gaps, rescue
@@ -94,6 +94,7 @@ class Tidier:
     def _sweep_up(self, conn: Connection) -> None:
         """Retire what was kept long enough, and delete the indexes of what was retired long enough ago (G3)."""
         registry.forget_the_silent(conn)
+        generations.note_caught_up(conn)
         if self._carrier.breaker.open:
             return
         # A request may take its time after the last look at its age (G3).

@@ -42,13 +42,42 @@ MUTANTS = (
         ("tests/integration/test_reindex_aliases.py::test_letters_of_what_the_rebuild_refused_and_newer_ones_stay",),
         (
             Code(
-                'letters = write_letters(conn, SQL["failures_to_letters"], index=new.index, generation=new.id)',
+                'return write_letters(conn, REBUILD["failures_to_letters"], index=new.index, generation=new.id)',
                 """
-                letters = 0
-                conn.run(SQL["drop_failures"], generation=new.id)
+                conn.run(REBUILD["drop_failures"], generation=new.id)
+                return 0
             """,
             ),
         ),
+    ),
+    Mutant(
+        "T5: what the generation before lacked is forgotten with its letters",
+        (
+            "tests/integration/test_rollback.py::test_letters_that_the_rebuild_healed_are_remembered_of_the_generation_before",
+        ),
+        (Code('conn.run(SQL["letters_to_failures"], index=new.index, generation=old.id)', ""),),
+    ),
+    Mutant(
+        "after a rollback an old refresh is searched",
+        ("tests/integration/test_rollback.py::test_what_the_standby_holds_is_searched_at_once",),
+        (Code("aliases.refresh(client, wanted.to.name)", ""),),
+    ),
+    Mutant(
+        "a standby is retired while it is brought back",
+        (
+            "tests/integration/test_rollback.py::test_a_standby_whose_time_is_over_is_not_retired_while_it_is_brought_back",
+        ),
+        (
+            Words(
+                "AND (intent IS NULL OR (intent ->> 'at')::timestamptz < clock_timestamp() - interval '10 minutes')",
+                "",
+            ),
+        ),
+    ),
+    Mutant(
+        "G4: a rollback that was made and not recorded is forgotten",
+        ("tests/faults/test_rollback_killed.py::test_killed_rollback_is_brought_to_its_end_by_the_same_command",),
+        (Code("live is None or aliases.targets(client, index) != [to.name]", "True"),),
     ),
     Mutant(
         "T5: a letter written again since it was looked at is healed",
