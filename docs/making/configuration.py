@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from idxctl.config.keys import INDEX, SECTIONS, VARIABLES, WATCH, Key
+from idxctl.config.index_keys import INDEX, WATCH
+from idxctl.config.keys import SECTIONS, VARIABLES, Key
 from making.markdown import MADE, cell, code_cell, page, table
 
 _ABOUT = {
     "database": "PostgreSQL, and how idxctl reads from it.",
     "opensearch": "OpenSearch, and how idxctl authenticates there.",
     "worker": "How much a worker does at once, and how long it holds on to it. Applications that index in process read it too.",
+    "scrub": "Comparing every document with its row, for ever, beside the work.",
     "dlq": "Dead letters.",
     "log": "What logs, and the errors in idxctl's tables, may hold.",
     "http": "The HTTP of `serve` and `worker start --http`: [http.md](http.md).",

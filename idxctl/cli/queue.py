@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from idxctl.queue.stats import IndexStats, OtherNames
     from idxctl.status.overview import Overview
+    from idxctl.status.proofs import Proof, Proofs
     from idxctl.worker.registry import WorkerRow
 
 _MARKS: dict[str, Mark] = {"ok": "ok", "look": "warn", "act": "bad"}
@@ -52,10 +53,10 @@ def stats(output: OutputOption, index: IndexOption = None) -> None:
             names.check_known(conn, state.settings, index)
         seen = overview(conn, state.settings, Looks(state.opensearch, keep=False), index=index)
     if output is Output.JSON:
-        render.json(views.queue(seen.found, seen.workers, seen.conditions))
+        render.json(views.queue(seen.found, seen.workers, seen.conditions, seen.proved))
         return
     if render.is_data(output):  # a row an index: what a program that reads lines is after
-        render.table([*views.queue_rows(seen.found, seen.workers)], views.QUEUE_COLUMNS, output)
+        render.table([*views.queue_rows(seen.found, seen.workers, seen.proved)], views.QUEUE_COLUMNS, output)
         return
     _show_stats(seen, output)
 
@@ -68,8 +69,9 @@ def _show_stats(seen: Overview, output: Output) -> None:
         columns = [
             Column("index"), Column("queued", kind="count"), Column("in_flight", "in flight", "count"),
             Column("oldest_age_seconds", "oldest", "age"), Column("dead", kind="count"), Column("state"),
+            *([Column("compared", "proved equal")] if seen.proved.last else []),
         ]  # fmt: skip
-        render.table([_row(one, workers) for one in found.by_index], columns, output)
+        render.table([_row(one, workers, seen.proved) for one in found.by_index], columns, output)
     if found.other:
         render.out(_others(found.other))
     others = seen.conditions[1:]
@@ -105,10 +107,22 @@ def _answer(seen: Overview) -> tuple[Mark, str]:
     return "ok", f"{count}{oldest}; {len(workers)} worker{'' if len(workers) == 1 else 's'}{out}"
 
 
-def _row(one: IndexStats, workers: Sequence[WorkerRow]) -> dict[str, object]:
+def _row(one: IndexStats, workers: Sequence[WorkerRow], proved: Proofs) -> dict[str, object]:
     from idxctl.status import views
 
-    return {**render.plain_value(one), "state": views.state(one, workers)}
+    last = proved.last.get(one.index)
+    compared = "" if last is None else _compared(last)
+    return {**render.plain_value(one), "state": views.state(one, workers), "compared": compared}
+
+
+def _compared(last: Proof) -> str:
+    """Say as of when an index is proved equal, and what that comparison left."""
+    from idxctl.core.durations import format_age
+
+    left = [
+        f"{count:,} {word}" for count, word in ((last.differing, "differ"), (last.unsettled, "not settled")) if count
+    ]
+    return f"{format_age(last.seconds)} ago" + (f", but {', '.join(left)}" if left else "")
 
 
 def _others(other: OtherNames) -> str:

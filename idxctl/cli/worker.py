@@ -42,6 +42,13 @@ class Preset(str, Enum):
     BURST = "burst"
 
 
+def _period(text: str) -> str:
+    """Take a duration, or off; the configuration reads it."""
+    if text.strip().lower() != "off":
+        duration(text)
+    return text
+
+
 @app.command(epilog=exits(3) + " 130 or 143 when a second signal ended it at once.")
 def start(
     *,
@@ -73,6 +80,16 @@ def start(
         str | None,
         typer.Option("--http", metavar="HOST:PORT", help="Answer HTTP there too: metrics, health, dead letters."),
     ] = None,
+    scrub: Annotated[
+        str | None,
+        typer.Option(
+            "--scrub",
+            parser=_period,
+            metavar="DURATION",
+            show_default=False,
+            help="Compare every document with its row once in this time, in quiet moments; off: not at all [default: off].",
+        ),
+    ] = None,
     log_format: Annotated[LogFormat, typer.Option("--log-format", help="How facts are logged.")] = LogFormat.HUMAN,
 ) -> None:
     """
@@ -92,6 +109,7 @@ def start(
     from idxctl.indexes import names
     from idxctl.postgres import migrate, surroundings
     from idxctl.status.watcher import watching
+    from idxctl.verify import scrub as scrubs
     from idxctl.worker.pool import Options, Worker
 
     state = current()
@@ -100,6 +118,7 @@ def start(
         "worker.workers": workers,
         "worker.queue_size": queue_size,
         "worker.preset": preset.value if preset else None,
+        "scrub.every": scrub,
     }
     state.flags = {**state.flags, **{name: value for name, value in given.items() if value is not None}}
     configure(log_format, debug=state.debug)  # for what reading the configuration has to say
@@ -118,7 +137,8 @@ def start(
         signals.drain(worker)
         began = time.monotonic()
         seconds = drain_timeout.total_seconds() if drain_timeout is not None else settings.worker.drain_timeout_seconds
-        with watching(worker, pool, client, settings), answering(settings, http, worker):
+        beside = scrubs.scrubbing(worker, pool, client, scrubs.Options.of_settings(settings, indexes=options.indexes))
+        with watching(worker, pool, client, settings), beside, answering(settings, http, worker):
             worker.run(drain_timeout=seconds)
         _say_stopped(worker, time.monotonic() - began)
     finally:

@@ -69,7 +69,8 @@ class Sections:
         for name, value in self._flags.items():
             owner, _, key = name.partition(".")
             if owner == section:
-                found.append((key, Given(value, FLAG, "--" + key.replace("_", "-"), "", Path())))
+                flag = SECTIONS[section][key].flag.rpartition(" ")[2] or "--" + key.replace("_", "-")
+                found.append((key, Given(value, FLAG, flag, "", Path())))
         return found
 
     def _from_environment(self, section: str) -> list[tuple[str, Given]]:

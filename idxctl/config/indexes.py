@@ -9,9 +9,9 @@ from typing import Any
 
 from idxctl.config import mappings, watches
 from idxctl.config.files import ConfigFile, Files, resolved
-from idxctl.config.keys import INDEX, WATCH
+from idxctl.config.index_keys import INDEX, WATCH
 from idxctl.config.problems import Findings
-from idxctl.config.settings import IndexSettings, WatchSettings
+from idxctl.config.settings import IndexSettings, ScrubSettings, WatchSettings
 from idxctl.config.values import Wrong, kind_of
 from idxctl.core.queries import bare
 from idxctl.core.suggest import did_you_mean
@@ -31,6 +31,10 @@ def index_name_problem(name: str) -> str | None:
     if len(name.encode()) > 240:
         return "it must not be longer than 240 bytes"
     return None
+
+
+def _scrub(said: Mapping[str, Any]) -> ScrubSettings:
+    return ScrubSettings(said.get("every"), said.get("repair"))
 
 
 class Indexes:
@@ -92,6 +96,7 @@ class Indexes:
             search_path=values.get("search_path") or (),
             pinned=values.get("settings") or {},
             watches=self._watches(name, table, index_key),
+            scrub=_scrub(values.get("scrub") or {}),
         )
 
     def _value(

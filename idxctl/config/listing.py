@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from idxctl.config.settings import Settings
+from idxctl.config.settings import ScrubSettings, Settings
 from idxctl.core.durations import format_duration
 from idxctl.core.secret import Secret
 
@@ -31,6 +31,9 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
             if item.name.endswith("_seconds"):
                 value = timedelta(seconds=value)
             add(f"{section}.{name}", str(value) if isinstance(value, Path) else value)
+    every = settings.scrub.every_seconds
+    add("scrub.every", format_duration(every) if every else "off")
+    add("scrub.repair", settings.scrub.repair is not False)
     for name in ("listen", "read_only", "anonymous_read", "rate_limit", "max_body"):
         add(f"http.{name}", getattr(settings.http, name))
     add("http.bearers", [f"{one.name} ({one.role})" for one in settings.http.bearers])
@@ -41,4 +44,8 @@ def listing(settings: Settings) -> list[tuple[str, Any, str]]:
         place = str(settings.path or "")
         add(f"indexes.{index.name}.document", str(index.document_path) if index.document_path else "inline SQL", place)
         add(f"indexes.{index.name}.watches", [watch.table for watch in index.watches], place)
+        if index.scrub != ScrubSettings():
+            scrub = settings.scrub_of(index.name)
+            add(f"indexes.{index.name}.scrub.every", format_duration(scrub.every_seconds) if scrub else "off", place)
+            add(f"indexes.{index.name}.scrub.repair", scrub is None or scrub.repair, place)
     return rows

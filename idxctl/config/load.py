@@ -67,6 +67,7 @@ def _settings(
     database = servers.database(sections.read("database"))
     opensearch = servers.opensearch(sections.read("opensearch"))
     worker = processes.worker(sections.read("worker"), findings)
+    scrub = processes.scrub(sections.read("scrub"), findings)
     http = processes.http(sections.read("http"), files=files, secrets=secrets, findings=findings)
     dlq = plain("dlq", sections.read("dlq"), findings)
     log = plain("log", sections.read("log"), findings)
@@ -75,6 +76,7 @@ def _settings(
         opensearch=opensearch,
         worker=worker,
         http=http,
+        scrub=scrub,
         indexes=Indexes(file=file, files=files, findings=findings).read(),
         adopt_index=dlq.get("adopt_index"),
         path=file.path,

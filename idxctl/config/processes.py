@@ -1,4 +1,4 @@
-"""``[worker]`` and ``[http]``: how idxctl's own processes run."""
+"""``[worker]``, ``[scrub]`` and ``[http]``: how idxctl's own processes run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from idxctl.config.files import Files, why
 from idxctl.config.given import FILE, Given, plain
 from idxctl.config.problems import Findings
 from idxctl.config.secrets import Secrets
-from idxctl.config.settings import PRESETS, Bearer, HttpSettings, WorkerSettings
+from idxctl.config.settings import PRESETS, Bearer, HttpSettings, ScrubSettings, WorkerSettings
 from idxctl.config.values import Wrong
 
 
@@ -27,6 +27,12 @@ def worker(values: Mapping[str, Given], findings: Findings) -> WorkerSettings:
     figures = plain("worker", given, findings)
     renamed = {key: figures.pop(key) for key in ("drain_timeout", "lease", "age_limit") if key in figures}
     return WorkerSettings(**figures, **{f"{key}_seconds": value for key, value in renamed.items()})
+
+
+def scrub(values: Mapping[str, Given], findings: Findings) -> ScrubSettings:
+    """Return ``[scrub]``."""
+    said = plain("scrub", values, findings)
+    return ScrubSettings(said.get("every", 0.0), said.get("repair", True))
 
 
 def http(values: Mapping[str, Given], *, files: Files, secrets: Secrets, findings: Findings) -> HttpSettings:

@@ -6,7 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from idxctl.config.keys import INDEX, SECTIONS, WATCH, Key
+from idxctl.config.index_keys import INDEX, WATCH
+from idxctl.config.keys import SECTIONS, Key
 
 if sys.version_info >= (3, 11):
     import tomllib

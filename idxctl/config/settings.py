@@ -64,6 +64,22 @@ class WatchSettings:
 
 
 @dataclass(frozen=True)
+class ScrubSettings:
+    """``[scrub]``, or what one index has of its own; None where nothing is said."""
+
+    every_seconds: float | None = None  # 0: never
+    repair: bool | None = None
+
+
+@dataclass(frozen=True)
+class Scrub:
+    """How one index is compared with its rows for ever: all of it once in so many seconds; whether what differs is repaired."""
+
+    every_seconds: float
+    repair: bool = True
+
+
+@dataclass(frozen=True)
 class IndexSettings:
     """``[indexes.NAME]``: how a document is made, and which tables it is made from."""
 
@@ -80,6 +96,7 @@ class IndexSettings:
         default_factory=dict
     )  # settings of PostgreSQL that its documents are rendered under
     watches: tuple[WatchSettings, ...] = ()
+    scrub: ScrubSettings = ScrubSettings()  # what it has of its own
 
 
 @dataclass(frozen=True)
@@ -126,6 +143,7 @@ class Settings:
     opensearch: OpenSearchSettings = field(default_factory=OpenSearchSettings)
     worker: WorkerSettings = field(default_factory=WorkerSettings)
     http: HttpSettings = field(default_factory=HttpSettings)
+    scrub: ScrubSettings = ScrubSettings(every_seconds=0.0, repair=True)
     indexes: Mapping[str, IndexSettings] = field(default_factory=dict)
     adopt_index: str | None = None  # [dlq] adopt_index: where letters of an older table belong
     path: Path | None = None  # the file it came from
@@ -133,6 +151,13 @@ class Settings:
         default_factory=dict
     )  # "database.url" -> "IDXCTL_DATABASE_URL", for `config show`
     remarks: tuple[Remark, ...] = ()  # what is unwise about the files that it was read from
+
+    def scrub_of(self, index: str) -> Scrub | None:
+        """Return how *index*, configured or not, is scrubbed; None where it is not."""
+        own = self.indexes[index].scrub if index in self.indexes else ScrubSettings()
+        every = own.every_seconds if own.every_seconds is not None else self.scrub.every_seconds
+        repair = own.repair if own.repair is not None else self.scrub.repair
+        return Scrub(every, repair is not False) if every else None
 
     @property
     def bytes_gone_after_seconds(self) -> float:

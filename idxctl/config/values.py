@@ -87,6 +87,10 @@ def _seconds(value: Any) -> float:
     return seconds
 
 
+def _period(value: Any) -> float:
+    return 0.0 if isinstance(value, str) and value.strip().lower() == "off" else _seconds(value)
+
+
 def _one_of(*known: str) -> Callable[[Any], str]:
     def read(value: Any) -> str:
         word = _text(value)
@@ -220,6 +224,11 @@ SECONDS = Value(
     _seconds,
     "a duration with its unit, `500ms`, `30s`, `5m`, `2h` or `7d`, more than nothing",
     {"type": "string", "pattern": r"^\s*([0-9]+(\.[0-9]+)?\s*(ms|s|min|m|h|d|w)\s*)+$"},
+)
+PERIOD = Value(
+    _period,
+    "a duration with its unit, `6h` or `7d`, or `off`",
+    {"type": "string", "pattern": rf"{SECONDS.schema['pattern']}|^\s*[oO][fF][fF]\s*$"},
 )
 STRINGS = Value(_strings, "a list of texts", _LIST_SCHEMA)
 NAMES = Value(_names, "a name, or a list of them, none twice", _EITHER_SCHEMA)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from idxctl.config.keys import WATCH
+from idxctl.config.index_keys import WATCH
 from idxctl.core.suggest import nearest
 
 

@@ -14,6 +14,8 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
+from idxctl.core.durations import format_age
+
 Facts = Mapping[str, Any]
 
 
@@ -72,6 +74,8 @@ class Kind(str, Enum):
     DEAD_LETTERS_GROWING = "dead_letters_growing"
     RETIRED_SEARCHED = "retired_searched"
     BEHIND = "behind"
+    DRIFT = "drift"
+    SCRUB_BEHIND = "scrub_behind"
     DEFINITION_CHANGED = "definition_changed"
     MAY_BE_UNCAPTURED = "may_be_uncaptured"
 
@@ -323,6 +327,18 @@ MEANINGS: Mapping[Kind, Meaning] = {
         W, LOOK, "a generation that is not live has missed writes",
         _said("{index}: {name}, which is {state}, missed writes or refused them"),
         _REINDEX,
+    ),
+    Kind.DRIFT: Meaning(
+        W, LOOK, "documents differ from their rows, and nothing on its way changes that",
+        lambda facts: f"{facts['index']}: {_s(facts['documents'], 'document')} "
+        + ("differs from its row" if facts["documents"] == 1 else "differ from their rows"),
+        "idxctl verify --index {index} --repair --wait",
+    ),
+    Kind.SCRUB_BEHIND: Meaning(
+        W, LOOK, "its scrub is behind: what differs may not have been seen for longer than was asked for",
+        lambda facts: f"{facts['index']}: not all of it was compared with its rows within {format_age(2 * facts['every_seconds'])}, "
+        f"twice the scrub's period",
+        "idxctl verify --index {index}", alerted=False,
     ),
     Kind.DEFINITION_CHANGED: Meaning(
         W, LOOK, "its configuration is not what the live generation was made from: some of it can be put in place, the rest needs a reindex",

@@ -177,6 +177,38 @@ REINDEX_DOCUMENTS = Metric(
 REINDEX_FAILED = Metric(
     PREFIX + "reindex_failed", Kind.GAUGE, "Documents refused in the reindex under way.", ("index",)
 )
+VERIFIED = Metric(PREFIX + "verified", Kind.COUNTER, "Documents that scrubs compared with their rows.", ("index",))
+DRIFT = Metric(
+    PREFIX + "drift",
+    Kind.COUNTER,
+    "Documents that scrubs found to differ from their rows, with nothing on its way that changes that.",
+    ("index", "kind"),
+    reasons={
+        "missing": "a row, and no document",
+        "stale": "the document is not what its row says",
+        "orphan": "a document, and no row",
+        "dead": "any of these, and a dead letter: it is left to its retries",
+    },
+)
+DRIFT_REPAIRED = Metric(
+    PREFIX + "drift_repaired",
+    Kind.COUNTER,
+    "Documents that scrubs enqueued, to be written again.",
+    ("index", "kind"),
+    reasons={kind: text for kind, text in DRIFT.reasons.items() if kind != "dead"},
+)
+UNVERIFIED = Metric(
+    PREFIX + "unverified_seconds",
+    Kind.GAUGE,
+    "Age of the oldest unverified range: no document of the index was compared with its row longer ago. Missing where there was no whole comparison and none is due.",
+    ("index",),
+)
+SCRUB_PERIOD = Metric(
+    PREFIX + "scrub_period_seconds",
+    Kind.GAUGE,
+    "In which all of the index is to be compared once; missing where it is not scrubbed.",
+    ("index",),
+)
 HTTP_REFUSED = Metric(
     PREFIX + "http_refused",
     Kind.COUNTER,
@@ -193,7 +225,7 @@ HTTP_REFUSED = Metric(
 ALL = (
     QUEUE_SIZE, SUCCESS, FAILURE, RETRY, LATENCY, DLQ_SIZE, OLDEST_AGE, QUEUE_CAPACITY, QUEUED, IN_FLIGHT, PAUSED, COARSE, GAPS, CONDITION,
     BREAKER_OPEN, WORKERS_ALIVE, BATCH_SIZE, BATCH_BYTES, REINDEX_RUNNING, REINDEX_DOCUMENTS, REINDEX_FAILED, POSTGRES_UP,
-    HTTP_REFUSED,
+    VERIFIED, DRIFT, DRIFT_REPAIRED, UNVERIFIED, SCRUB_PERIOD, HTTP_REFUSED,
 )  # fmt: skip
 COUNTED = tuple(one for one in ALL if one.counted)
 

@@ -63,6 +63,8 @@ _SHOP, _STOCK = '{INSTALLATION="shop",index="listings"}', '{INSTALLATION="stock"
 _AT_SHOP, _AT_STOCK = '{INSTALLATION="shop"}', '{INSTALLATION="stock"}'
 _CONDITION = m.CONDITION.series[0]
 _ALERTED = "|".join(kind.value for kind, one in MEANINGS.items() if one.alerted)
+_AGE, _PERIOD = m.UNVERIFIED.series[0], m.SCRUB_PERIOD.series[0]
+_DRIFT = m.DRIFT.series[0]
 _UP, _ALIVE = m.POSTGRES_UP.series[0], m.WORKERS_ALIVE.series[0]
 
 _WRITTEN = (
@@ -265,6 +267,48 @@ _WRITTEN = (
                   {"index": "listings", "kind": "unwatched", "INSTALLATION": "shop"}),
             Proof({_CONDITION + '{index="listings",kind="paused"}': "2x10"}, "6m"),  # of which another alert tells
             Proof({_CONDITION + '{index="listings",kind="unwatched"}': "2x2"}, "12m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingDrift",
+        f'sum by (INSTALLATION, index) (increase({_DRIFT}{{kind!="dead"}}[1h])) > 0',
+        "0m",
+        "warning",
+        "documents of {{ $labels.index }} differed from their rows",
+        "A scrub found documents that are not what their rows say, with nothing on its way that changes that: something else "
+        "writes to the index, a change was not captured, or an old write came late. Unless `[scrub] repair = false`, they were enqueued.",
+        (
+            "The log of the worker that found them names some, with what is known of the cause: `differs from its rows`.",
+            "`idxctl watch status`: are triggers missing, or disabled?",
+            "Who else may write to the index? idxctl alone should.",
+            "`idxctl verify --index NAME --repair --wait` compares everything now.",
+        ),
+        (
+            Proof({_DRIFT + '{index="listings",kind="stale"}': "0x5 3x10"}, "8m", "documents of listings differed from their rows",
+                  {"index": "listings"}),
+            Proof({_DRIFT + '{index="listings",kind="dead"}': "0x5 3x10"}, "8m"),
+            Proof({_DRIFT + '{index="listings",kind="stale"}': "3x90"}, "80m"),
+        ),
+    ),
+    Alert(
+        "OpenSearchIndexingScrubBehind",
+        f"{everywhere(m.UNVERIFIED)} > 2 * {everywhere(m.SCRUB_PERIOD)}",
+        "10m",
+        "warning",
+        "part of {{ $labels.index }} was last compared {{ $value | humanizeDuration }} ago",
+        "Not all of the index was compared with its rows within twice the period that its scrub is to take. What differs "
+        "may have been there for as long.",
+        (
+            "Scrubs give way to live work: `idxctl queue stats` says whether there is always some. More workers, or a longer period, make room.",
+            "The log of a worker says `is not compared for now` and why: OpenSearch refuses, rights are missing (`idxctl grants --worker ROLE`).",
+            "No worker scrubs: `idxctl worker start --scrub 24h`, or `[scrub] every`.",
+            "`idxctl verify --index NAME` compares everything at once, and counts as well.",
+        ),
+        (
+            Proof({_AGE + _LISTINGS: "172900x20", _PERIOD + _LISTINGS: "86400x20"}, "15m",
+                  "part of listings was last compared 2d 0h 1m 40s ago", {"index": "listings"}),
+            Proof({_AGE + _LISTINGS: "172700x20", _PERIOD + _LISTINGS: "86400x20"}, "15m"),
+            Proof({_AGE + _LISTINGS: "172900x20"}, "15m"),
         ),
     ),
     Alert(

@@ -77,6 +77,11 @@ PANELS = (
         Query(_now(m.COARSE), "{{index}}"), Query(f"max({m.GAPS.series[0]}{{{_HERE}}})", "no task"))),
     Panel("Conditions", "What is wrong, by kind: 1 to look at, 2 to act on.", "short", (
         Query(_now(m.CONDITION, by="index, kind"), "{{index}} {{kind}}"),), greatest=2.0),
+    Panel("Unverified", "Age of the oldest unverified range, and the period in which a scrub is to compare everything once.", "s", (
+        Query(_now(m.UNVERIFIED), "{{index}}"), Query(_now(m.SCRUB_PERIOD), "{{index}} period"))),
+    Panel("Drift", "Documents a second that scrubs compared, found to differ, and repaired.", "ops", (
+        Query(_rate(m.VERIFIED, "index"), "{{index}} compared"), Query(_rate(m.DRIFT, "index, kind"), "{{index}} {{kind}}"),
+        Query(_rate(m.DRIFT_REPAIRED, "index, kind"), "{{index}} {{kind}} repaired"))),
     Panel("Reindex", "Documents that a reindex under way has written, and refused ones.", "short", (
         Query(f"{_now(m.REINDEX_DOCUMENTS)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}}"),
         Query(f"{_now(m.REINDEX_FAILED)} and {_now(m.REINDEX_RUNNING)} > 0", "{{index}} refused"))),

@@ -22,6 +22,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.postgres.statements import load
 from idxctl.queue.stats import IndexStats, QueueStats
 from idxctl.status import changed
+from idxctl.status.proofs import Proofs
 from idxctl.worker.registry import WorkerRow
 
 SQL = load("idxctl.status", "conditions.sql")
@@ -58,6 +59,7 @@ def of_tables(
     found: QueueStats,
     workers: Sequence[WorkerRow],
     made: Sequence[Made],
+    proved: Proofs,
     *,
     indexes: Mapping[str, IndexSettings],
     capacity: int,
@@ -71,6 +73,7 @@ def of_tables(
             *_of_generations(made, indexes),
             *_of_sequence(conn),
             *_of_letters(conn),
+            *_of_proofs(proved),
         ]
     )
 
@@ -197,3 +200,15 @@ def _of_letters(conn: Connection) -> Iterator[Condition]:
     for index, count, before, since in conn.run(SQL["letters"]):
         if count >= _GROWING or 0 < before < count:
             yield Condition(Kind.DEAD_LETTERS_GROWING, index, {"letters": int(count)}, since)
+
+
+def _of_proofs(proved: Proofs) -> Iterator[Condition]:
+    """Yield what comparisons found; a scrub under way is newer than the last whole one."""
+    for name in sorted({*proved.last, *proved.drifting}):
+        last = proved.last.get(name)
+        documents = proved.drifting.get(name, 0) or (last.differing if last is not None else 0)
+        if documents:
+            yield Condition(Kind.DRIFT, name, {"documents": documents}, last.at if last is not None else None)
+    for name, one in proved.scrubbed.items():
+        if one.behind:
+            yield Condition(Kind.SCRUB_BEHIND, name, {"every_seconds": one.every_seconds})

@@ -11,6 +11,7 @@ from idxctl.core.metrics import Gauges
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.statements import load
 from idxctl.queue import stats
+from idxctl.status import proofs
 from idxctl.status.overview import in_transaction
 from idxctl.worker import registry
 
@@ -28,7 +29,8 @@ def read(conn: Connection, settings: Settings) -> Gauges:
     with conn.transaction(read_only=True, local={"statement_timeout": _STATEMENT_TIMEOUT}):
         found = stats.stats(conn, known=indexes)
         workers = registry.alive(conn)
-        wrong = in_transaction(conn, settings, found, workers)
+        proved = proofs.read(conn, workers, scrub_of=settings.scrub_of)
+        wrong = in_transaction(conn, settings, found, workers, proved)
         runs = {index: (documents, failed) for index, documents, failed in conn.run(SQL["reindexes"])}
     rows = _bounded(found, {*runs, *indexes})
     return {
@@ -49,6 +51,10 @@ def read(conn: Connection, settings: Settings) -> Gauges:
         metrics.BREAKER_OPEN.name: {(): sum(one.breaker is not None for one in workers)},
         metrics.WORKERS_ALIVE.name: {(): len(workers)},
         metrics.CONDITION.name: _conditions(wrong, rows),
+        metrics.UNVERIFIED.name: {(name,): age for name, age in proved.oldest_seconds.items() if name in rows},
+        metrics.SCRUB_PERIOD.name: {
+            (name,): one.every_seconds for name, one in proved.scrubbed.items() if name in rows
+        },
         metrics.REINDEX_RUNNING.name: {(name,): float(name in runs) for name in rows},
         metrics.REINDEX_DOCUMENTS.name: {(name,): runs.get(name, (0, 0))[0] for name in rows},
         metrics.REINDEX_FAILED.name: {(name,): runs.get(name, (0, 0))[1] for name in rows},

@@ -23,8 +23,9 @@ from idxctl.postgres import own_lock
 from idxctl.postgres.connect import Connection
 from idxctl.queue import stats
 from idxctl.queue.stats import QueueStats
-from idxctl.status import conditions, searched, thorough
+from idxctl.status import conditions, proofs, searched, thorough
 from idxctl.status.conditions import Made
+from idxctl.status.proofs import Proofs
 from idxctl.worker import registry
 from idxctl.worker.registry import WorkerRow
 
@@ -41,6 +42,7 @@ class Overview:
     found: QueueStats
     workers: list[WorkerRow]
     conditions: tuple[Condition, ...]
+    proved: Proofs
 
 
 @dataclass(frozen=True)
@@ -116,20 +118,21 @@ def overview(conn: Connection, settings: Settings, looks: Looks | None, *, index
     """
     with own_lock.not_waited_for(conn, "queue stats"):
         found, workers = stats.stats(conn, index=index, known=settings.indexes), registry.alive(conn)
-        made, quick = _quick(conn, settings, found, workers)
+        proved = proofs.read(conn, workers, scrub_of=settings.scrub_of)
+        made, quick = _quick(conn, settings, found, workers, proved)
         key = thorough.key(made, installed_watches(conn))
     slow = [
         *(_told(workers, "thorough", key, _THOROUGH_EVERY) or (looks.at_queries(conn, made, key) if looks else ())),
         *(_told(workers, "searched", key, _SEARCHED_EVERY) or (looks.at_opensearch(made, key) if looks else ())),
     ]
-    return Overview(found, workers, _of(index, _joined(quick, slow)))
+    return Overview(found, workers, _of(index, _joined(quick, slow)), proved)
 
 
 def in_transaction(
-    conn: Connection, settings: Settings, found: QueueStats, workers: Sequence[WorkerRow]
+    conn: Connection, settings: Settings, found: QueueStats, workers: Sequence[WorkerRow], proved: Proofs
 ) -> tuple[Condition, ...]:
     """Return the conditions by one look at the tables, with what workers tell; within the caller's transaction."""
-    made, quick = _quick(conn, settings, found, workers)
+    made, quick = _quick(conn, settings, found, workers, proved)
     key = thorough.key(made, installed_watches(conn))
     slow = [
         *(_told(workers, "thorough", key, _THOROUGH_EVERY) or ()),
@@ -139,11 +142,11 @@ def in_transaction(
 
 
 def _quick(
-    conn: Connection, settings: Settings, found: QueueStats, workers: Sequence[WorkerRow]
+    conn: Connection, settings: Settings, found: QueueStats, workers: Sequence[WorkerRow], proved: Proofs
 ) -> tuple[list[Made], tuple[Condition, ...]]:
     made = conditions.generations(conn)
     capacity = settings.worker.queue_size
-    return made, conditions.of_tables(conn, found, workers, made, indexes=settings.indexes, capacity=capacity)
+    return made, conditions.of_tables(conn, found, workers, made, proved, indexes=settings.indexes, capacity=capacity)
 
 
 def _joined(quick: Sequence[Condition], slow: Sequence[Condition]) -> tuple[Condition, ...]:

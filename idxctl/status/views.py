@@ -9,15 +9,26 @@ from idxctl.core.conditions import Condition, states
 from idxctl.core.metrics import OTHER
 from idxctl.core.to_json import plain_value
 from idxctl.queue.stats import IndexStats, QueueStats
+from idxctl.status.proofs import Proofs
 from idxctl.worker.registry import WorkerRow
 
 _HEALTHY_SHARE = 0.9  # of the capacity, below which the queue is not full
 
 
-def queue(found: QueueStats, workers: Sequence[WorkerRow], conditions: Sequence[Condition]) -> dict[str, Any]:
-    """Return the queue with the number of live workers, the breaker of one that found OpenSearch failing, and the conditions."""
+def queue(
+    found: QueueStats, workers: Sequence[WorkerRow], conditions: Sequence[Condition], proved: Proofs
+) -> dict[str, Any]:
+    """
+    Return the queue with the number of live workers, the breaker of one that found OpenSearch failing, and the conditions.
+
+    An index has with it the last whole comparison with its rows, None where there was none.
+    """
+    shown = plain_value(found)
+    for one in shown["by_index"]:
+        last = proved.last.get(one["index"])
+        one["compared"] = None if last is None else plain_value(last.shown())
     return {
-        **plain_value(found),
+        **shown,
         "workers": len(workers),
         "breaker": plain_value(breaker(workers)),
         "states": states(conditions),
@@ -27,17 +38,22 @@ def queue(found: QueueStats, workers: Sequence[WorkerRow], conditions: Sequence[
 
 QUEUE_COLUMNS = (
     "index", "queued", "due", "queue_size", "later", "fan_outs", "in_flight", "oldest_age_seconds", "dead", "indexable",
-    "state", "pause", "pause_reason", "pause_since", "workers",
+    "state", "pause", "pause_reason", "pause_since", "workers", "compared_at", "differing",
 )  # fmt: skip
 
 
-def queue_rows(found: QueueStats, workers: Sequence[WorkerRow]) -> Iterator[dict[str, Any]]:
+def queue_rows(found: QueueStats, workers: Sequence[WorkerRow], proved: Proofs) -> Iterator[dict[str, Any]]:
     """Yield a row an index, with its state and its pause; names that are no index are one row, `other`."""
     for one in found.by_index:
         row = plain_value(one)
         pause = (row.pop("pauses") or [{}])[0]
         held = {"pause": pause.get("cause"), "pause_reason": pause.get("reason"), "pause_since": pause.get("since")}
-        yield {**row, "state": state(one, workers), **held, "workers": len(workers)}
+        last = proved.last.get(one.index)
+        compared = {
+            "compared_at": None if last is None else plain_value(last.at),
+            "differing": None if last is None else last.differing,
+        }
+        yield {**row, "state": state(one, workers), **held, "workers": len(workers), **compared}
     if found.other is not None:
         row = {**dict.fromkeys(QUEUE_COLUMNS), **plain_value(found.other)}
         yield {**row, "index": OTHER, "indexable": False, "state": "no such index", "workers": len(workers)}

@@ -12,7 +12,7 @@ from idxctl.core import backoff
 from idxctl.opensearch import scan
 from idxctl.postgres.connect import Connection
 from idxctl.verify import repair, runs
-from idxctl.verify.judge import Judged, Kind
+from idxctl.verify.judge import DRIFT, Judged, Kind
 from idxctl.verify.part import Part
 from idxctl.verify.runs import Found
 
@@ -27,14 +27,31 @@ class Left:
     differing: int = 0
 
 
-def look(conn: Connection, part: Part, *, repaired: bool) -> Left:
-    """Judge again, and note, what was lagging; with *repaired* what was enqueued to be written again as well."""
+def _nothing(_found: Sequence[tuple[str, Judged]]) -> None:
+    pass
+
+
+def look(
+    conn: Connection, part: Part, *, repaired: bool, drifted: Callable[[Sequence[tuple[str, Judged]]], None] = _nothing
+) -> Left:
+    """
+    Judge again, and note, what was lagging; with *repaired* what was enqueued to be written again as well.
+
+    *drifted* is given what was lagging and turns out to differ for good.
+    """
     waiting = differing = 0
     for page in chain(runs.differing(conn, part.run, enqueued=True) if repaired else (), runs.lagging(conn, part.run)):
         said = _judged(conn, part, page)
         runs.judged(conn, page, said)
         lag = sum(one.kind is Kind.LAGGING for one in said.values())
         waiting += lag
+        drifted(
+            [
+                (one.document_id, now)
+                for one in page
+                if one.kind is Kind.LAGGING and (now := said.get(one.id)) is not None and now.kind in DRIFT
+            ]
+        )
         differing += len(said) - lag
     return Left(waiting, differing)
 

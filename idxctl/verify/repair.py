@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from idxctl.core.errors import CheckFailed
@@ -43,11 +44,17 @@ def refuse_strangers(
         )
     drift = sum(counts[kind].all for kind in judge.DRIFT)
     everything = checked + counts[Kind.ORPHAN].all
-    if drift > _FEW and drift * 2 > everything:
+    if drift > _FEW and mostly_different(counts, checked):
         raise CheckFailed(
             f"nothing was repaired: {drift:,} of {everything:,} documents differ, which is more than half",
             hint=f"is it the right database, and the right OpenSearch? {force}",
         )
+
+
+def mostly_different(counts: Mapping[Kind, Count], checked: int) -> bool:
+    """Whether more than half of what was compared differ."""
+    drift = sum(counts[kind].all for kind in judge.DRIFT)
+    return drift * 2 > checked + counts[Kind.ORPHAN].all
 
 
 def repair(
@@ -57,15 +64,18 @@ def repair(
     run: Run,
     *,
     origin: str = "verify",
+    but_dead: bool = False,
     tick: Callable[[int], None] = lambda _count: None,
-) -> int:
+) -> Counter[Kind]:
     """
-    Enqueue what differs, page by page, each noted with its tasks; returns how many documents, and leaves an audit row.
+    Enqueue what differs, page by page, each noted with its tasks; returns how many documents of each kind, and leaves an audit row.
+
+    *but_dead*: dead letters are left to their retries.
 
     Copies under another routing than their id's are deleted where they stand: no task's write reaches them.
     """
-    count = 0
-    for page in runs.differing(conn, run, enqueued=False):
+    count: Counter[Kind] = Counter()
+    for page in runs.differing(conn, run, enqueued=False, but_dead=but_dead):
         with conn.transaction():
             for action in ("index", "delete"):
                 ids = [one.document_id for one in page if _action(one) == action]
@@ -73,11 +83,13 @@ def repair(
                     enqueue(conn, index=run.index, ids=ids, action=action, origin=origin)
             runs.enqueued(conn, run, page)
         _remove_copies(conn, client, generation, page)
-        count += len(page)
-        tick(count)
+        count.update(one.kind for one in page)
+        tick(sum(count.values()))
     if count:
         with conn.transaction():
-            audit.record(conn, action=f"{origin} repair", what=run.index, count=count, detail={"run": run.id})
+            audit.record(
+                conn, action=f"{origin} repair", what=run.index, count=sum(count.values()), detail={"run": run.id}
+            )
     return count
 
 

@@ -328,7 +328,8 @@ def _repair(conn: Connection, part: Part, steps: Steps, options: Options) -> int
         held = scan.count(part.client, part.generation.name)
         repair.refuse_strangers(part.client, part.generation, counts, runs.checked(conn, part.run), held)
     steps.begin("repair", drift)
-    repaired = repair.repair(conn, part.client, part.generation, part.run, tick=lambda count: steps.move(count, ""))
+    count = repair.repair(conn, part.client, part.generation, part.run, tick=lambda count: steps.move(count, ""))
+    repaired = sum(count.values())
     steps.end(f"{repaired:,} enqueued")
     if options.wait:
         steps.begin("again", repaired)

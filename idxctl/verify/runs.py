@@ -93,7 +93,9 @@ def begin(conn: Connection, index: str, generation: int, options: Mapping[str, A
             f"{index} is being verified by {before.owner}, since {before.started_at:%H:%M:%S}",
             hint="take a part in it: idxctl verify --resume",
         )
-    if not _begin(conn, index, generation, options, owner, before=before, scrub=False):
+    if before is not None:
+        abandon(conn, before)
+    if not insert(conn, index, generation, options, owner):
         raise Locked(f"{index} is being verified by another process", hint="take a part in it: idxctl verify --resume")
     made = open_run(conn, index)
     if made is None:
@@ -101,24 +103,21 @@ def begin(conn: Connection, index: str, generation: int, options: Mapping[str, A
     return made
 
 
-def _begin(
-    conn: Connection,
-    index: str,
-    generation: int,
-    options: Mapping[str, Any],
-    owner: str,
-    *,
-    before: Run | None,
-    scrub: bool,
+def insert(
+    conn: Connection, index: str, generation: int, options: Mapping[str, Any], owner: str, *, scrub: bool = False
 ) -> bool:
+    """Begin a comparison, and drop what earlier ones left; False where there is one of its kind."""
     with conn.transaction():
-        if before is not None:
-            conn.run(SQL["abandon"], run=before.id)
         conn.run(SQL["tidy"], index=index)
         row = conn.run(
             SQL["begin"], index=index, generation=generation, options=Jsonb(dict(options)), owner=owner, scrub=scrub
         ).fetchone()
     return row is not None
+
+
+def abandon(conn: Connection, run: Run) -> None:
+    """Drop a comparison that nobody carries on."""
+    conn.run(SQL["abandon"], run=run.id)
 
 
 def resume(conn: Connection, index: str) -> Run:
@@ -283,10 +282,11 @@ def lagging(conn: Connection, run: Run) -> Iterator[list[Found]]:
         after = page[-1][0]
 
 
-def differing(conn: Connection, run: Run, *, enqueued: bool) -> Iterator[list[Found]]:
-    """Yield pages of those that drifted: that were *enqueued* to be written again, or were not."""
+def differing(conn: Connection, run: Run, *, enqueued: bool, but_dead: bool = False) -> Iterator[list[Found]]:
+    """Yield pages of those that drifted: that were *enqueued* to be written again, or were not; *but_dead*: are no dead letters."""
     after = 0
-    while page := conn.run(SQL["differing"], run=run.id, after=after, limit=_PAGE, enqueued=enqueued).fetchall():
+    chosen = {"run": run.id, "index": run.index, "limit": _PAGE, "enqueued": enqueued, "but_dead": but_dead}
+    while page := conn.run(SQL["differing"], after=after, **chosen).fetchall():
         yield [Found(ident, name, Kind(kind), routing) for ident, name, kind, routing in page]
         after = page[-1][0]
 

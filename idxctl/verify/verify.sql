@@ -131,9 +131,11 @@ SELECT id, document_id FROM opensearch_indexing_verify_differences
 WHERE run = %(run)s AND kind = 'lagging' AND id > %(after)s AND NOT unnameable ORDER BY id LIMIT %(limit)s
 
 -- name: differing
--- Documents that differ, in order; those enqueued, or those that are not.
-SELECT id, document_id, kind, routing FROM opensearch_indexing_verify_differences
+-- Documents that differ, in order; those enqueued, or those that are not; where it is asked for without dead letters.
+SELECT id, document_id, kind, routing FROM opensearch_indexing_verify_differences d
 WHERE run = %(run)s AND kind IN ('missing', 'stale', 'orphan') AND enqueued = %(enqueued)s AND id > %(after)s AND NOT unnameable
+  AND (NOT %(but_dead)s OR NOT EXISTS (SELECT FROM opensearch_indexing_dlq l
+                                       WHERE l.index_name = %(index)s AND coalesce(l.whole_id, l.document_id) = d.document_id))
 ORDER BY id LIMIT %(limit)s
 
 -- name: judged
@@ -203,3 +205,31 @@ SELECT EXISTS (SELECT FROM opensearch_indexing_queue q WHERE q.index_name = %(in
 -- The first token that a generation's own build was written under.
 SELECT min(c.token) FROM opensearch_indexing_reindex_chunks c JOIN opensearch_indexing_reindex_runs r ON r.id = c.run
 WHERE r.generation = %(generation)s
+
+-- name: dead_among
+-- Which of some documents are dead letters.
+SELECT DISTINCT coalesce(l.whole_id, l.document_id) FROM opensearch_indexing_dlq l
+WHERE l.index_name = %(index)s AND coalesce(l.whole_id, l.document_id) = ANY (%(ids)s)
+
+-- name: since_scrub
+-- How many seconds ago the last scrub of a generation that came to its end began.
+SELECT extract(epoch FROM clock_timestamp() - max(started_at))::float8 FROM opensearch_indexing_verify_runs
+WHERE index_name = %(index)s AND generation = %(generation)s AND scrub AND state = 'finished'
+
+-- name: progress
+-- How far an unfinished comparison is: its seconds, its part, rows compared and ids looked up.
+SELECT extract(epoch FROM clock_timestamp() - r.started_at)::float8, r.state,
+       coalesce(sum(g.checked) FILTER (WHERE g.slice IS NULL), 0)::bigint, coalesce(sum(g.checked) FILTER (WHERE g.slice IS NOT NULL), 0)::bigint
+FROM opensearch_indexing_verify_runs r LEFT JOIN opensearch_indexing_verify_ranges g ON g.run = r.id
+WHERE r.id = %(run)s AND r.finished_at IS NULL
+GROUP BY r.id
+
+-- name: silent_owners
+-- Processes that have ranges of a comparison, or its last part, and are workers that were not heard of.
+SELECT o.owner FROM (
+    SELECT owner FROM opensearch_indexing_verify_ranges WHERE run = %(run)s AND done_at IS NULL AND owner <> ''
+    UNION
+    SELECT owner FROM opensearch_indexing_verify_runs WHERE id = %(run)s) AS o
+WHERE o.owner <> %(owner)s AND NOT EXISTS (
+    SELECT FROM opensearch_indexing_workers w
+    WHERE w.id = o.owner AND w.seen_at > clock_timestamp() - make_interval(secs => %(alive)s))

@@ -151,7 +151,7 @@ def _purge(backend: Backend, who: Who, given: Given) -> Any:
 
 def _queue(backend: Backend, _who: Who, given: Given) -> Any:
     seen = overview(_asked(backend, given), backend.settings, backend.looks, index=given["index"])
-    return views.queue(seen.found, seen.workers, seen.conditions)
+    return views.queue(seen.found, seen.workers, seen.conditions, seen.proved)
 
 
 def _workers(backend: Backend, _who: Who, _given: Given) -> Any:

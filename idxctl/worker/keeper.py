@@ -49,6 +49,7 @@ class Keeper:
         self._last_beat = (time.monotonic(), 0)
         # What heartbeats carry of what was found beside the work; set before the pool runs.
         self.seen_beside: Callable[[], Mapping[str, Any]] = dict
+        self.periods: Callable[[], Mapping[str, float]] = dict  # of the indexes that are scrubbed beside it, in seconds
 
     def keep(self) -> None:
         """Renew leases and beat, every second until the pool is done; nothing slow is done in this thread."""
@@ -98,6 +99,7 @@ class Keeper:
                 **self._carrier.load.state().shown(),
                 "request_seconds": round(self._client.longest_under_way, 1),
                 **({"conditions": told} if (told := self.seen_beside()) else {}),
+                **({"scrub": periods} if (periods := self.periods()) else {}),
             },
             breaker=breaker,
             patience_seconds=self._options.lease_seconds / 6,

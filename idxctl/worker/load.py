@@ -113,6 +113,10 @@ class Load:
         """Whether as much is sent as was configured, or as OpenSearch takes."""
         return self._batches >= self._most_batches and self._bytes >= self._most_bytes
 
+    def refused_within(self, seconds: float) -> bool:
+        """Whether OpenSearch refused something for overload in the last *seconds*."""
+        return self._clock() - self._cut_at < seconds
+
     @property
     def refuses_all(self) -> bool:
         """Whether nothing has passed for some bodies in a row."""

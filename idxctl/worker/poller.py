@@ -82,6 +82,11 @@ class Poller:
         self._probe_guard = threading.Lock()
         self._probe: int | None = None
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing was due, anywhere, when it last looked."""
+        return self._idle > _SHORTEST_POLL
+
     def ended(self, token: int) -> None:
         """Take note that a batch was carried to its end, whatever that was."""
         self._leases.let_go(token)

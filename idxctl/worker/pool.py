@@ -36,6 +36,7 @@ __all__ = ["Counters", "Options", "Worker"]
 
 log = logging.getLogger("idxctl.worker")
 
+_EASE_SECONDS = 30.0  # after OpenSearch refused something for overload
 _CLOSING_SECONDS = 5.0  # for putting things in order at the end; a server that is away does not keep us from leaving
 
 
@@ -87,6 +88,12 @@ class Worker:
     def breaker(self) -> Breaker:
         """Whether the cluster is known to fail."""
         return self.carrier.breaker
+
+    @property
+    def at_ease(self) -> bool:
+        """Whether there is room for what can wait: nothing is due or under way, and OpenSearch takes what it is sent."""
+        held = self.stopping or self.carrier.breaker.open or self.carrier.load.refused_within(_EASE_SECONDS)
+        return not held and self.poller.idle and not self.in_flight
 
     # --- its steps --------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,8 @@ import pytest
 
 from idxctl.verify import ids, part, run, runs
 from support import judge
-from support.rig import ITEMS_MAPPING, Rig, until
+from support.drift import behind_our_back, copy_under, in_five_shards
+from support.rig import Rig, until
 
 
 @pytest.fixture
@@ -24,17 +25,6 @@ def verified(rig: Rig, **options) -> run.Verified:
 
 def found(one: run.Verified) -> tuple[int, int, int, int, int]:
     return (one.missing, one.stale, one.orphan, one.lagging, one.unreadable)
-
-
-def behind_our_back(rig: Rig, *, deleted=(), altered=(), added=()) -> None:
-    """Do to the index what no idxctl does."""
-    name = rig.generation().name
-    for ident in deleted:
-        rig.ask("DELETE", f"/{name}/_doc/{ident}?refresh=true")
-    for ident in altered:
-        rig.ask("POST", f"/{name}/_update/{ident}?refresh=true", {"doc": {"name": "altered"}})
-    for ident in added:
-        rig.ask("PUT", f"/{name}/_doc/{ident}?refresh=true", {"name": "added"})
 
 
 def test_an_index_that_equals_its_rows_is_equal(items):
@@ -297,20 +287,6 @@ def test_two_processes_share_a_comparison(items, monkeypatch):
     assert len(results) == 2
     for result in results:
         assert (result.checked, result.stale, result.orphan) == (4922, 2, 1)
-
-
-def in_five_shards(items, *, routing: str | None = None) -> None:
-    mapping = {**ITEMS_MAPPING, "settings": {"number_of_shards": 5, "number_of_replicas": 0}}
-    if routing is not None:
-        toml = items.config.read_text().replace('document = "', f'routing = "{routing}"\ndocument = "', 1)
-        items.configure(toml=toml)
-    items.configure(mapping=mapping)
-    items.reindex(force=True)
-
-
-def copy_under(rig: Rig, ident: object, routing: str) -> None:
-    way = f"&routing={routing}" if routing else ""
-    rig.ask("PUT", f"/{rig.generation().name}/_doc/{ident}?refresh=true{way}", {"name": "a copy"})
 
 
 @pytest.mark.parametrize("own", [None, "'r' || document_id"])

@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 
 from idxctl.config import settings
-from idxctl.config.keys import INDEX, SECTIONS, VARIABLES, WATCH
+from idxctl.config.index_keys import INDEX, WATCH
+from idxctl.config.keys import SECTIONS, VARIABLES
 from idxctl.config.load import load
 from idxctl.config.schema import in_toml, schema, tomllib
 from making import commands
