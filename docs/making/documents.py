@@ -45,7 +45,7 @@ def documents_page() -> str:
         "## What it cannot know",
         "- Who wrote a document that differs. A version above the sequence of tokens, in a gap of it, or of before the generation was\n"
         "  built is surely not of this database (`altered`). One that was changed in place may have the number of a token that another\n"
-        "  document was written under: then it is `differs`.\n"
+        "  document was written under: then it is `differs`, unless a standby generation, which the same tasks are written to, is right.\n"
         "- Whether a row that is not there was deleted, or never was.\n"
         "- When exactly a document was written. Tokens follow each other, and the times of some are known: the document's lies between.\n"
         "- How many others are like it: `idxctl verify` compares all of them, and `--repair` writes them again.",

@@ -64,7 +64,8 @@ def explain(
     Say of one document whether it is equal to its row, and if not, why, and what helps. It changes nothing.
 
     Below the answer: what each generation holds, tasks, dead letters, what was last done to it, and the triggers that lead to
-    it. It ends with 7 when the document stays as it is until someone acts; with 0 when it is equal, or on its way.
+    it. It ends with 7 when the document stays as it is until someone acts; with 0 when it is equal, or on its way; with 1 or 5
+    when row or document cannot be looked at.
     """
     from idxctl.postgres import migrate
 
@@ -268,8 +269,8 @@ def _judge(found: Explained) -> None:
     facts, verdict = found.facts, found.verdict
     if verdict.kind == "impossible":
         raise UsageError(verdict.reason, hint=f"idxctl queue list --index {facts.index} shows how ids look")
-    if verdict.kind == "unknown" and facts.opensearch:
-        raise Unreachable(facts.opensearch)
+    if verdict.kind == "unknown":
+        raise Unreachable(facts.opensearch) if facts.opensearch else IdxctlError(verdict.reason)
     if verdict.state == "act":
         raise CheckFailed(
             f"document {facts.document_id} of {facts.index} is not as its row says", hint=verdict.fix or None

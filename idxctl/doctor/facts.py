@@ -88,6 +88,7 @@ class Held:
     elsewhere: Sequence[str | None] = ()  # routings of copies that do not stand where the document belongs
     refused: Refused | None = None
     error: str = ""  # why nothing is known of it
+    alike: bool = True  # its query is that of the first of them
 
 
 @dataclass(frozen=True)

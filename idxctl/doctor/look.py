@@ -11,7 +11,7 @@ A role that may not read something, a document query that fails and an OpenSearc
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -20,8 +20,8 @@ import orjson
 from idxctl import dlq
 from idxctl.capture import status as capture
 from idxctl.config.settings import Settings
-from idxctl.core import texts
-from idxctl.core.errors import IdxctlError, PostgresRefused, Unreachable
+from idxctl.core import keys, texts
+from idxctl.core.errors import IdxctlError, OpenSearchUnintelligible, PostgresRefused, Unreachable
 from idxctl.doctor import SQL, ids
 from idxctl.doctor.facts import (
     DRIFT,
@@ -129,9 +129,10 @@ class _Asked:
         if name is None:
             return False, given
         if name != given:
-            held = self.held(self.active[0], given, None)
-            if held is not None and held.source is not None:
-                return False, given
+            with suppress(IdxctlError):  # an index that is gone holds none
+                held = self.held(self.active[0], given, None)
+                if held is not None and held.source is not None:
+                    return False, given
         return True, name
 
     @property
@@ -166,17 +167,21 @@ class _Asked:
 
     @contextmanager
     def asking(self) -> Iterator[None]:
-        """Note why OpenSearch told nothing; one that does not answer is not asked again."""
+        """Note why OpenSearch told nothing; one that does not answer is not asked again. What it says of one index raises."""
         try:
             yield
+        except OpenSearchUnintelligible:
+            raise
         except Unreachable as error:
             self.opensearch = error.message
 
     def held(self, generation: Generation, document_id: str, routing: bytes | None) -> Source | None:
         """Return what the index holds of an id; None where OpenSearch does not answer. Raises its refusals."""
-        wanted = orjson.dumps(document_id)
         if self.opensearch:
             return None
+        if not keys.is_unicode(document_id):
+            return Source(document_id, None, None)
+        wanted = orjson.dumps(document_id)
         with self.asking():
             answer = scan.sources_text(
                 self.client, generation.name, [wanted], timeout_seconds=_OPENSEARCH_SECONDS,
@@ -297,7 +302,8 @@ def _generations(asked: _Asked, rows: Sequence[Rendered]) -> list[Held]:
 
 
 def _held(asked: _Asked, generation: Generation, found: Rendered) -> Held:
-    told = Held(generation.name, generation.number, generation.state, Comparison.UNKNOWN)
+    alike = generation.definition.render_fingerprint == asked.active[0].definition.render_fingerprint
+    told = Held(generation.name, generation.number, generation.state, Comparison.UNKNOWN, alike=alike)
     try:
         source = asked.held(generation, asked.document_id, found.routing)
         if source is None:
@@ -350,6 +356,8 @@ def _is_foreign(asked: _Asked, generation: Generation, version: int) -> bool:
 
 def _elsewhere(asked: _Asked, generation: Generation, found: Rendered) -> Sequence[str | None]:
     """Return the routings of copies that stand where a read by the id does not look; as of the last refresh."""
+    if not keys.is_unicode(asked.document_id):
+        return ()
     with asked.asking():
         copies = scan.everywhere(asked.client, generation.name, asked.document_id, timeout_seconds=_OPENSEARCH_SECONDS)
         return [one.routing for one in copies if one.routing != found.row.routing]

@@ -176,6 +176,9 @@ def _drifted(facts: Facts, lead: Held, say: _Say) -> Verdict:
         return say.differing(Kind.MISPLACED, lead, elsewhere=list(lead.elsewhere), routing=facts.row.routing)
     if lead.foreign or not facts.possible:
         return say.differing(Kind.ALTERED, lead, version=lead.version, possible=facts.possible)
+    witness = next((one for one in facts.generations[1:] if _witnesses(one, lead)), None)
+    if witness is not None:
+        return say.differing(Kind.ALTERED, lead, version=lead.version, possible=True, witness=witness.generation)
     if facts.unsteady:
         return say(Kind.UNSTEADY, fields=list(facts.unsteady))
     losing = next((one for one in facts.conditions if _lost_it(one, lead)), None)
@@ -188,6 +191,16 @@ def _drifted(facts: Facts, lead: Held, say: _Say) -> Verdict:
     if may is not None:
         return say.of(Kind.NOT_CAPTURED, may, perhaps=True, **_how(lead))
     return say.differing(Kind.DIFFERS, lead)
+
+
+def _witnesses(one: Held, lead: Held) -> bool:
+    """
+    Whether a generation shows that every change was captured and written: the same tasks are written to both.
+
+    One that was built later has seen the rows since, and shows nothing of the kind.
+    """
+    agrees = one.comparison in {Comparison.EQUAL, Comparison.ABSENT}
+    return agrees and one.alike and one.state == "standby" and one.number < lead.number
 
 
 def _lost_it(condition: Condition, lead: Held) -> bool:

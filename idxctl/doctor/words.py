@@ -168,6 +168,8 @@ def _misplaced(facts: Said) -> str:
 def _altered(facts: Said) -> str:
     if not facts["possible"]:
         return "no row, and no row can have this id: something other than idxctl wrote it"
+    if facts.get("witness"):
+        return f"{_how_it_differs(facts)}: something else changed it here; {facts['witness']}, which the same tasks are written to, is right"
     return f"{_how_it_differs(facts)}: version {facts['version']} is none of this database's: something else wrote it, or a restore forgot it"
 
 
@@ -244,7 +246,9 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.MISPLACED: Meaning(
         ACT, "a copy stands under another routing than its own", _misplaced, "idxctl verify --index {index} --repair --wait"
     ),
-    Kind.ALTERED: Meaning(ACT, "its version is no token of this database's", _altered, "{add}"),
+    Kind.ALTERED: Meaning(
+        ACT, "its version is no token of this database's, or another generation shows that its changes were written", _altered, "{add}"
+    ),
     Kind.UNSTEADY: Meaning(
         ACT, "the document query makes another document of the same row each time",
         lambda facts: f"the document query makes {_named(facts['fields'])} anew each time: it reads the clock, or what is random",

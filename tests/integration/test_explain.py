@@ -176,6 +176,19 @@ def written_again(items: Rig) -> tuple[Kind, str]:
     return Kind.DIFFERS, "missing from the index; nothing is under way and capture is in place"
 
 
+def changed_in_place(items: Rig) -> tuple[Kind, str]:
+    items.reindex()
+    items.sql("UPDATE items SET name = 'new' WHERE id IN (7, 8)")
+    items.drain()
+    items.sql("UPDATE items SET name = 'newer' WHERE id = 8")
+    items.drain()  # so that the version which the next line makes is the number of a token
+    items.ask("POST", f"/{items.generation().name}/_update/7?refresh=true", {"doc": {"name": "altered"}})
+    return (
+        Kind.ALTERED,
+        f"something else changed it here; {items.index}-000001, which the same tasks are written to, is right",
+    )
+
+
 def cancelled(items: Rig) -> tuple[Kind, str]:
     items.sql("UPDATE items SET name = 'new' WHERE id = 7")
     stats.cancel(items.conn, index=items.index, ids=None, documents=["7"])
@@ -241,7 +254,7 @@ def refused_by_the_next(items: Rig) -> tuple[Kind, str]:
 
 BREAKS = [
     queued, in_flight, in_flight_with_one_that_is_gone, backing_off, dead, paused, read_only, circuit_open, nobody_works, scheduled,
-    a_lookup_waits, triggers_off, triggers_dropped, nobody_watches, ignored, table_swapped, altered, written_again, cancelled,
+    a_lookup_waits, triggers_off, triggers_dropped, nobody_watches, ignored, table_swapped, altered, written_again, changed_in_place, cancelled,
     unreadable, query_broken, misplaced, index_deleted, alias_moved, unsteady, refused_by_the_next,
 ]  # fmt: skip
 
@@ -282,7 +295,8 @@ def test_an_id_is_taken_as_the_application_knows_it(items: Rig):
         explained(items, "x").verdict.reason
         == f"no row can have the id x: the key of {items.index} is document_id (bigint)"
     )
-    assert explained(items, "\0").verdict.kind is Kind.IMPOSSIBLE
+    for nobodys in ("\0", "\udcff", ":", "x" * 600):
+        assert explained(items, nobodys).verdict.kind is Kind.IMPOSSIBLE
     put(items, "x", {"name": "stranger"})
     put(items, "008", {"name": "stranger"})
     for stranger in ("x", "008"):
@@ -350,6 +364,15 @@ def test_without_opensearch_it_tells_what_postgresql_knows(items: Rig, cli, nowh
     nobody = cli("explain", "3")
     assert nobody.status == 5
     assert nobody.stdout.startswith("bad unknown: ")
+
+
+def test_an_index_that_is_closed_is_not_asked_for_what_others_hold(items: Rig, cli):
+    items.reindex()
+    items.ask("POST", f"/{items.index}-000002/_close")
+    told = cli("explain", "7")
+    assert (told.status, told.stdout.startswith("bad unknown: ")) == (1, True)
+    assert f"{items.index}-000001, standby: equal" in told.stdout
+    assert "index_closed_exception" in told.stdout
 
 
 def test_a_role_that_only_looks_is_told_what_it_may_see(items: Rig):

@@ -118,6 +118,16 @@ def test_an_ignored_column_is_the_cause_where_its_field_differs(condition, lead,
     assert line(lead, conditions=(condition,))[1].startswith(begins)
 
 
+def test_an_older_generation_that_is_right_shows_that_this_one_was_changed():
+    older = Held("shop-000001", 1, "standby", Comparison.EQUAL)
+    kind, reason = line(STALE, older, conditions=(TRIGGERS_OFF,))
+    assert (kind, "shop-000001, which the same tasks are written to, is right" in reason) == (Kind.ALTERED, True)
+    for other in (
+        replace(older, number=3), replace(older, state="building"), replace(older, alike=False), replace(older, comparison=Comparison.STALE),
+    ):  # fmt: skip
+        assert line(STALE, other, conditions=(TRIGGERS_OFF,))[0] is Kind.NOT_CAPTURED
+
+
 def test_a_command_of_any_id_can_be_pasted():
     facts = Facts("shop", "-7 'a'", "-7 'a'", row=FOUND, generations=(STALE,))
     assert decide(facts).fix == "idxctl queue add --index shop -- '-7 '\"'\"'a'\"'\"''"
