@@ -18,7 +18,7 @@ from idxctl.embedded.postgres import Postgres  # noqa: E402
 from idxctl.monitoring import pages  # noqa: E402
 from idxctl.postgres import migrate  # noqa: E402
 from idxctl.postgres.connect import connect  # noqa: E402
-from making import commands, conditions, configuration, documents, errors, tables  # noqa: E402
+from making import commands, conditions, configuration, documents, drift, errors, tables  # noqa: E402
 
 
 def made() -> Mapping[Path, str]:
@@ -30,6 +30,7 @@ def made() -> Mapping[Path, str]:
         HERE / "errors.md": errors.errors_page(),
         HERE / "metrics.md": pages.metrics_page(),
         HERE / "how-to" / "alerts.md": pages.runbook_page(),
+        HERE / "how-to" / "drift.md": drift.drift_page(),
         HERE / "how-to" / "why-is-a-document-wrong.md": documents.documents_page(),
     }
 
