@@ -70,7 +70,7 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
         ),
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
-    "reindex_chunks": (Right(("SELECT", "INSERT", "UPDATE"), "ranges of a reindex"),),
+    "reindex_chunks": (Right(_ALL, "ranges of a reindex"),),
     "audit": (Right(_READ, "who did what"),),
 }
 _VIEWER: Mapping[str, tuple[Right, ...]] = {

@@ -2,22 +2,22 @@
 Backfill: every document of an index into a new generation, by ranges of keys.
 
 Each chunk is a row: its token is drawn and committed before it is read (T2), it is read in one short statement, and it is
-done once OpenSearch has answered for it. P readers take chunks side by side; so could readers of other processes.
+done once OpenSearch has answered for it. Readers take chunks side by side, in any number of processes: a lease, renewed while
+its reader is at it, says whose a chunk is; one whose lease has lapsed is taken by another reader, under a token of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import datetime, timezone
 
-import orjson
-
 from idxctl.core import backoff
-from idxctl.core.errors import OpenSearchRefused, PostgresRefused, PostgresUnreachable
+from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, PostgresUnreachable
 from idxctl.core.failpoints import reach
 from idxctl.indexes import ranges, reading, render
 from idxctl.indexes.generations import Generation
@@ -29,11 +29,10 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.postgres.statements import Statement
 from idxctl.queue.claim import Batch
-from idxctl.queue.settle import Blamed, blame_each
-from idxctl.rebuild import SQL, preflight, runs
-from idxctl.worker import outcomes
+from idxctl.rebuild import SQL, outages, preflight, runs
+from idxctl.rebuild.chunks import Chunk, Done, Progress, TooSlow, blame, cut_apart
 from idxctl.worker.batch import unreadable
-from idxctl.worker.outcomes import Kind, Verdict
+from idxctl.worker.outcomes import Kind
 from idxctl.worker.send import refused_for_overload, send
 from idxctl.worker.written import Learnt, Limits, Written
 
@@ -41,53 +40,12 @@ _FIRST_CHUNK = 500  # documents
 _LARGEST_CHUNK = 5_000
 _CHUNK_BYTES = 5 * 1024 * 1024  # aimed at
 _AHEAD = 16  # chunks planned before they are read
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """A range of keys and the token it is written under."""
-
-    number: int
-    after: Sequence[str] | None
-    upto: Sequence[str] | None
-    token: int
-    born: float
-
-
-@dataclass
-class Progress:
-    """How far a backfill has come; read by whoever shows it."""
-
-    documents: int = 0
-    failed: int = 0
-    size: int = 0  # bytes of documents
-    waiting: str | None = None  # why nothing moves, while an outage lasts
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def add(self, documents: int, failed: int, size: int) -> None:
-        """Count a chunk that is done."""
-        with self.lock:
-            self.documents += documents
-            self.failed += failed
-            self.size += size
-            self.waiting = None
-
-
-@dataclass
-class _Done:
-    """How far a chunk has come whose documents are too slow to be read at once."""
-
-    upto: Sequence[str] | None
-    documents: int = 0
-    failed: int = 0
-
-
-class _TooSlow(Exception):  # noqa: N818 - it is tried again
-    """The time that a statement has was too short for the documents asked for."""
+_RENEW_SECONDS = 5.0  # leases are for thirty
+_LOOK_SECONDS = 0.5  # for a chunk to take, or for room to plan one
 
 
 class Backfill:
-    """One run's backfill: a planner and P readers, as threads of this process."""
+    """One process's part in a backfill: a planner, P readers and a keeper of their leases, as threads."""
 
     def __init__(
         self,
@@ -111,18 +69,23 @@ class Backfill:
         self._learnt = learnt
         self._readers = readers
         self._stop = threading.Event()
-        self._room = threading.Semaphore(_AHEAD)
-        self._ready = threading.Condition()
-        self._planned = 0
-        self._all_planned = False
+        self._over = threading.Event()
+        self._changed = threading.Condition()  # a chunk was planned, or taken
+        self._held: set[int] = set()  # chunks that a reader is at; under _changed
+        self._rate: float | None = None  # documents a second, of all processes
         self._error: BaseException | None = None
 
     def run(self, *, tick: Callable[[], None]) -> None:
-        """Read and write every chunk; *tick* is called about twice a second. Raises what stopped a thread."""
+        """
+        Read and write chunks until none is left, here and in other processes; *tick* is called about twice a second.
+
+        Raises what stopped a thread; PostgreSQL and OpenSearch are waited for while they are away.
+        """
         threads = [
             threading.Thread(target=self._guarded, args=(act,), name=name, daemon=True) for act, name in self._acts()
         ]
-        for thread in threads:
+        keeper = threading.Thread(target=self._keep, name="keeper", daemon=True)
+        for thread in (keeper, *threads):
             thread.start()
         try:
             while any(thread.is_alive() for thread in threads):
@@ -134,6 +97,9 @@ class Backfill:
             for thread in threads:
                 thread.join(timeout=5)
             raise
+        finally:
+            self._over.set()
+            keeper.join(timeout=5)
         if self._error is not None:
             raise self._error
         tick()
@@ -145,42 +111,69 @@ class Backfill:
 
     def _halt(self) -> None:
         self._stop.set()
-        self._room.release()
-        with self._ready:
-            self._ready.notify_all()
+        self._notify()
+
+    def _notify(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _guarded(self, act: Callable[[], None]) -> None:
-        try:
-            act()
-        except BaseException as error:  # noqa: BLE001 - raised again by run(), in the thread that waits
-            self._error = self._error or error
-            self._halt()
+        """Do *act* until it ends, again after an outage of PostgreSQL; what else it raises stops all threads."""
+        failed = 0
+        while not self._stop.is_set():
+            try:
+                act()
+            except (PostgresUnreachable, PostgresRefused) as error:
+                if isinstance(error, PostgresRefused) and not error.passing:
+                    self._failed(error)
+                    return
+                self.progress.waiting = error.message
+                self._stop.wait(backoff.before_probe(failed))
+                failed += 1
+            except BaseException as error:  # noqa: BLE001 - raised again by run(), in the thread that waits
+                self._failed(error)
+                return
+            else:
+                return
+
+    def _failed(self, error: BaseException) -> None:
+        self._error = self._error or error
+        self._halt()
+
+    def _keep(self) -> None:
+        """Renew the leases of what readers are at."""
+        while not self._over.wait(_RENEW_SECONDS):
+            with self._changed:
+                held = sorted(self._held)
+            if held:
+                with contextlib.suppress(IdxctlError):  # Postgres is away; who needs it says so
+                    self._pool.mine().run(SQL["renew_chunks"], run=self._run, owner=self._owner, numbers=held)
 
     # --- planning ---------------------------------------------------------------------------------------------------
 
     def _plan(self) -> None:
         """Walk the keys and write chunks as rows, a few ahead of the readers; the last one is open to the end."""
-        after: list[str] | None = None
-        number = 0
         while not self._stop.is_set():
-            self._room.acquire()
-            upto = self._next_boundary(after)
-            conn = self._pool.mine()
-            conn.run(SQL["add_chunk"], run=self._run, number=number, after=after, upto=upto)
-            conn.run(
-                SQL["planned"],
-                run=self._run,
-                upto=None if upto is None else orjson.dumps(upto).decode(),
-                all=upto is None,
-            )
-            number += 1
-            with self._ready:
-                self._planned = number
-                self._all_planned = upto is None
-                self._ready.notify_all()
-            if upto is None:
+            row = self._pool.mine().run(SQL["plan_chunks"], run=self._run, most=_AHEAD).fetchone()
+            if row is None:  # the readers say why
                 return
-            after = upto
+            after, planned_all, waiting, self._rate = row
+            if planned_all:
+                return
+            if waiting >= _AHEAD:
+                with self._changed:
+                    self._changed.wait(timeout=_LOOK_SECONDS)
+                continue
+            self._add(after, self._next_boundary(after))
+            self._notify()
+
+    def _add(self, after: list[str] | None, upto: list[str] | None) -> None:
+        """Write a chunk's row, unless another process has planned beyond *after* meanwhile."""
+        conn = self._pool.mine()
+        with conn.transaction():
+            planned = conn.run(SQL["planned"], run=self._run, before=after, upto=upto, all=upto is None).fetchone()
+            if planned is not None:
+                conn.run(SQL["add_chunk"], run=self._run, after=after, upto=upto)
 
     def _next_boundary(self, after: list[str] | None) -> list[str] | None:
         definition = self._generation.definition
@@ -192,9 +185,10 @@ class Backfill:
     def _chunk_size(self) -> int:
         """Aim at a body of a few megabytes, by the size of the documents seen so far."""
         seen, size = self.progress.documents, self.progress.size
-        if not seen or not size:
-            return _FIRST_CHUNK
-        return max(min(_CHUNK_BYTES * seen // size, _LARGEST_CHUNK), 1)
+        wanted = min(_CHUNK_BYTES * seen // size, _LARGEST_CHUNK) if seen and size else _FIRST_CHUNK
+        if self._rate is not None:  # a second's worth: what is read at once is not spread out any more
+            wanted = min(wanted, int(self._rate))
+        return max(wanted, 1)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -202,14 +196,29 @@ class Backfill:
         while not self._stop.is_set():
             chunk = self._take()
             if chunk is None:
-                self._check_ours()
-                with self._ready:
-                    if self._all_planned:
-                        return
-                    self._ready.wait(timeout=0.5)
+                if not self._left():
+                    return
+                with self._changed:
+                    self._changed.wait(timeout=_LOOK_SECONDS)
                 continue
-            self._room.release()
-            self._carry(chunk)
+            with self._changed:
+                self._held.add(chunk.number)
+                self._changed.notify_all()
+            try:
+                self._carry(chunk)
+            finally:
+                with self._changed:
+                    self._held.discard(chunk.number)
+
+    def _left(self) -> bool:
+        """Whether chunks are still to be filled, here or by others. Raises if this run was ended meanwhile."""
+        conn = self._pool.mine()
+        row = conn.run(SQL["chunks_left"], run=self._run).fetchone()
+        if row is None or not row[0]:
+            return False
+        if not runs.is_filling(conn, self._run):
+            raise runs.taken_over(self._generation.index)
+        return True
 
     def _take(self) -> Chunk | None:
         return self._drawn(SQL["take_chunk"], run=self._run, owner=self._owner)
@@ -232,7 +241,7 @@ class Backfill:
         """Bring one chunk into the index, however often an outage or its age makes that start again."""
         failed = 0
         apart: dict[str, frozenset[str]] = {}  # what the way failed on, as far as it was narrowed down
-        done = _Done(chunk.after)
+        done = Done(chunk.after)
         while not self._stop.is_set():
             again: str | None
             try:
@@ -245,7 +254,7 @@ class Backfill:
                     done.upto = part.upto
             except PostgresUnreachable as error:
                 again = error.message
-            except _TooSlow:
+            except TooSlow:
                 again = "the document query is slow; it is read in smaller parts"
             if again is not None:
                 self.progress.waiting = again
@@ -256,13 +265,10 @@ class Backfill:
             except PostgresUnreachable:
                 continue
             if retaken is None:
-                raise runs.taken_over()
+                if runs.is_filling(self._pool.mine(), self._run):  # the lease had lapsed: the chunk is another's
+                    return
+                raise runs.taken_over(self._generation.index)
             chunk = retaken
-
-    def _check_ours(self) -> None:
-        """Raise if this run was ended by another one: it was not heard of for long."""
-        if not runs.is_open(self._pool.mine(), self._run):
-            raise runs.taken_over()
 
     def _part(self, chunk: Chunk) -> Chunk:
         """Return as much of a chunk as is read in time; all of it unless documents are slow."""
@@ -276,13 +282,13 @@ class Backfill:
             raise preflight.unreadable(self._generation.index, error) from error
         return chunk if upto is None else replace(chunk, upto=upto)
 
-    def _finish(self, chunk: Chunk, done: _Done) -> None:
+    def _finish(self, chunk: Chunk, done: Done) -> None:
         self._pool.mine().run(
             SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=done.documents, failed=done.failed
         )  # fmt: skip
         reach("chunk.done")
 
-    def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]], done: _Done) -> str | None:
+    def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]], done: Done) -> str | None:
         """
         Read and write a chunk once; returns why it must be read again, None when it is done.
 
@@ -293,7 +299,7 @@ class Backfill:
         written = Written()
         documents = size = 0
         bodies = bulk.gather(self._pieces(chunk, written), max_bytes=self._learnt.body_bytes(self._limits))
-        for body in (part for whole in bodies for part in _cut_apart(whole, apart)):
+        for body in (part for whole in bodies for part in cut_apart(whole, apart)):
             self._send(batch, body, written)
             documents += len(body.ids)
             size += len(body.text)
@@ -353,7 +359,7 @@ class Backfill:
                 )  # fmt: skip
         except PostgresRefused as error:
             if reading.is_too_slow(error):
-                raise _TooSlow from error
+                raise TooSlow from error
             raise preflight.unreadable(generation.index, error) from error
         for one, cause in failures.items():
             written.note([one], [generation], unreadable(conn, cause))
@@ -367,8 +373,10 @@ class Backfill:
         return None
 
     def _judge(self, written: Written) -> str | None:
-        """Raise for what no waiting mends; return why to try again."""
+        """Raise for what no waiting fixes; return why to try again."""
         for verdict in written.verdicts.values():
+            if verdict.error_type == outages.BLOCK:  # a full disk is cleared, and then it goes on
+                return f"{verdict.error_type}: {verdict.reason}"
             if verdict.kind in (Kind.BLOCKED, Kind.GONE):
                 raise OpenSearchRefused(
                     f"OpenSearch refuses writes to {self._generation.name}: {verdict.error_type}: {verdict.reason}",
@@ -388,35 +396,3 @@ class Backfill:
         if refused:
             blame(conn, self._generation, chunk.token, refused)
         return len(refused)
-
-
-def _cut_apart(body: Body, apart: Mapping[str, frozenset[str]]) -> Iterator[Body]:
-    """Yield the documents of a body that go together: those of no group, then each group for itself."""
-    groups = {apart[one] for one in body.ids if one in apart}
-    everybody = set(body.ids)
-    rest = body.without({one for one in body.ids if one in apart})
-    if rest.ids:
-        yield rest
-    for group in groups:
-        part = body.without(everybody - {one for one in group if apart.get(one) == group})
-        if part.ids:
-            yield part
-
-
-def blame(conn: Connection, generation: Generation, token: int, refused: dict[str, Verdict]) -> None:
-    """Record documents that *generation* refused under *token*."""
-    blame_each(
-        conn,
-        token,
-        [
-            Blamed(
-                generation.id,
-                name,
-                "index",
-                one.error_type,
-                outcomes.fingerprint(one),
-                one.reason,
-            )
-            for name, one in sorted(refused.items())
-        ],
-    )

@@ -16,14 +16,16 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue.enqueue import enqueue
 from idxctl.rebuild import SQL, stuck
-from idxctl.rebuild.backfill import blame
+from idxctl.rebuild.aim import Allowed
 from idxctl.rebuild.catch_up import now
+from idxctl.rebuild.chunks import blame
 from idxctl.rebuild.steps import Steps
 from idxctl.verify import compare
 from idxctl.verify.compare import Compared
 
 _ROUNDS = 5  # of comparing again what differed
 _READERS = 4  # at the most: each asks OpenSearch for pages of documents
+_NAMED = 3  # kinds of errors
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ def check(
     live: Generation | None,
     total: int,
     readers: int,
-    max_failed: int | None,
+    allowed: Allowed,
     sizes: Sizes,
     passed: Callable[[datetime], bool],
     steps: Steps,
@@ -51,8 +53,8 @@ def check(
     """
     Compare every document with its row; what differs is compared again once the queue has *passed* it.
 
-    *live* is the generation in service, *total* about how many documents there are, *max_failed* how many of them may be
-    refused (None: ten, or one in a hundred). *passed* waits until the queue has passed a moment, and returns False where that
+    *live* is the generation in service, *total* about how many documents there are, *allowed* how many of them may be
+    refused. *passed* waits until the queue has passed a moment, and returns False where that
     never comes before the swap. Raises when the generation is not fit for service.
     """
     conn = pool.mine()
@@ -69,7 +71,7 @@ def check(
     if drift:
         _refuse_drift(compared, drift)
     checked = Checked(max(compared.checked - len(refused), 0), len(refused))
-    _judge_failures(conn, generation, compared.checked, checked.failed, max_failed)
+    _judge_failures(conn, generation, compared.checked, checked.failed, allowed)
     steps.end(f"{checked.documents:,} documents equal" + (f", {checked.failed:,} refused" if checked.failed else ""))
     reach("reindex.checked")
     return checked
@@ -137,14 +139,15 @@ def _refuse_drift(compared: Compared, drift: Sequence[str]) -> None:
     )
 
 
-def _judge_failures(
-    conn: Connection, generation: Generation, checked: int, failed: int, max_failed: int | None
-) -> None:
-    allowed = max_failed if max_failed is not None else max(10, checked // 100)
-    if failed and (failed > allowed or failed == checked):
-        row = conn.run(SQL["generation_failures"], generation=generation.id).fetchone()
-        example = f"; {row[0]}: {row[2]}" if row else ""
-        raise IdxctlError(
-            f"{failed:,} of {checked:,} documents were refused (at most {allowed:,} may be), nothing was swapped{example}",
-            hint="fix the rows or the mapping, or allow it: idxctl reindex --max-failed N",
-        )
+def _judge_failures(conn: Connection, generation: Generation, checked: int, failed: int, allowed: Allowed) -> None:
+    most = allowed.most(checked)
+    if not failed or (failed <= most and failed < checked):
+        return
+    kinds = conn.run(SQL["failures_by_type"], generation=generation.id).fetchall()
+    named = "; ".join(f"{count:,} {kind}, for example {name}: {said}" for kind, count, name, said in kinds[:_NAMED])
+    more = f"; and {len(kinds) - _NAMED:,} more kinds" if len(kinds) > _NAMED else ""
+    raise IdxctlError(
+        f"{failed:,} of {checked:,} documents were refused (at most {most:,} may be), nothing was swapped"
+        f"{'; ' if named else ''}{named}{more}",
+        hint="fix the rows or the mapping, or allow it: idxctl reindex --max-failures N",
+    )

@@ -288,9 +288,18 @@ def _alias(
     return False, foreign[0] if foreign else None
 
 
-def unreadable(index: str, error: PostgresRefused) -> PostgresRefused:
+class UnreadableQuery(PostgresRefused):
+    """PostgreSQL refuses a document query."""
+
+    @property
+    def passing(self) -> bool:
+        """As of any statement, but that a query which writes (25006 in a READ ONLY transaction) goes on doing so."""
+        return super().passing and self.sqlstate != "25006"
+
+
+def unreadable(index: str, error: PostgresRefused) -> UnreadableQuery:
     """Return the error for a document query that PostgreSQL refuses once there are rows to read."""
-    return PostgresRefused(
+    return UnreadableQuery(
         f"index {index}: the document query fails: {error.detail} [{error.sqlstate}]",
         sqlstate=error.sqlstate,
         detail=error.detail,

@@ -1,23 +1,23 @@
 """
-A process that carries a reindex from plan to swap: each phase is recorded before it begins.
+A process that carries a run on: which step comes next is decided from the run's row, so any process can go on with it.
 
-    planned → created → backfill → catch_up → check → restore → swap → done
-       any of them → failed (and its generation retired)
-
-Reads never see a half-built index: the alias moves last, in one call, after every document has been compared.
+Reads never see a half-built index: the alias moves last, in one call, after every document has been compared. A server that
+is away is waited for at every step, as long as it takes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 
 from idxctl.config.settings import Settings
+from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, Locked
 from idxctl.core.failpoints import reach
 from idxctl.indexes import generations, retire
@@ -25,14 +25,13 @@ from idxctl.indexes.generations import Generation
 from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import aliases
 from idxctl.opensearch.client import Client
-from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue import tokens
-from idxctl.rebuild import lifetime, moot, runs, swap
+from idxctl.rebuild import begin, lifetime, moot, outages, runs, swap
 from idxctl.rebuild.backfill import Backfill
+from idxctl.rebuild.begin import Begun
 from idxctl.rebuild.catch_up import catch_up, wait_until_passed
 from idxctl.rebuild.check import check
-from idxctl.rebuild.create import create
 from idxctl.rebuild.preflight import Plan
 from idxctl.rebuild.steps import Options, Reindexed, Steps
 from idxctl.rebuild.swap import Swap
@@ -42,13 +41,11 @@ from idxctl.worker.written import Learnt, Limits
 
 @dataclass
 class _Known:
-    """How far a run has come; written by its steps, read by its beats."""
+    """How far the run has come; written by its steps and beats."""
 
     documents: int = 0
     failed: int = 0
-    run: int | None = None
-    generation: Generation | None = None
-    swapping: bool = False
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -58,10 +55,11 @@ class Job:
     pool: Pool
     client: Client
     settings: Settings
-    plan: Plan
     options: Options
     steps: Steps
-    owner: str = field(default_factory=registry.new_id)
+    owner: str
+    begun: Begun
+    live: Generation | None  # in service now
     began: float = field(default_factory=time.monotonic)
     sizes: Sizes = field(default_factory=Sizes)
     known: _Known = field(default_factory=_Known)
@@ -71,167 +69,256 @@ class Job:
         """The calling thread's connection."""
         return self.pool.mine()
 
-    @property
-    def live(self) -> Generation | None:
-        """The generation in service, as long as its index is there."""
-        return None if self.plan.lost else self.plan.live
-
 
 def reindex(pool: Pool, client: Client, settings: Settings, plan: Plan, options: Options, steps: Steps) -> Reindexed:
     """
     Build a new generation as *plan* says and put it into service.
 
-    Raises `Locked` while another run of this index lives, and `IdxctlError` when the new generation is not fit for
-    service; the old one then stays, and the new one is retired. Ctrl-C ends a run the same way.
+    Raises `Locked` while another process carries on a run of this index, and `IdxctlError` when the new generation is not fit
+    for service; the old one then stays, and the new one is retired. A process that is interrupted leaves the run to be resumed.
     """
-    job = Job(pool, client, settings, plan, options, steps)
+    owner = registry.new_id()
+    began = time.monotonic()
     try:
-        return _go(job)
+        _prepare(pool.mine(), client, settings, plan.index)
+        begun = begin.begin(pool.mine(), client, plan, options, owner, steps)
     except IdxctlError as error:
-        swapped = job.known.swapping and _swapped_if_known(job)
-        steps.failed(replace(_result(job, swapped=swapped), error=str(error)))
+        seconds = round(time.monotonic() - began, 3)
+        steps.failed(Reindexed(plan.index, None, 0, 0, seconds, swapped=False, error=str(error)))
         raise
+    return _carry_on(_job(pool, client, settings, options, steps, owner, begun, began))
 
 
-def _go(job: Job) -> Reindexed:
-    """Take every step in order; on the way out of a failure, leave nothing half-built in the set."""
+def resume(
+    pool: Pool,
+    client: Client,
+    settings: Settings,
+    index: str,
+    options: Options,
+    steps: Steps,
+    *,
+    plan: Callable[[], Plan],
+) -> Reindexed:
+    """
+    Go on with the run of *index* that has not ended, where it stands, and put its generation into service.
+
+    *plan* makes a plan, for one that had built nothing yet. Raises as `reindex` does, and `UsageError` where there is no run.
+    """
+    owner = registry.new_id()
+    began = time.monotonic()
+    _prepare(pool.mine(), client, settings, index)
+    taken = begin.resume(pool.mine(), client, index, options, owner, steps, plan=plan)
+    if isinstance(taken, Generation):
+        steps.warn(f"{index}: the swap had been made; that is recorded now, and {taken.name} is live")
+        return _recorded(pool.mine(), client, taken, round(time.monotonic() - began, 3))
+    return _carry_on(_job(pool, client, settings, options, steps, owner, taken, began))
+
+
+def _prepare(conn: Connection, client: Client, settings: Settings, index: str) -> None:
     tombstones.require(  # T3: writes go to what is active already, as long as the run lasts
-        job.client,
-        generations.of_index(job.conn, job.plan.index),
-        age_limit_seconds=job.settings.worker.age_limit_seconds,
-        request_timeout_seconds=job.settings.opensearch.request_timeout_seconds,
+        client,
+        generations.of_index(conn, index),
+        age_limit_seconds=settings.worker.age_limit_seconds,
+        request_timeout_seconds=settings.opensearch.request_timeout_seconds,
     )
-    tokens.catch_up_with_clock(job.conn)  # T4: chunks draw tokens without a claim
-    retire.sweep_up(job.conn, job.client, age_limit=timedelta(seconds=job.settings.bytes_gone_after_seconds))
-    run = start(job)
+    tokens.catch_up_with_clock(conn)  # T4: chunks draw tokens without a claim
+    retire.sweep_up(conn, client, age_limit=timedelta(seconds=settings.bytes_gone_after_seconds))
+
+
+def _job(
+    pool: Pool,
+    client: Client,
+    settings: Settings,
+    options: Options,
+    steps: Steps,
+    owner: str,
+    begun: Begun,
+    began: float,
+) -> Job:
+    live = generations.live(pool.mine(), begun.run.index)
+    known = _Known(begun.run.documents, begun.run.failed)
+    return Job(pool, client, settings, options, steps, owner, begun, live, began, known=known)
+
+
+def _recorded(conn: Connection, client: Client, live: Generation, seconds: float) -> Reindexed:
+    """Return the result of a swap that another process had made."""
+    known = generations.of_index(conn, live.index)
+    old = next((one for one in known if one.state == "standby"), None)
+    _keep_one_standby(conn, client, live.index, old)
+    return Reindexed(
+        live.index, live.name, 0, 0, seconds, swapped=True, previous=old.name if old else None,
+        standby_until=old.standby_until if old else None, state="swapped" if old else "finished", resumed=True,
+    )  # fmt: skip
+
+
+def _carry_on(job: Job) -> Reindexed:
+    """Take step after step until the generation is in service, or ready where it is not to be; wait for servers that are away."""
+    with _told_of(job), _alive(job):
+        failed = 0
+        while True:
+            try:
+                state, intent = runs.state(job.conn, job.begun.run, job.owner)
+                if state == "ready" and not job.begun.aim.swap and "swap" not in intent:
+                    runs.leave(job.conn, job.begun.run, job.owner)
+                    return _result(job, swapped=False, state="ready")
+                if state == "ready":
+                    return put_into_service(job, intent)
+                _STEPS[state](job)
+                failed = 0
+            except IdxctlError as error:
+                why = outages.passing(error)
+                if why is None:
+                    raise
+                if failed == 0:
+                    job.steps.warn(f"{job.begun.run.index}: {why}; it is waited for")
+                time.sleep(backoff.before_probe(failed))
+                failed += 1
+
+
+@contextmanager
+def _told_of(job: Job) -> Iterator[None]:
+    """On the way out of an error, end the run or leave it to another process, and say what is known of it."""
     try:
-        generation = make(job, run)
-        with _alive(job, run):
-            _backfill(job, run, generation)
-            runs.advance(job.conn, run, "catch_up")
-            catch_up(job.pool, job.client, job.settings, job.plan.index, job.live, job.steps)
-            _check(job, run, generation)
-            runs.advance(job.conn, run, "restore")
-            wait = job.options.wait_for_copies
-            lifetime.restore(job.client, generation.name, job.plan.lifetime, wait_for_copies=wait, steps=job.steps)
-            return put_into_service(job, run, generation)
-    except BaseException as error:
-        _give_up(job, run, error)
+        yield
+    except IdxctlError as error:
+        swapped = _swapped_if_known(job)
+        if not isinstance(error, Locked):
+            with contextlib.suppress(IdxctlError):
+                _fail(job, error)
+        job.steps.failed(replace(_result(job, swapped=swapped), error=str(error)))
         raise
+    except BaseException:
+        with contextlib.suppress(IdxctlError):
+            runs.leave(job.conn, job.begun.run, job.owner)
+        raise
+
+
+def _fail(job: Job, error: IdxctlError) -> None:
+    """Retire what was being built. A swap that was made, or may have been, is left to who asks the alias (G4)."""
+    state, intent = runs.state(job.conn, job.begun.run, job.owner)
+    if state == "ready" and swap.was_made(job.client, intent, job.begun.generation):
+        runs.leave(job.conn, job.begun.run, job.owner)
+        return
+    retire.retire(job.conn, job.begun.generation.id)
+    runs.end(job.conn, job.begun.run.id, "failed", error=str(error))
 
 
 # --- steps ----------------------------------------------------------------------------------------------------------
 
 
-def start(job: Job) -> int:
-    """Record the run, after ending one that died; a living one keeps us out."""
-    conn, plan = job.conn, job.plan
-    found = runs.open_run(conn, plan.index)
-    if found is not None:
-        if found.alive:
-            raise Locked(
-                f"a reindex of {plan.index} is under way: phase {found.phase}, run by {found.owner} since {found.started_at:%H:%M:%S}",
-                hint="wait for it; a run that died is noticed after half a minute",
-            )
-        known = generations.by_ids(conn, [found.generation]) if found.generation else []
-        if swap.resolve(conn, job.client, found.id, found.intent, known[0] if known else None) == "done":
-            raise IdxctlError(
-                f"the last reindex of {plan.index} died after its swap; that is recorded now, and {known[0].name} is live",
-                hint="run idxctl reindex again if you still want another one",
-            )
-    reach("reindex.looked")
-    run = runs.start(
-        conn,
-        plan.index,
-        previous=plan.live.id if plan.live else None,
-        options={"readers": job.options.readers},
-        intent={"create": plan.name},
-        owner=job.owner,
-    )
-    if run is None:
-        raise Locked(f"another reindex of {plan.index} has just begun", hint="wait for it")
-    job.known.run = run
-    for one in generations.of_index(conn, plan.index):
-        if one.state == "building":  # of a run that has ended, since ours is the only one that is open
-            retire.retire(conn, one.id)
-    audit.record(conn, action="reindex", what=plan.index, detail={"generation": plan.name})
-    reach("reindex.started")
-    return run
+def _created(job: Job) -> None:
+    runs.advance(job.conn, job.begun.run, "created", "backfilling", job.owner)
 
 
-def make(job: Job, run: int) -> Generation:
-    """Create the index, then let workers know of it (G2); the order matters to them."""
-    create(job.client, job.plan)
-    plan, conn = job.plan, job.conn
-    with conn.transaction():
-        generation = generations.register(conn, plan.index, plan.number, plan.definition)
-        runs.advance(conn, run, "created", generation=generation.id)
-        if plan.lost and plan.live is not None:  # writes to it would be refused, and hold the queue up
-            generations.set_state(conn, plan.live.id, "retired", expected=("live",))
-    job.known.generation = generation
-    reach("reindex.registered")
-    return generation
-
-
-def _backfill(job: Job, run: int, generation: Generation) -> None:
-    runs.advance(job.conn, run, "backfill")
-    job.steps.begin("backfill", job.plan.rows)
-    worker, known = job.settings.worker, job.known
-    limits, learnt = Limits(worker.batch_bytes, worker.age_limit_seconds), Learnt(job.sizes)
-    fill = Backfill(
-        job.pool, job.client, generation, run, job.owner, limits=limits, learnt=learnt, readers=job.options.readers
-    )
+def _backfilling(job: Job) -> None:
+    job.steps.begin("backfill", job.begun.run.total)
+    fill = filling(job)
+    before, known = job.known.documents, job.known
+    allowed = job.begun.aim.allowed
 
     def tick() -> None:
         done = fill.progress
-        known.documents, known.failed = done.documents, done.failed
-        job.steps.move(done.documents, done.waiting or (f"{done.failed:,} refused" if done.failed else ""))
+        with known.lock:
+            known.documents = max(known.documents, before + done.documents)
+            failed = known.failed = max(known.failed, done.failed)
+            documents = known.documents
+        job.steps.move(documents, done.waiting or (f"{failed:,} refused" if failed else ""))
+        if allowed.count is not None and failed > allowed.count:
+            raise IdxctlError(
+                f"{failed:,} documents were refused so far (at most {allowed.count:,} may be); nothing was swapped",
+                hint="fix the rows or the mapping, or allow it: idxctl reindex --max-failures N",
+            )
 
     fill.run(tick=tick)
-    job.steps.end(f"{known.documents:,} documents" + (f", {known.failed:,} refused" if known.failed else ""))
+    found = runs.beat(job.conn, job.begun.run, job.owner)
+    documents, refused = found or (known.documents, known.failed)
+    known.documents, known.failed = documents, refused
+    runs.advance(job.conn, job.begun.run, "backfilling", "catching_up", job.owner, documents=documents, failed=refused)
+    job.steps.end(f"{documents:,} documents" + (f", {refused:,} refused" if refused else ""))
     reach("reindex.filled")
 
 
-def _check(job: Job, run: int, generation: Generation) -> None:
-    runs.advance(job.conn, run, "check")
-    passed = partial(
-        wait_until_passed, job.pool, job.client, job.settings, job.plan.index, job.live, total=0, steps=job.steps
-    )
-    found = check(
-        job.pool,
-        job.client,
-        generation,
-        run,
-        live=job.live,
-        total=job.known.documents,
+def filling(job: Job) -> Backfill:
+    """Return this process's part in the backfill."""
+    worker = job.settings.worker
+    limits, learnt = Limits(worker.batch_bytes, worker.age_limit_seconds), Learnt(job.sizes)
+    run = job.begun.run
+    return Backfill(
+        job.pool, job.client, job.begun.generation, run.id, job.owner, limits=limits, learnt=learnt,
         readers=job.options.readers,
-        max_failed=job.options.max_failed,
-        sizes=job.sizes,
-        passed=passed,
-        steps=job.steps,
-    )
-    job.known.documents, job.known.failed = found.documents, found.failed
+    )  # fmt: skip
 
 
-def put_into_service(job: Job, run: int, generation: Generation) -> Reindexed:
-    """Swap, and keep the generation that was live as the only standby."""
+def _catching_up(job: Job) -> None:
+    catch_up(job.pool, job.client, job.settings, job.begun.run.index, job.live, job.steps)
+    runs.advance(job.conn, job.begun.run, "catching_up", "checking", job.owner)
+    reach("reindex.caught_up")
+
+
+def _checking(job: Job) -> None:
+    """Check the documents, then give the index the settings it is to live with."""
+    run, generation, aim = job.begun.run, job.begun.generation, job.begun.aim
+    documents, refused = job.known.documents, job.known.failed
+    if aim.check == "none":
+        job.steps.warn(f"{run.index}: the documents are not compared with their rows (--check none)")
+    else:
+        passed = partial(
+            wait_until_passed, job.pool, job.client, job.settings, run.index, job.live, total=0, steps=job.steps
+        )
+        found = check(
+            job.pool,
+            job.client,
+            generation,
+            run.id,
+            live=job.live,
+            total=job.known.documents,
+            readers=job.options.readers,
+            allowed=aim.allowed,
+            sizes=job.sizes,
+            passed=passed,
+            steps=job.steps,
+        )
+        documents, refused = found.documents, found.failed
+    job.known.documents, job.known.failed = documents, refused
+    wait = aim.wait_for_copies
+    lifetime.restore(job.client, generation.name, aim.lifetime, wait_for_copies=wait, steps=job.steps)
+    runs.advance(job.conn, run, "checking", "ready", job.owner, documents=documents, failed=refused)
+    reach("reindex.ready")
+
+
+_STEPS: Mapping[str, Callable[[Job], None]] = {
+    "created": _created,
+    "backfilling": _backfilling,
+    "catching_up": _catching_up,
+    "checking": _checking,
+}
+
+
+def put_into_service(job: Job, intent: Mapping[str, object]) -> Reindexed:
+    """Swap, or record the swap that was made, and keep the generation that was live as the only standby."""
+    run, generation, aim = job.begun.run, job.begun.generation, job.begun.aim
+    old = job.live
     job.steps.begin("swap", None)
-    job.known.swapping = True
-    old, plan = job.live, job.plan
-    proved = moot.letters(job.conn, job.client, generation, run, job.sizes)
-    wanted = Swap(generation, old, plan.foreign, plan.replaces_index, job.options.keep, proved)
-    done = swap.swap(job.conn, job.client, run, wanted)
-    _keep_one_standby(job.conn, job.client, plan.index, old)
-    now = generations.of_index(job.conn, plan.index)
+    moved: tuple[str, ...] = ()
+    if swap.was_made(job.client, intent, generation):
+        swap.record(job.conn, run.id, new=generation, old=old, keep=aim.keep, check=aim.check)
+    else:
+        proved = moot.letters(job.conn, job.client, generation, run.id, job.sizes)
+        wanted = Swap(generation, old, aim.foreign, aim.replaces_index, aim.keep, proved, aim.check)
+        done = swap.swap(job.conn, job.client, run, job.owner, wanted)
+        moved = done.moved
+        for sentence in done.amiss:
+            job.steps.warn(sentence)
+    _keep_one_standby(job.conn, job.client, run.index, old)
+    now = generations.of_index(job.conn, run.index)
     until = next((one.standby_until for one in now if old and one.id == old.id), None)
     job.steps.end(
         "done"
-        + (f", with {', '.join(done.moved)}" if done.moved else "")
+        + (f", with {', '.join(moved)}" if moved else "")
         + (f", {old.number:06d} kept as standby and current" if old else "")
     )
-    for sentence in done.amiss:
-        job.steps.warn(sentence)
-    return replace(_result(job, swapped=True), previous=old.name if old else None, standby_until=until)
+    result = _result(job, swapped=True, state="swapped" if old else "finished")
+    return replace(result, previous=old.name if old else None, standby_until=until)
 
 
 def _keep_one_standby(conn: Connection, client: Client, index: str, old: Generation | None) -> None:
@@ -253,16 +340,22 @@ def _searched(client: Client, generation: Generation) -> bool:
 
 
 @contextmanager
-def _alive(job: Job, run: int) -> Iterator[None]:
+def _alive(job: Job) -> Iterator[None]:
     """Keep the run's row fresh, from a thread of its own: a long step must not look like a dead run."""
     over = threading.Event()
 
     def beat() -> None:
         while not over.wait(runs.BEAT_SECONDS):
             try:
-                runs.beat(job.pool.mine(), run, documents=job.known.documents, failed=job.known.failed)
+                found = runs.beat(job.pool.mine(), job.begun.run, job.owner)
             except IdxctlError:
                 continue  # Postgres is away; the step that needs it says so
+            if found is not None:
+                with job.known.lock:
+                    job.known.documents, job.known.failed = (
+                        max(job.known.documents, found[0]),
+                        max(job.known.failed, found[1]),
+                    )
 
     thread = threading.Thread(target=beat, name="beat", daemon=True)
     thread.start()
@@ -273,39 +366,22 @@ def _alive(job: Job, run: int) -> Iterator[None]:
         thread.join(timeout=5)
 
 
-def _give_up(job: Job, run: int, error: BaseException) -> None:
-    """Retire what was being built; if a server is away, the next run finds the row and does it."""
-    why = str(error) if isinstance(error, IdxctlError) else type(error).__name__
-    phase = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
-    known = job.known
-    try:
-        found = runs.open_run(job.conn, job.plan.index)
-        if found is None or found.id != run or (found.phase == "swap" and _swapped(job)):
-            return
-        if known.generation is not None:
-            retire.retire(job.conn, known.generation.id)
-        elif found.generation is None:
-            swap.discard(job.client, job.plan.name)
-        runs.end(job.conn, run, phase, error=why, documents=known.documents, failed=known.failed)
-    except IdxctlError:
-        return
-
-
-def _result(job: Job, *, swapped: bool | None) -> Reindexed:
-    known = job.known
-    name = known.generation.name if known.generation else None
+def _result(job: Job, *, swapped: bool | None, state: str | None = None) -> Reindexed:
+    known, begun = job.known, job.begun
     seconds = round(time.monotonic() - job.began, 3)
-    return Reindexed(job.plan.index, name, known.documents, known.failed, seconds, swapped)
-
-
-def _swapped(job: Job) -> bool:
-    """G4: the alias decides whether the swap was made."""
-    made = job.known.generation
-    return made is not None and made.name in aliases.targets(job.client, job.plan.index)
+    return Reindexed(
+        begun.run.index, begun.generation.name, known.documents, known.failed, seconds, swapped,
+        run=begun.run.id, state=state, resumed=begun.resumed, checked=begun.aim.check,
+    )  # fmt: skip
 
 
 def _swapped_if_known(job: Job) -> bool | None:
+    """Whether the alias stands on what was built; None where OpenSearch cannot be asked after a swap had begun."""
+    state = "ready"
     try:
-        return _swapped(job)
+        state, intent = runs.state(job.conn, job.begun.run, job.owner)
+        return swap.was_made(job.client, intent, job.begun.generation)
+    except Locked:
+        return False
     except IdxctlError:
-        return None
+        return None if state == "ready" else False

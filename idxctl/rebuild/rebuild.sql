@@ -1,55 +1,136 @@
 -- name: open_run
--- The unfinished run of an index, if there is one.
-SELECT id, index_name, generation, previous, phase, intent, owner, started_at,
-       extract(epoch FROM clock_timestamp() - seen_at)
-FROM opensearch_indexing_reindex_runs
-WHERE index_name = %(index)s AND finished_at IS NULL
+-- The run of an index that has not ended, if there is one.
+SELECT r.id, r.index_name, r.generation, r.previous, r.state, r.intent, r.owner, r.started_at,
+       extract(epoch FROM clock_timestamp() - r.seen_at)::float8, r.options, r.total, r.documents, r.failed
+FROM opensearch_indexing_reindex_runs r
+WHERE r.index_name = %(index)s AND r.finished_at IS NULL
 
 -- name: start_run
 -- A run; the unique index on open runs keeps a second one out.
-INSERT INTO opensearch_indexing_reindex_runs (index_name, previous, phase, options, intent, owner)
-VALUES (%(index)s, %(previous)s, 'planned', %(options)s, %(intent)s, %(owner)s)
+INSERT INTO opensearch_indexing_reindex_runs (index_name, previous, state, options, intent, owner, total, max_rate)
+VALUES (%(index)s, %(previous)s, 'planned', %(options)s, %(intent)s, %(owner)s, %(total)s, %(max_rate)s)
 ON CONFLICT (index_name) WHERE finished_at IS NULL DO NOTHING
 RETURNING id
 
 -- name: advance_run
--- The run's next phase.
+-- The run's next state, if it is in the one before and still its owner's. With each sign of life the time is added up that a
+-- process was at it.
 UPDATE opensearch_indexing_reindex_runs
-SET phase = %(phase)s, generation = coalesce(%(generation)s, generation), intent = coalesce(%(intent)s, intent),
-    seen_at = clock_timestamp()
-WHERE id = %(id)s AND finished_at IS NULL
+SET state = %(to)s, generation = coalesce(%(generation)s, generation),
+    documents = coalesce(%(documents)s, documents), failed = coalesce(%(failed)s, failed),
+    busy_seconds = busy_seconds + least(extract(epoch FROM clock_timestamp() - seen_at)::float8, 5), seen_at = clock_timestamp()
+WHERE id = %(id)s AND state = %(of)s AND owner = %(owner)s AND finished_at IS NULL
+RETURNING id
+
+-- name: intend
+-- G4: the act about to be made.
+UPDATE opensearch_indexing_reindex_runs SET intent = %(intent)s, seen_at = clock_timestamp()
+WHERE id = %(id)s AND state = 'ready' AND owner = %(owner)s AND finished_at IS NULL
+RETURNING id
+
+-- name: run_state
+-- How far a run is, if it is still its owner's.
+SELECT state, intent FROM opensearch_indexing_reindex_runs WHERE id = %(id)s AND owner = %(owner)s AND finished_at IS NULL
+
+-- name: take_over
+-- A run that no process carries on goes to another one, which has seen it silent. What was proved of it may have changed: it
+-- catches up and is checked again, unless its swap may have been made.
+UPDATE opensearch_indexing_reindex_runs
+SET owner = %(owner)s, seen_at = clock_timestamp(), options = %(options)s, max_rate = coalesce(%(max_rate)s, max_rate),
+    state = CASE WHEN state IN ('checking', 'ready') AND NOT coalesce(intent ? 'swap', false) THEN 'catching_up' ELSE state END
+WHERE id = %(id)s AND finished_at IS NULL AND owner = %(before)s
+  AND seen_at < clock_timestamp() - make_interval(secs => %(silent)s)
 RETURNING id
 
 -- name: beat_run
--- The run is alive, and how far it has come.
-UPDATE opensearch_indexing_reindex_runs
-SET seen_at = clock_timestamp(), documents = %(documents)s, failed = %(failed)s
-WHERE id = %(id)s AND finished_at IS NULL
-RETURNING id
+-- The run is alive, and how far it has come: what its chunks say until they are checked.
+UPDATE opensearch_indexing_reindex_runs r
+SET busy_seconds = busy_seconds + least(extract(epoch FROM clock_timestamp() - seen_at)::float8, 5), seen_at = clock_timestamp(),
+    documents = CASE WHEN r.state = 'backfilling' THEN c.documents ELSE r.documents END,
+    failed = CASE WHEN r.state = 'backfilling' THEN c.failed ELSE r.failed END
+FROM (SELECT coalesce(sum(documents - failed), 0)::bigint AS documents, coalesce(sum(failed), 0)::bigint AS failed
+      FROM opensearch_indexing_reindex_chunks WHERE run = %(id)s AND done_at IS NOT NULL) AS c
+WHERE r.id = %(id)s AND r.owner = %(owner)s AND r.finished_at IS NULL
+RETURNING r.documents, r.failed
+
+-- name: leave_run
+-- A process that carried the run on has ended; another may at once.
+UPDATE opensearch_indexing_reindex_runs SET seen_at = clock_timestamp() - interval '1 hour'
+WHERE id = %(id)s AND owner = %(owner)s AND finished_at IS NULL
 
 -- name: finish_run
 -- The run has ended.
 UPDATE opensearch_indexing_reindex_runs
-SET phase = %(phase)s, error = %(error)s, documents = coalesce(%(documents)s, documents), failed = coalesce(%(failed)s, failed),
-    finished_at = clock_timestamp(), seen_at = clock_timestamp()
+SET state = %(state)s, error = %(error)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()
 WHERE id = %(id)s AND finished_at IS NULL
+RETURNING id
+
+-- name: settle_runs
+-- Swaps that cannot be undone any more, since their standby is no standby now, are finished.
+UPDATE opensearch_indexing_reindex_runs r SET state = 'finished'
+WHERE r.index_name = %(index)s AND r.state = 'swapped'
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.id = r.previous AND g.state = 'standby')
+
+-- name: tidy_chunks
+-- Chunks of runs that have ended and whose generation is out of service.
+DELETE FROM opensearch_indexing_reindex_chunks c USING opensearch_indexing_reindex_runs r
+WHERE r.id = c.run AND r.index_name = %(index)s AND r.finished_at IS NOT NULL
+  AND NOT EXISTS (SELECT FROM opensearch_indexing_generations g WHERE g.id = r.generation AND g.state <> 'retired')
+
+-- name: throttle
+-- The rate of a run, for all processes that fill it; NULL: none.
+UPDATE opensearch_indexing_reindex_runs SET max_rate = %(rate)s, paced_until = NULL
+WHERE index_name = %(index)s AND finished_at IS NULL
+RETURNING id, state
+
+-- name: runs
+-- Each index's last run, and how fast its chunks came in lately.
+SELECT DISTINCT ON (r.index_name) r.index_name, r.id, g.physical_name,
+       CASE WHEN r.state = 'swapped' AND NOT EXISTS (
+           SELECT FROM opensearch_indexing_generations p WHERE p.id = r.previous AND p.state = 'standby') THEN 'finished' ELSE r.state END,
+       r.documents, r.total, r.failed, r.started_at, r.seen_at, r.finished_at, r.owner, r.error, r.max_rate, r.busy_seconds,
+       extract(epoch FROM clock_timestamp() - r.seen_at)::float8,
+       (SELECT coalesce(sum(c.documents), 0)::float8 FROM opensearch_indexing_reindex_chunks c
+        WHERE c.run = r.id AND c.done_at > clock_timestamp() - interval '30 seconds') / 30
+FROM opensearch_indexing_reindex_runs r LEFT JOIN opensearch_indexing_generations g ON g.id = r.generation
+WHERE %(index)s::text IS NULL OR r.index_name = %(index)s
+ORDER BY r.index_name, r.id DESC
+
+-- name: last_speed
+-- Documents and seconds of the last run of an index that was swapped.
+SELECT documents, busy_seconds FROM opensearch_indexing_reindex_runs
+WHERE index_name = %(index)s AND state IN ('swapped', 'finished') AND documents > 0 AND busy_seconds > 0
+ORDER BY id DESC LIMIT 1
+
+-- name: plan_chunks
+-- How far the chunks of a run are planned, and how many of them nobody has taken, up to so many.
+SELECT r.planned_upto, r.planned_all,
+       (SELECT count(*) FROM (SELECT FROM opensearch_indexing_reindex_chunks c
+                              WHERE c.run = r.id AND c.done_at IS NULL AND c.token IS NULL LIMIT %(most)s) AS open),
+       r.max_rate
+FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL AND r.state = 'backfilling'
+
+-- name: planned
+-- Chunks are planned up to a key, unless another process was faster. The row stays locked until the chunk is there.
+UPDATE opensearch_indexing_reindex_runs SET planned_upto = %(upto)s, planned_all = %(all)s
+WHERE id = %(run)s AND finished_at IS NULL AND state = 'backfilling' AND NOT planned_all
+  AND planned_upto IS NOT DISTINCT FROM %(before)s::text[]
 RETURNING id
 
 -- name: add_chunk
 -- A range of keys to be read.
 INSERT INTO opensearch_indexing_reindex_chunks (run, number, after_key, upto_key)
-VALUES (%(run)s, %(number)s, %(after)s, %(upto)s)
-
--- name: planned
--- How far chunks have been planned.
-UPDATE opensearch_indexing_reindex_runs SET planned_until = %(upto)s, planned_all = %(all)s WHERE id = %(run)s
+VALUES (%(run)s, (SELECT coalesce(max(number) + 1, 0) FROM opensearch_indexing_reindex_chunks WHERE run = %(run)s), %(after)s, %(upto)s)
 
 -- name: take_chunk
 -- T2: the token is drawn with a row that the same commit makes durable, before the chunk is read. None is taken of a run that
 -- was taken over: its generation is retired, and a late write would make the deleted index again (G3).
 UPDATE opensearch_indexing_reindex_chunks c
-SET token = nextval('opensearch_indexing_token'), owner = %(owner)s, lease_until = clock_timestamp() + interval '2 minutes'
-WHERE c.run = %(run)s AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL)
+SET token = nextval('opensearch_indexing_token'), owner = %(owner)s, lease_until = clock_timestamp() + interval '30 seconds'
+WHERE c.run = %(run)s
+  AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r
+              WHERE r.id = %(run)s AND r.finished_at IS NULL AND r.state = 'backfilling'
+                AND (r.max_rate IS NULL OR r.paced_until IS NULL OR r.paced_until <= clock_timestamp()))
   AND c.number = (
     SELECT number FROM opensearch_indexing_reindex_chunks
     WHERE run = %(run)s AND done_at IS NULL AND (owner IS NULL OR lease_until < clock_timestamp())
@@ -59,19 +140,42 @@ RETURNING c.number, c.after_key, c.upto_key, c.token
 -- name: retake_chunk
 -- The same chunk under a new token: what was read under the old one is too old, or its outcome is unknown (T3).
 UPDATE opensearch_indexing_reindex_chunks
-SET token = nextval('opensearch_indexing_token'), lease_until = clock_timestamp() + interval '2 minutes'
+SET token = nextval('opensearch_indexing_token'), lease_until = clock_timestamp() + interval '30 seconds'
 WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s AND done_at IS NULL
-  AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL)
+  AND EXISTS (SELECT FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s AND r.finished_at IS NULL AND r.state = 'backfilling')
 RETURNING number, after_key, upto_key, token
 
--- name: run_is_open
--- Whether a run is still its process's: not finished, and not taken over.
-SELECT EXISTS (SELECT FROM opensearch_indexing_reindex_runs WHERE id = %(run)s AND finished_at IS NULL)
+-- name: renew_chunks
+-- The leases of chunks that a process is at.
+UPDATE opensearch_indexing_reindex_chunks SET lease_until = clock_timestamp() + interval '30 seconds'
+WHERE run = %(run)s AND owner = %(owner)s AND number = ANY (%(numbers)s) AND done_at IS NULL
+
+-- name: release_chunks
+-- Chunks of a process that is not at them any more may be taken at once.
+UPDATE opensearch_indexing_reindex_chunks SET lease_until = clock_timestamp()
+WHERE run = %(run)s AND owner = %(owner)s AND done_at IS NULL
+
+-- name: is_filling
+-- Whether chunks of a run are still to be filled by anyone.
+SELECT EXISTS (SELECT FROM opensearch_indexing_reindex_runs WHERE id = %(run)s AND finished_at IS NULL AND state = 'backfilling')
+
+-- name: chunks_left
+-- Whether chunks of a run are still to be planned or are not in the index.
+SELECT NOT r.planned_all OR EXISTS (SELECT FROM opensearch_indexing_reindex_chunks c WHERE c.run = r.id AND c.done_at IS NULL)
+FROM opensearch_indexing_reindex_runs r WHERE r.id = %(run)s
 
 -- name: chunk_done
--- A chunk is in the index.
-UPDATE opensearch_indexing_reindex_chunks SET done_at = clock_timestamp(), documents = %(documents)s, failed = %(failed)s
-WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s
+-- A chunk is in the index, if it is still its reader's; under a rate the next one is taken later by as much as it counts.
+WITH done AS (
+    UPDATE opensearch_indexing_reindex_chunks SET done_at = clock_timestamp(), documents = %(documents)s, failed = %(failed)s
+    WHERE run = %(run)s AND number = %(number)s AND owner = %(owner)s AND done_at IS NULL
+    RETURNING number
+), paced AS (
+    UPDATE opensearch_indexing_reindex_runs
+    SET paced_until = greatest(paced_until, clock_timestamp()) + make_interval(secs => %(documents)s / max_rate)
+    WHERE id = %(run)s AND max_rate IS NOT NULL AND EXISTS (SELECT FROM done)
+)
+SELECT number FROM done
 
 -- name: chunks
 -- The ranges of a run, in order.
@@ -81,6 +185,13 @@ SELECT after_key, upto_key FROM opensearch_indexing_reindex_chunks WHERE run = %
 -- Documents that a generation has refused and not taken since; a write it missed is no refusal.
 SELECT coalesce(whole_id, document_id), error_type, last_error, fingerprint FROM opensearch_indexing_generation_failures
 WHERE generation = %(generation)s AND error_type <> 'missed_write'
+
+-- name: failures_by_type
+-- The same by the type of their error, with an example; most of them first.
+SELECT error_type, count(*), min(coalesce(whole_id, document_id)), min(last_error)
+FROM opensearch_indexing_generation_failures
+WHERE generation = %(generation)s AND error_type <> 'missed_write'
+GROUP BY error_type ORDER BY count(*) DESC, error_type
 
 -- name: failures_to_letters
 -- What the new live generation has refused becomes dead letters; the greater token stays (T5).

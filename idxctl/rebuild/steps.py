@@ -9,13 +9,16 @@ from datetime import datetime, timedelta
 
 @dataclass(frozen=True)
 class Options:
-    """How a reindex runs."""
+    """How a reindex runs. What is None is as the run was begun with, or by default."""
 
-    readers: int = 3
-    keep: timedelta = timedelta(days=1)
+    readers: int = 3  # of this process
+    keep: timedelta | None = None  # how long the old generation stays standby: a day
     take_alias: bool = False
-    wait_for_copies: timedelta = timedelta(minutes=30)  # replicas that can be allocated must have started by then
-    max_failed: int | None = None  # documents; None: ten, or one in a hundred
+    wait_for_copies: timedelta | None = None  # replicas that can be allocated must have started by then: 30 minutes
+    max_failures: str | None = None  # documents, or a share with %: ten, or one in a hundred
+    max_rate: float | None = None  # documents a second, of all processes: as fast as they can
+    check: str | None = None  # content, or none
+    swap: bool = True  # False: stop when the new generation is ready
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,12 @@ class Reindexed:
     standby_until: datetime | None = None
     dry_run: bool = False
     error: str | None = None  # why it went no further
+    run: int | None = None
+    state: str | None = None
+    resumed: bool = False  # another process had begun it
+    checked: str | None = None  # how: content, none
+    rows: int | None = None  # of a dry run: about as many as there are
+    expected_seconds: float | None = None  # of a dry run: at the speed of the last reindex
 
 
 @dataclass

@@ -22,6 +22,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres import audit
 from idxctl.postgres.connect import Connection
 from idxctl.rebuild import SQL, handover, runs
+from idxctl.rebuild.runs import Run
 
 _TRIES = 3  # aliases may be changed by others between a look and the call
 
@@ -38,6 +39,7 @@ class Swap:
     proved: Sequence[
         tuple[int, int]
     ] = ()  # letters, by number and token, whose documents were found equal after they came
+    check: str = "content"  # how the documents were compared with their rows
 
     @property
     def behind(self) -> str | None:
@@ -54,7 +56,7 @@ class Swapped:
     amiss: tuple[str, ...] = ()  # sentences about aliases that others changed meanwhile
 
 
-def swap(conn: Connection, client: Client, run: int, wanted: Swap) -> Swapped:
+def swap(conn: Connection, client: Client, run: Run, owner: str, wanted: Swap) -> Swapped:
     """
     Point the alias at the new generation, with all that stands on the old index.
 
@@ -66,14 +68,14 @@ def swap(conn: Connection, client: Client, run: int, wanted: Swap) -> Swapped:
             f"{new.name} was taken out of service while it was built, so it may have missed writes; nothing was swapped",
             hint="run idxctl reindex again",
         )
-    moved = _move(conn, client, run, wanted)
+    moved = _move(conn, client, run, owner, wanted)
     reach("swap.made")
     amiss = _amiss(client, wanted, moved)
-    letters = record(conn, run, new=new, old=wanted.old, keep=wanted.keep, proved=wanted.proved)
+    letters = record(conn, run.id, new=new, old=wanted.old, keep=wanted.keep, proved=wanted.proved, check=wanted.check)
     return Swapped(letters, tuple(sorted(set(moved) - {new.index})), amiss)
 
 
-def _move(conn: Connection, client: Client, run: int, wanted: Swap) -> Mapping[str, Mapping[str, Any]]:
+def _move(conn: Connection, client: Client, run: Run, owner: str, wanted: Swap) -> Mapping[str, Mapping[str, Any]]:
     """Make the one call; returns the aliases that it moved, as they were read right before it."""
     new = wanted.new
     for tried in range(1, _TRIES + 1):
@@ -87,7 +89,7 @@ def _move(conn: Connection, client: Client, run: int, wanted: Swap) -> Mapping[s
                 "aliases": carried,
             }
         }
-        runs.advance(conn, run, "swap", intent=intent)
+        runs.intend(conn, run, owner, intent)
         reach("swap.intended")
         try:
             aliases.swap(
@@ -160,6 +162,7 @@ def record(
     old: Generation | None,
     keep: timedelta,
     proved: Sequence[tuple[int, int]] = (),
+    check: str = "content",
 ) -> int:
     """
     Record a swap that has been made, in one transaction behind the barrier (G2).
@@ -179,32 +182,41 @@ def record(
             tokens=[token for _, token in proved],
         )
         handover.write_what_was_missed(conn, new)
-        runs.end(conn, run, "done")
-        detail = {"live": new.name, "before": old.name if old is not None else None}
+        runs.end(conn, run, "swapped" if old is not None else "finished")
+        detail = {"live": new.name, "before": old.name if old is not None else None, "check": check}
         audit.record(conn, action="reindex swap", what=new.index, detail=detail)
     reach("swap.recorded")
     return letters
 
 
-def resolve(
-    conn: Connection, client: Client, run: int, intent: Mapping[str, Any] | None, generation: Generation | None
-) -> str:
+def was_made(client: Client, intent: Mapping[str, Any], generation: Generation) -> bool:
+    """G4: whether a swap that was intended has been made; the alias decides."""
+    return "swap" in intent and generation.name in aliases.targets(client, generation.index)
+
+
+def record_made(conn: Connection, run: Run, generation: Generation) -> None:
+    """Record a swap that was made by a process that could not record it."""
+    keep = timedelta(seconds=float(run.intent["swap"].get("keep_seconds", 0)))
+    old = generations.live(conn, generation.index)
+    old = old if old is not None and old.id != generation.id else None
+    check = str(run.options.get("check", "content"))
+    record(conn, run.id, new=generation, old=old, keep=keep, check=check)
+
+
+def resolve(conn: Connection, client: Client, run: Run, generation: Generation | None) -> str:
     """
     End a run that died; returns "done" when its swap had been made after all, otherwise "abandoned".
 
     The alias decides (G4). A generation that is not taken into service is retired; its index is deleted later (G3).
     """
-    wanted = (intent or {}).get("swap")
-    if generation is not None and wanted is not None and generation.name in aliases.targets(client, generation.index):
-        old = generations.live(conn, generation.index)
-        keep = timedelta(seconds=float(wanted.get("keep_seconds", 0)))
-        record(conn, run, new=generation, old=old if old and old.id != generation.id else None, keep=keep)
+    if generation is not None and was_made(client, run.intent, generation):
+        record_made(conn, run, generation)
         return "done"
     if generation is not None:
         retire(conn, generation.id)
-    elif created := (intent or {}).get("create"):
+    elif created := run.intent.get("create"):
         discard(client, created)
-    runs.end(conn, run, "failed", error="the process that ran it is gone")
+    runs.end(conn, run.id, "failed", error="the process that ran it is gone")
     return "abandoned"
 
 

@@ -25,10 +25,11 @@ from idxctl.dlq import Selection
 from idxctl.indexes import generations, retire
 from idxctl.indexes.generations import Generation
 from idxctl.queue import rescue
-from idxctl.rebuild import preflight, process, runs, swap
+from idxctl.rebuild import begin, preflight, process, runs, swap
 from idxctl.rebuild.backfill import Backfill
 from idxctl.rebuild.steps import Options as Reindexing
 from idxctl.rebuild.steps import Steps
+from idxctl.worker import registry
 from idxctl.worker.written import Learnt, Limits
 from support import actors, judge
 from support.actors import Actor
@@ -168,6 +169,7 @@ class World:
             ),
             f"UPDATE opensearch_indexing_generations SET retired_at = retired_at - {minute} WHERE retired_at IS NOT NULL",
             f"UPDATE opensearch_indexing_reindex_runs SET seen_at = seen_at - {minute} WHERE finished_at IS NULL",
+            f"UPDATE opensearch_indexing_reindex_chunks SET lease_until = lease_until - {minute} WHERE done_at IS NULL",
         ):
             self.rig.sql(statement)
 
@@ -186,17 +188,30 @@ class World:
         rig = self.rig
         index = rig.settings.indexes[rig.index]
         plan = preflight.plan(rig.conn, rig.client, index)
-        job = process.Job(rig.pool, rig.client, rig.settings, plan, Reindexing(), Steps())
+        owner = registry.new_id()
         try:
-            run = process.start(job)
+            begun = begin.begin(rig.conn, rig.client, plan, Reindexing(), owner, Steps())
         except IdxctlError:  # the last one died after its swap, which is recorded now
             return
-        made = process.make(job, run)
-        fill = Backfill(rig.pool, rig.client, made, run, job.owner, limits=Limits(), learnt=Learnt(), readers=1)
-        fill._plan()
-        while chunk := fill._take():
-            fill._carry(chunk)
-        process.put_into_service(job, run, made)
+        run = begun.run
+        state, intent = runs.state(rig.conn, run, owner)
+        if state == "created":
+            runs.advance(rig.conn, run, "created", "backfilling", owner)
+            state = "backfilling"
+        if state == "backfilling":
+            fill = Backfill(
+                rig.pool, rig.client, begun.generation, run.id, owner, limits=Limits(), learnt=Learnt(), readers=1
+            )
+            fill._plan()
+            while chunk := fill._take():
+                fill._carry(chunk)
+            runs.advance(rig.conn, run, "backfilling", "catching_up", owner)
+            state = "catching_up"
+        if state == "catching_up":
+            runs.advance(rig.conn, run, "catching_up", "ready", owner)
+        live = generations.live(rig.conn, index.name)
+        job = process.Job(rig.pool, rig.client, rig.settings, Reindexing(), Steps(), owner, begun, live)
+        process.put_into_service(job, intent)
 
     # --- at rest ------------------------------------------------------------------------------------------------------
 
@@ -220,7 +235,7 @@ class World:
         found = runs.open_run(conn, index)
         if found is not None:
             known = generations.by_ids(conn, [found.generation]) if found.generation else []
-            swap.resolve(conn, client, found.id, found.intent, known[0] if known else None)
+            swap.resolve(conn, client, found, known[0] if known else None)
 
     def drain(self) -> None:
         hand = self.hand(1000)

@@ -15,7 +15,7 @@ def take_over(items) -> None:
     generation = items.generation("building").id
     retire.retire(items.conn, generation)
     items.sql(
-        "UPDATE opensearch_indexing_reindex_runs SET phase = 'failed', finished_at = clock_timestamp() WHERE finished_at IS NULL"
+        "UPDATE opensearch_indexing_reindex_runs SET state = 'failed', finished_at = clock_timestamp() WHERE finished_at IS NULL"
     )
 
 

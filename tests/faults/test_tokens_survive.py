@@ -52,7 +52,7 @@ def test_the_token_of_a_claim_survives_a_crash_of_the_server(fragile):
 def test_the_token_of_a_chunk_survives_a_crash_of_the_server(fragile):
     server, rig = fragile
     run = rig.one(
-        "INSERT INTO opensearch_indexing_reindex_runs (index_name, phase, owner) VALUES (%s, 'backfill', 'me') RETURNING id",
+        "INSERT INTO opensearch_indexing_reindex_runs (index_name, state, owner) VALUES (%s, 'backfilling', 'me') RETURNING id",
         rig.index,
     )
     rig.sql(

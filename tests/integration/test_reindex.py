@@ -330,7 +330,7 @@ def test_too_many_refused_documents_stop_the_swap(build, cli):
 def test_second_reindex_at_once_is_kept_out(build, cli):
     rig = build(THINGS, DOCUMENT, ONE)
     rig.sql(
-        "INSERT INTO opensearch_indexing_reindex_runs (index_name, phase, owner) VALUES (%s, 'backfill', 'other')",
+        "INSERT INTO opensearch_indexing_reindex_runs (index_name, state, owner) VALUES (%s, 'backfilling', 'other')",
         rig.index,
     )
     assert cli("reindex").status == 6
@@ -381,7 +381,7 @@ def test_json_of_a_run_that_finds_drift_tells_what_is_known(build, cli):
 def test_json_of_a_run_kept_out_by_another_has_no_generation(build, cli):
     rig = build(THINGS, DOCUMENT, ONE)
     rig.sql(
-        "INSERT INTO opensearch_indexing_reindex_runs (index_name, phase, owner) VALUES (%s, 'backfill', 'other')",
+        "INSERT INTO opensearch_indexing_reindex_runs (index_name, state, owner) VALUES (%s, 'backfilling', 'other')",
         rig.index,
     )
     refused = cli("reindex", "-o", "json")

@@ -78,6 +78,6 @@ def test_a_rebuild_reads_what_is_slow_in_smaller_parts(slow: Rig):
     slow.sql("UPDATE items SET name = CASE WHEN id = 7 THEN 'slow' WHEN id < 10 THEN name ELSE 'plain' END")
     slow.settings = replace(slow.settings, worker=replace(slow.settings.worker, age_limit_seconds=1.5))
     slow.pool = Pool(replace(slow.settings.database, read_timeout_seconds=0.5))
-    done = slow.reindex(max_failed=1)
+    done = slow.reindex(max_failures="1")
     assert (done.swapped, done.failed) == (True, 1)
     assert list(slow.letters()) == ["7"]

@@ -37,6 +37,14 @@ def items(clone, items_template, opensearch_url, unique_name, tmp_path) -> Itera
 
 
 @pytest.fixture
+def many(items: Rig) -> Rig:
+    """The items and four hundred more: several chunks, where `support.reindexing` makes them small."""
+    items.sql("INSERT INTO items (id, name) SELECT i, 'more ' || i FROM generate_series(1001, 1400) i")
+    items.drain()
+    return items
+
+
+@pytest.fixture
 def untriggered(clone, items_template, opensearch_url, unique_name, tmp_path) -> Iterator[Rig]:
     """The same items without a trigger: whoever changes them says so."""
     directory = tmp_path / "items"

@@ -10,6 +10,8 @@ import sys
 import threading
 from pathlib import Path
 
+import small
+
 from idxctl.cli.app import run
 from idxctl.core import failpoints
 
@@ -25,6 +27,7 @@ def main() -> None:
             while not (directory / "released").exists():
                 pause.wait(0.02)
 
+    small.chunks_as_asked()
     failpoints.install(arrive)
     run(sys.argv[3:])
 

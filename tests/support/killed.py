@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 
+import small
+
 from idxctl.cli.app import run
 from idxctl.core import failpoints
 
@@ -22,6 +24,7 @@ def main() -> None:
                 if left[0] == 0:
                     os.kill(os.getpid(), signal.SIGKILL)
 
+    small.chunks_as_asked()
     failpoints.install(arrive)
     run(sys.argv[3:])
 
