@@ -181,7 +181,8 @@ SELECT hashtextextended('opensearch_indexing capture ' || %(schema)s, 0)
 -- name: functions
 -- Our trigger functions as they are.
 SELECT p.oid::bigint, p.proname, p.prosrc, coalesce(obj_description(p.oid, 'pg_proc'), ''), p.prosecdef,
-       p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE'), has_function_privilege('public', p.oid, 'EXECUTE')
+       p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE'), has_function_privilege('public', p.oid, 'EXECUTE'),
+       ARRAY(SELECT a.grantee::regrole::text FROM aclexplode(p.proacl) AS a WHERE a.grantee <> 0 AND a.privilege_type = 'EXECUTE')
 FROM pg_proc p
 WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
   AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from psycopg import pq
 
@@ -94,11 +94,32 @@ class Table:
     system: bool
     columns: tuple[Column, ...]
     primary_key: tuple[str, ...]
+    stands_for: tuple[
+        tuple[str, str], ...
+    ] = ()  # columns that it has by an older name yet: as they are called here, as there
 
     @property
     def qualified(self) -> str:
         """Its name in SQL."""
         return f"{quoted(self.schema)}.{quoted(self.name)}"
+
+    @property
+    def all_columns(self) -> str:
+        """A query of all its rows, by the names that its columns have here."""
+        there = dict(self.stands_for)
+        names = (f"x.{quoted(there.get(one.name, one.name))} AS {quoted(one.name)}" for one in self.columns)
+        return f"SELECT {', '.join(names)} FROM {self.qualified} AS x" if there else f"SELECT * FROM {self.qualified}"
+
+    def by_new_names(self, was: Mapping[str, str]) -> Table:
+        """Return it as it is to be once its columns are renamed: *was* has new names and old ones. Those that are, stay."""
+        here = {one.name for one in self.columns}
+        new = {old: name for name, old in was.items() if old in here and name not in here}
+        return replace(
+            self,
+            columns=tuple(replace(one, name=new.get(one.name, one.name)) for one in self.columns),
+            primary_key=tuple(new.get(name, name) for name in self.primary_key),
+            stands_for=tuple((name, old) for old, name in new.items()),
+        )
 
     @property
     def label(self) -> str:

@@ -141,11 +141,16 @@ def _holes(
         if not mine:
             yield Uncovered(Hole.UNWATCHED, one.label, () if one.whole else one.columns, one.view)
             continue
-        ignored = set.intersection(*(set(watch.ignore) for watch in mine))
+        ignored = set.intersection(*(_ignored(watch) for watch in mine))
         shown = sorted(ignored if one.whole else ignored.intersection(one.columns))
         if shown:
             named = one.whole and all(_named_in_a_text(column, document) for column in shown)
             yield Uncovered(Hole.IGNORED, one.label, tuple(shown), one.view, named=named)
+
+
+def _ignored(watch: Definition) -> set[str]:
+    """Return the columns that a watch ignores, by each name that they may have."""
+    return {*watch.ignore, *(watch.old_names.get(name, name) for name in watch.ignore)}
 
 
 def _of_lookups(

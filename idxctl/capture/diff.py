@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -117,6 +117,7 @@ class StoredFunction:
     owner: str
     owned: bool
     public: bool  # everybody may execute it
+    executors: list[str]  # roles that it was granted to, quoted
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,7 @@ class TriggerChanges:
 
     functions: tuple[Function, ...]  # to be made or replaced
     outdated: tuple[tuple[str, str], ...]  # tables whose function is there and says something else
+    barred: Mapping[tuple[str, str], tuple[str, ...]]  # tables and their owners, quoted, who may not add a partition
     missing: tuple[Missing, ...]
     extra: tuple[Found, ...]  # triggers that nothing asks for any more
     orphans: tuple[StoredFunction, ...]
@@ -143,6 +145,7 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
     found = {(row[0], row[3]): Found(*row) for row in conn.run(SQL["triggers"], schema=conn.schema)}
     functions: list[Function] = []
     outdated: list[tuple[str, str]] = []
+    barred: dict[tuple[str, str], tuple[str, ...]] = {}
     missing: list[Missing] = []
     wanted_functions: set[str] = set()
     wanted_triggers: set[tuple[int, str]] = set()
@@ -158,6 +161,8 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         if stored is None or not _same(stored, function):
             functions.append(function)
             outdated += [planned.key] if stored else []
+            if stored and (without := [one for one in function.executors if one not in stored.executors]):
+                barred[planned.key] = tuple(without)
         for member in planned.members:
             for trigger in triggers.triggers(member, root_kind=planned.table.kind):
                 wanted_triggers.add((member.oid, trigger.name))
@@ -170,6 +175,7 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
     return TriggerChanges(
         functions=tuple(functions),
         outdated=tuple(outdated),
+        barred=barred,
         missing=tuple(missing),
         extra=extra,
         orphans=tuple(each for name, each in there.items() if name not in wanted_functions),

@@ -13,7 +13,7 @@ from idxctl.core.queries import bare
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.user_sql import require_one_query
 
-_MARK = "opensearch_indexing_key"
+_MARK, _ROW = "opensearch_indexing_key", "opensearch_indexing_row"
 _OVER_MANY_ROWS = frozenset({"42803", "42P20"})
 
 
@@ -41,14 +41,16 @@ class KeysQuery:
 def expression(conn: Connection, table: Table, text: str, path: str) -> Expression:
     """Look at an expression over a row of *table*; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
+        rows, over = table.oid, table.qualified
+        if table.stands_for:
+            rows = throwaway_view(conn, path, _ROW, table.all_columns)
+            over = f"{place(conn) or 'pg_temp'}.{_ROW}"
         with conn.under(path):
-            require_one_query(conn, f"SELECT\n{text}\nFROM {table.qualified} AS {quoted(table.name)}")
-        view = throwaway_view(
-            conn, path, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {table.qualified} AS {quoted(table.name)}"
-        )
+            require_one_query(conn, f"SELECT\n{text}\nFROM {over} AS {quoted(table.name)}")
+        view = throwaway_view(conn, path, _MARK, f"SELECT (\n{text}\n) AS {_MARK} FROM {over} AS {quoted(table.name)}")
         (of,) = columns(conn, view)
-        found, whole, _ = conn.run(SQL["view_columns"], changed=table.oid, query=view).fetchone() or ((), False, False)
-        _require_row_by_row(conn, table, text, path)
+        found, whole, _ = conn.run(SQL["view_columns"], changed=rows, query=view).fetchone() or ((), False, False)
+        _require_row_by_row(conn, over, table.name, text, path)
         (user_code,) = conn.run(SQL["view_functions"], query=view).fetchone() or (False,)
         reads = _tables(conn, view, but=table)
         # Under an empty path PostgreSQL writes out the schema of everything that is not its own.
@@ -72,13 +74,11 @@ def _over_own_name(table: Table, resolved: str, source: str) -> str:
     return f"(SELECT {resolved} FROM (SELECT {quoted(table.name)}.*) AS {alias})"
 
 
-def _require_row_by_row(conn: Connection, table: Table, text: str, path: str) -> None:
+def _require_row_by_row(conn: Connection, over: str, name: str, text: str, path: str) -> None:
     """Let PostgreSQL refuse what takes many rows together, where it would: an aggregate, a window function."""
     try:
         with thrown_away(conn), conn.under(path):
-            conn.execute(
-                f"SELECT FROM {table.qualified} AS {quoted(table.name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode()
-            )
+            conn.execute(f"SELECT FROM {over} AS {quoted(name)} WHERE (\n{text}\n) IS NULL LIMIT 0".encode())
     except PostgresRefused as error:
         if error.sqlstate in _OVER_MANY_ROWS:  # and not what returns several values for one row
             raise
@@ -88,7 +88,7 @@ def keys_query(conn: Connection, table: Table, query: str, path: str) -> KeysQue
     """Look at a query over `changed`; raises `PostgresRefused` with PostgreSQL's own sentence."""
     with thrown_away(conn):
         path = ", ".join(each for each in (place(conn), path) if each)
-        changed = throwaway_view(conn, path, "changed", f"SELECT * FROM {table.qualified}")
+        changed = throwaway_view(conn, path, "changed", table.all_columns)
         with conn.under(path):
             require_one_query(conn, bare(query))
             cursor = conn.execute(f"SELECT * FROM (\n{bare(query)}\n) AS k LIMIT 0")

@@ -15,6 +15,7 @@ from typing import Any
 from psycopg import sql
 from psycopg.types.json import Jsonb
 
+from idxctl.capture import catalog
 from idxctl.capture.catalog import SQL, columns, literal, quoted
 from idxctl.capture.watches import Definition
 from idxctl.core import keys
@@ -174,7 +175,7 @@ def _record(one: Definition, *, by_stored_types: bool) -> str:
 
 
 def passed(
-    definition: Mapping[str, Any], schema: str, table: str, *, after: datetime | None, upto: datetime
+    conn: Connection, definition: Mapping[str, Any], schema: str, table: str, *, after: datetime | None, upto: datetime
 ) -> sql.Composed:
     """Return the query for the ids of rows whose `at` column lies in (*after*, *upto*]: one column of text."""
     one = Definition.from_json(definition)
@@ -187,12 +188,20 @@ def passed(
         "WHERE {alias}.{at} OPERATOR(pg_catalog.<=) {upto} AND ({after}::timestamptz IS NULL OR {alias}.{at} OPERATOR(pg_catalog.>) {after})) AS due WHERE due.id IS NOT NULL"
     ).format(
         id=_raw(id_),
-        table=sql.Identifier(schema, table),
+        table=_raw(_by_new_names(conn, one, schema, table)),
         alias=sql.Identifier(one.table_name),
         at=sql.Identifier(one.at),
         after=sql.Literal(after),
         upto=sql.Literal(upto),
     )
+
+
+def _by_new_names(conn: Connection, one: Definition, schema: str, table: str) -> str:
+    """Return the table as a FROM item in which columns that are about to be renamed have their new names."""
+    name = f"{quoted(schema)}.{quoted(table)}"
+    row = conn.run(SQL["resolve"], name=name).fetchone() if one.was else None
+    there = catalog.table(conn, row[0]) if row and row[0] else None
+    return name if there is None else f"({there.by_new_names(one.old_names).all_columns})"
 
 
 def _raw(text: str) -> sql.SQL:

@@ -152,9 +152,9 @@ def survey(conn: Connection, indexes: Mapping[str, IndexSettings]) -> Survey:
             if definition is None or looked.table is None:
                 continue
             found.watches.append(PlannedWatch(index.name, watch.position, definition, watch.line))
+            found.warnings += looked.warnings
             if definition.table not in found.tables:
                 found.tables[definition.table] = PlannedTable(looked.table, looked.members)
-                found.warnings += looked.warnings
     found.problems += _shared_members(found, indexes)
     found.warnings += _uncovered(found)
     return found
@@ -217,10 +217,12 @@ class _Look:
             at=self.watch.at,
             strict=self.watch.capture == "strict",
         )
-        self._check_settings(self.table)
-        made = self._with_key(self.table, made)
-        made = self._with_ignore(self.table, made)
-        made = self._with_written(_with_shape(self.table, _with_virtual(self.table, made)))
+        table = self.table.by_new_names(self.watch.was)
+        self._check_settings(table)
+        made = self._with_key(table, made)
+        made = self._with_ignore(table, made)
+        made = self._with_written(_with_shape(table, _with_virtual(table, made)))
+        made = self._with_was(table, made)
         return None if self.problems else self.installed or made
 
     def _wrong(self, what: str, setting: str = "table", hint: str = "") -> None:
@@ -403,7 +405,7 @@ class _Look:
         mine = self.watch
         for one in (watch.definition for watch in installed_watches(self.conn) if watch.index == self.index.name):
             text = one.key_sql if setting == "key_sql" else one.keys
-            same = (one.table, text, one.ignore, one.priority, one.deferred, one.at, one.strict)
+            same = (one.table, text, one.ignore, one.priority, one.deferred, one.at, one.strict, one.old_names)
             if same == (
                 made.table,
                 getattr(mine, setting),
@@ -412,6 +414,7 @@ class _Look:
                 mine.deferred,
                 mine.at,
                 made.strict,
+                dict(mine.was),
             ):
                 self.installed = one
                 return one
@@ -467,6 +470,33 @@ class _Look:
             guarded=not all(column.short for column in used),
             by_stored_types=any(column.refuses_null for column in table.columns),
         )
+
+    def _with_was(self, table: Table, made: Definition) -> Definition:
+        """Add the older names that columns may have for a while, so that a migration needs no moment of its own (C6)."""
+        was = []
+        for name, old in sorted(self.watch.was.items()):
+            column = table.column(name)
+            if column is None:
+                there = ", ".join(one.name for one in table.columns)
+                self._wrong(
+                    f'table {table.label} has neither a column "{name}" nor "{old}"', "was", f"its columns: {there}"
+                )
+                continue
+            if not column.own:
+                what = f"column {name} is {column.type_name}, not a type of PostgreSQL's own: capture takes no second name for it"
+                self._wrong(what, "was", _RENAME_HINT)
+            if table.column(old) is None and name not in dict(table.stands_for):
+                done = f"column {old} of {table.label} is gone: take was out of its watch, then idxctl watch install"
+                self.warnings.append(done)
+            was.append((name, old, column.read_as))
+        if was and made.virtual:
+            names = ", ".join(name for name, _ in made.virtual)
+            self._wrong(
+                f"was does not go with virtual columns ({names}): their expressions name columns too",
+                "was",
+                _RENAME_HINT,
+            )
+        return replace(made, was=tuple(was))
 
     def _with_written(self, made: Definition) -> Definition:
         """
@@ -542,6 +572,7 @@ def _with_shape(table: Table, made: Definition) -> Definition:
     return replace(made, shape=shape, guarded=made.guarded or bool(made.virtual))
 
 
+_RENAME_HINT = "take was out; after the rename every document is looked at again"
 _NAME_HINT = 'write it as in SQL: listings, shop.listings, shop."Place Notes"'
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from idxctl.capture import triggers
-from idxctl.capture.catalog import label, require_tables
+from idxctl.capture.catalog import Member, label, require_tables
 from idxctl.capture.diff import Missing, TriggerChanges, row_changes, tables_of, trigger_changes
 from idxctl.capture.plan import PlannedTable, PlannedWatch, Problem, Survey, survey
 from idxctl.capture.watches import Definition, Watch, installed_watches
@@ -134,14 +134,28 @@ def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str
         name = label(mine[0].member.schema, mine[0].member.name)
         whole = mine[0].member.depth > 0 and sum(each in absent for each in mine) >= len(_STATEMENT_EVENTS)
         if whole:
-            reasons.append((NEW_PARTITION, f"{name} has no triggers yet"))
+            reasons.append((NEW_PARTITION, f"{name} has no triggers yet{_of_whom(mine[0].member)}"))
             continue
         reasons += [(each.why, f"trigger {each.trigger.name} on {name} {_how_it_stands(each)}") for each in mine]
     if table in todo.outdated:
-        reasons.append((OUTDATED, "the trigger function is not the one that belongs here"))
+        reasons.append((OUTDATED, _how_outdated(table, todo)))
     elif any(function.name for function in todo.functions if function.table == table):
         reasons.append((MISSING, "the trigger function is missing"))
     return reasons
+
+
+def _of_whom(member: Member) -> str:
+    """Name the owner of a table on which this role may make no triggers: `watch install` will refuse."""
+    if member.may_trigger:
+        return ""
+    return f", and belongs to {member.owner}: idxctl watch sql prints what that role or a DBA is to run"
+
+
+def _how_outdated(table: tuple[str, str], todo: TriggerChanges) -> str:
+    barred = todo.barred.get(table)
+    if barred:
+        return f"{label(*table)} belongs to {', '.join(barred)}, who cannot add a partition until idxctl watch install"
+    return f"the trigger function of {label(*table)} is not the one that belongs here"
 
 
 def _how_it_stands(each: Missing) -> str:
@@ -199,7 +213,7 @@ def _unfit(watch: Watch, tables: Sequence[PlannedTable]) -> Reasons:
     )
     reasons = []
     for name, tag in watch.definition.shape:
-        column = table.column(name)
+        column = table.column(name) or table.column(watch.definition.old_names.get(name, name))
         if column is not None and triggers.alike(watch.definition, column.tag, tag):
             continue
         now = f"column {name} of {table.label} is " + ("gone" if column is None else f"{column.type_name} now")
@@ -247,8 +261,7 @@ def of_installed(conn: Connection, watches: Sequence[Watch]) -> list[tuple[str, 
     for watch in watches:
         table = watch.definition.table
         if table in todo.outdated:
-            what = f"the trigger function of {label(*table)} is not the one that belongs here"
-            found.append((watch.index, OUTDATED, what))
+            found.append((watch.index, OUTDATED, _how_outdated(table, todo)))
         found += [
             (
                 watch.index,

@@ -152,6 +152,7 @@ class _Writer:
     of: tuple[str, str]  # its table: schema and name
     watches: Sequence[Watch]
     partitioned: bool
+    old_first: bool = False  # of columns that have two names for a while, the value of the older one
     counting: bool = False  # whether each INSERT into the queue is seen to have put in what it should
 
     @property
@@ -248,26 +249,31 @@ class _Writer:
         ignoring = [each for each in self.watches if each.definition.ignore]
         return len(self.watches) + ignoring.index(watch) + 1
 
-    def _checks(self, source: str) -> list[tuple[str, str]]:
+    def _checks(self, source: str) -> list[tuple[str, tuple[str, ...]]]:
         """Return, in the order of their places, conditions and what each is over; over no row, so that nothing is called."""
-        fits = [(_fits(watch.definition), f"LEFT JOIN {source} AS t ON false") for watch in self.watches]
-        same: list[tuple[str, str]] = []
-        for watch in self.watches:
-            if watch.definition.ignore:
-                names = watch.definition.table_columns
+        fits: list[tuple[str, tuple[str, ...]]] = []
+        same: list[tuple[str, tuple[str, ...]]] = []
+        for place, watch in enumerate(self.watches):
+            one = watch.definition
+            alias = f"t{place}" if one.was else "t"
+            fits.append((_fits(one, alias), (f"LEFT JOIN {_looked_at(one, source)} AS {alias} ON false",)))
+            if one.ignore:
+                names = one.table_columns
                 # One more column than there were, or one fewer, moves the mark.
                 aliases = ", ".join(f"c{number}" for number in range(len(names)))
-                number = len(fits) + len(same)
+                number = len(self.watches) + len(same)
                 mark = f"pg_catalog.pg_typeof(x{number}.mark)::pg_catalog.oid = {_RECORD}"
-                row = f"ROW({', '.join(f't.{quoted(name)}' for name in names)})"
+                alias = f"s{place}" if one.was else "t"
+                rows = f"LEFT JOIN {self._by_either_name(one, source, names)} AS {alias} ON false"
+                row = f"ROW({', '.join(f'{alias}.{quoted(name)}' for name in names)})"
                 over = f"LEFT JOIN (SELECT y.*, ROW() FROM {source} AS y) AS x{number} ({aliases}, mark) ON false"
-                same.append((f"{mark} AND pg_catalog.pg_typeof({row})::pg_catalog.oid = {_RECORD}", over))
+                same.append((f"{mark} AND pg_catalog.pg_typeof({row})::pg_catalog.oid = {_RECORD}", (rows, over)))
         return [*fits, *same]
 
     def _look(self, source: str) -> str:
         """All at once as long as all is well, one by one otherwise."""
         checks = self._checks(source)
-        joins = [f"LEFT JOIN {source} AS t ON false", *(over for _, over in checks[len(self.watches) :]), self._probe()]
+        joins = [*dict.fromkeys(each for _, over in checks for each in over), self._probe()]
         sound = f"{quoted(self.schema)}.opensearch_indexing_queue_as_made()"
         conditions = ",\n        ".join([*(condition for condition, _ in checks), sound])
         lines = [
@@ -283,14 +289,12 @@ class _Writer:
             _indented(self._require_queue(), 4),
             f"    {_FIT} := pg_catalog.array_fill(false, ARRAY[{len(checks) + 1}]);",
         ]
-        checks.append((sound, self._probe()))
+        checks.append((sound, (self._probe(),)))
         for number, (condition, over) in enumerate(checks, 1):
-            rows = f"LEFT JOIN {source} AS t ON false"
-            from_ = over if over in {rows, self._probe()} else f"{rows} {over}"
             lines += [
                 "    BEGIN",
                 f"        {_FIT}[{number}] := (SELECT {condition}",
-                f"            FROM (SELECT) AS one {from_});",
+                f"            FROM (SELECT) AS one {' '.join(over)});",
                 "    EXCEPTION WHEN OTHERS THEN NULL;",
                 "    END;",
             ]
@@ -398,7 +402,7 @@ class _Writer:
         # dropped would fail the writer. If they differ, every updated row counts.
         return (
             f"IF {_FIT}[{self._same_place(watch)}] THEN\n"
-            f"{_indented(self._append(watch, self._really_changed(watch), unique=watch.definition.by_primary_key), 4)}\n"
+            f"{_indented(self._append(watch, self._really_changed(watch), unique=watch.definition.by_primary_key and not watch.definition.was), 4)}\n"
             f"ELSE\n{_indented(everything, 4)}\nEND IF;"
         )
 
@@ -534,22 +538,55 @@ class _Writer:
     def _rows(self, watch: Watch, source: str) -> str:
         one = watch.definition
         value = self._value(one, quoted(self.table))
-        return f"SELECT {value} AS value FROM {self._with_virtual(one, source, one.row)}"
+        return self._both_ways(one, lambda way: f"SELECT {value} AS value FROM {way.named(one, source, one.row)}")
 
-    def _with_virtual(self, one: Definition, source: str, names: Sequence[str]) -> str:
+    def named(self, one: Definition, source: str, names: Sequence[str]) -> str:
         """Return *source* under the table's name; a virtual column, which no trigger sees, is computed as a read would."""
         alias = quoted(self.table)
         if not one.virtual:
-            return f"{source} AS {alias}"
+            return f"{self._by_either_name(one, source, names)} AS {alias}"
         virtual = dict(one.virtual)
         columns = [
             f"({virtual[name]}) AS {quoted(name)}" if name in virtual else f"{alias}.{quoted(name)}" for name in names
         ]
         return f"(SELECT {', '.join(columns)} FROM {source} AS {alias}) AS {alias}"
 
+    def _both_ways(self, one: Definition, write: Callable[[_Writer], str]) -> str:
+        """
+        Return what *write* makes of a watch; where columns may have two names, of either first.
+
+        A table that has both, while one takes the place of the other, need not have the same in them: both count.
+        """
+        if not one.was:
+            return write(self)
+        return f"{write(self)}\nUNION ALL\n{write(replace(self, old_first=True))}"
+
+    def _by_either_name(self, one: Definition, source: str, names: Sequence[str]) -> str:
+        """
+        Return *source* with the columns *names*, of which some may have the name that they had before (`was`).
+
+        A name that *source* has not is looked for further out, where a NULL of its type stands for it. So one statement means the
+        right column before a rename and after it: PostgreSQL asks again when the table is altered.
+        """
+        mine = {name: (old, of) for name, old, of in one.was if name in names}
+        if not mine:
+            return source
+        absent = ", ".join(f"NULL::{of} AS {quoted(each)}" for name, (old, of) in mine.items() for each in (name, old))
+
+        def taken(name: str) -> str:
+            if name not in mine:
+                return f"x.{quoted(name)}"
+            either = [quoted(name), quoted(mine[name][0])]
+            return f"coalesce({', '.join(reversed(either) if self.old_first else either)}) AS {quoted(name)}"
+
+        columns = ", ".join(taken(name) for name in names)
+        return f"(SELECT w.* FROM (SELECT {absent}) AS f CROSS JOIN LATERAL (SELECT {columns} FROM {source} AS x) AS w)"
+
     def _really_changed(self, watch: Watch) -> str:
         """C4: old and new rows of one primary key, where the columns that count differ by a byte."""
-        one = watch.definition
+        return self._both_ways(watch.definition, lambda way: way.really_changed_by(watch.definition))
+
+    def really_changed_by(self, one: Definition) -> str:
         matched = " AND ".join(
             f"o.p{place} OPERATOR(pg_catalog.{'*=' if how == 'image' else '='}) n.p{place}"
             for place, how in enumerate(one.matched_by)
@@ -573,7 +610,7 @@ class _Writer:
             for place, (column, how) in enumerate(zip(columns, one.matched_by, strict=True))
         ]
         image = ", ".join(f"{alias}.{quoted(name)}" for name in one.compared)
-        rows = self._with_virtual(one, source, tuple(dict.fromkeys((*one.row, *one.primary_key, *one.compared))))
+        rows = self.named(one, source, tuple(dict.fromkeys((*one.row, *one.primary_key, *one.compared))))
         return f"SELECT {', '.join(parts)}, ROW({image}) AS image, {self._value(one, alias)} AS value FROM {rows}"
 
     def _value(self, one: Definition, alias: str) -> str:
@@ -627,9 +664,36 @@ def _setting(values: Mapping[str, str]) -> str:
     return f"    PERFORM {', '.join(calls)};\n" if calls else ""
 
 
-def _fits(one: Definition) -> str:
+def _fits(one: Definition, alias: str) -> str:
     """Return the condition under which the columns that capture looks at have the types that they had."""
-    return " AND ".join(_has_type(f"t.{quoted(name)}", tag, one) for name, tag in one.shape) or "true"
+    types = dict(one.shape)
+    found = [_has_type(f"{alias}.{quoted(name)}", tag, one) for name, tag in types.items() if name not in one.old_names]
+    found += [
+        _either_has_type(f"{alias}.{quoted(name)}", f"{alias}.{quoted(old)}", types.get(name), one)
+        for name, old in one.old_names.items()
+    ]
+    return " AND ".join(found) or "true"
+
+
+def _looked_at(one: Definition, source: str) -> str:
+    """Return *source* with the columns of which `_fits` asks what they are; a record stands for a name that it has not."""
+    if not one.was:
+        return source
+    both = [quoted(each) for pair in one.old_names.items() for each in pair]
+    absent = ", ".join(f"ROW() AS {each}" for each in both)
+    others = (f"x.{quoted(name)}" for name, _ in one.shape if quoted(name) not in both)
+    columns = ", ".join((*both, *others))
+    return f"(SELECT w.* FROM (SELECT {absent}) AS f CROSS JOIN LATERAL (SELECT {columns} FROM {source} AS x) AS w)"
+
+
+def _either_has_type(name: str, old: str, tag: str | None, one: Definition) -> str:
+    """Return the condition that a column is there by one of its names, and by neither of a type that means something else."""
+    here, there = (f"pg_catalog.pg_typeof({each})::pg_catalog.oid" for each in (name, old))
+    condition = f"({here} <> {_RECORD} OR {there} <> {_RECORD})"
+    if tag is None:
+        return condition
+    taken = ", ".join((*sorted(_same_to(one, tag)), str(_RECORD)))
+    return f"{condition} AND {here} IN ({taken}) AND {there} IN ({taken})"
 
 
 def _same_to(one: Definition, tag: str) -> frozenset[str]:

@@ -48,6 +48,8 @@ class Definition:
     user_code: bool = False  # key_sql uses what is not PostgreSQL's own: a worker evaluates it, as a lookup
     shape: tuple[tuple[str, str], ...] = ()  # C6: the columns that capture looks at, and what names their types
     strict: bool = False  # capture that cannot be as it should fails the writer
+    # Columns by the names of all the above, the names that they may still have, and their types.
+    was: tuple[tuple[str, str, str], ...] = ()
     written: tuple[tuple[str, str], ...] = ()  # settings under which triggers make its key: those of the document's id
 
     @classmethod
@@ -73,12 +75,17 @@ class Definition:
         return bool(self.key) and set(self.key) == set(self.primary_key)
 
     @property
+    def old_names(self) -> dict[str, str]:
+        """The names that columns may still have, by their new ones."""
+        return {name: old for name, old, _ in self.was}
+
+    @property
     def fingerprint(self) -> str:
         """The same for watches that do the same."""
         return fingerprints.of_content(self.to_json())
 
 
-_CAME_LATER = frozenset({"written"})
+_CAME_LATER = frozenset({"written", "was"})
 
 
 def _frozen(value: Any) -> Any:

@@ -10,6 +10,7 @@ from idxctl.config.settings import WatchSettings
 from idxctl.config.values import (
     BOOLEAN,
     NAMES,
+    RENAMES,
     SERVER_SETTINGS,
     STRINGS,
     TEXT,
@@ -149,6 +150,14 @@ WATCH: Mapping[str, Key] = {
         "A column of times at which the document changes by itself, such as an expiry; workers enqueue it then. Not with `keys`.",
         Takes.INSTALL,
         '"expires_at"',
+    ),
+    "was": Key(
+        RENAMES,
+        "Columns that a migration is about to rename: the new name, by which this watch calls them, and the old one. Until `was` is taken "
+        "out the table may have either.",
+        Takes.INSTALL,
+        '{ item = "item_id" }',
+        "{}",
     ),
     "capture": Key(
         one_of("coarse", "strict"),

@@ -58,6 +58,9 @@ class WatchSettings:
     deferred: bool = False
     priority: str = "normal"  # high, normal, low
     at: str | None = None  # a column of times at which the document changes by itself
+    was: Mapping[str, str] = field(
+        default_factory=dict
+    )  # columns that are about to be renamed: as named here, as they were
     capture: str = "coarse"  # or "strict": where capture cannot do its work, the application's write fails (C6)
     position: int = 0  # its place in the index's list, from 0
     line: int | None = None  # in the file, when known

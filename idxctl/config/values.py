@@ -147,6 +147,17 @@ def _server_settings(value: Any) -> dict[str, str]:
     return found
 
 
+def _renames(value: Any) -> dict[str, str]:
+    """Read names of columns, the new one first; none is both, and none stands for two."""
+    if not isinstance(value, dict) or not all(isinstance(old, str) and old for old in value.values()):
+        raise Wrong("must be a table of names", 'write the new name first: { item = "item_id" }')
+    olds = list(value.values())
+    both = next((old for old in olds if old in value or olds.count(old) > 1), None)
+    if both is not None:
+        raise Wrong(f"{both} is named twice", "rename one column after the other, or by way of a third name")
+    return value
+
+
 def _urls(value: Any) -> tuple[SplitResult, ...]:
     """Read one URL, several with commas, or a list. What is wrong is said without quoting any of it."""
     entries = value.split(",") if isinstance(value, str) else list(_strings(value))
@@ -232,6 +243,9 @@ PERIOD = Value(
 )
 STRINGS = Value(_strings, "a list of texts", _LIST_SCHEMA)
 NAMES = Value(_names, "a name, or a list of them, none twice", _EITHER_SCHEMA)
+RENAMES = Value(
+    _renames, 'a table of names, `{ new = "old" }`', {"type": "object", "additionalProperties": _TEXT_SCHEMA}
+)
 SERVER_SETTINGS = Value(
     _server_settings,
     "a table of settings of PostgreSQL",

@@ -381,7 +381,7 @@ def due(conn: Connection) -> Due:
             ).format(
                 index=sql.Literal(index),
                 priority=sql.Literal(PRIORITIES[definition.get("priority", "normal")]),
-                query=lookups.passed(definition, schema, table, after=watermark, upto=now[0]),
+                query=lookups.passed(conn, definition, schema, table, after=watermark, upto=now[0]),
             )
             try:
                 into = _tasks(conn, "index_name, document_id, priority, origin")

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 
 import pytest
+from psycopg.conninfo import make_conninfo
 
+from idxctl.capture.status import status
 from support.capture import Captured, index
 
 TABLES = (
@@ -151,11 +153,46 @@ def test_the_owner_of_a_partitioned_table_adds_a_partition_and_nobody_else_may_e
         f"ALTER TABLE docs OWNER TO {unique_name}",
     )
     try:
-        assert [one.state for one in db.status(WATCH)] == ["outdated"]
+        (found,) = db.status(WATCH)
+        wait = f"docs belongs to {unique_name}, who cannot add a partition until idxctl watch install"
+        assert (found.state, found.detail) == ("outdated", (wait,))
+        assert db.after("INSERT INTO docs VALUES (70, 'a')") == each_once(70)  # it may write all the while
         db.watch(WATCH)
         db.sql(f"SET ROLE {unique_name}", "CREATE TABLE docs_d PARTITION OF docs FOR VALUES IN ('d')", "RESET ROLE")
     finally:
         db.sql("RESET ROLE", f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+@pytest.mark.parametrize("how", ["given away", "attached"])
+def test_a_partition_of_another_owner_is_captured_and_said_whose_it_is_where_triggers_are_missing(db, unique_name, how):
+    theirs, ours = f"{unique_name}_theirs", f"{unique_name}_ours"
+    db.sql(f"CREATE ROLE {theirs}", f"CREATE ROLE {ours} LOGIN", f"GRANT ALL ON SCHEMA public TO {theirs}")
+    try:
+        db.sql(f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {ours}, {theirs}")
+        if how == "given away":
+            db.sql(f"ALTER TABLE docs_a OWNER TO {theirs}")
+            assert [one.state for one in db.status(WATCH)] == ["ok"]
+            db.sql(f"SET ROLE {theirs}")
+        else:
+            db.sql(f"SET ROLE {theirs}", "CREATE TABLE docs_a2 (LIKE docs)", "RESET ROLE")
+            db.sql("ALTER TABLE docs ATTACH PARTITION docs_a2 FOR VALUES IN ('a2')")
+            with Captured(make_conninfo(db.url, user=ours)).conn as conn:
+                (found,) = status(conn, index(WATCH))
+            asked = f"docs_a2 has no triggers yet, and belongs to {theirs}: idxctl watch sql prints what that role or a DBA is to run"
+            assert (found.state, found.detail) == ("new partition", (asked,))
+            db.watch(WATCH)
+            db.sql(f"SET ROLE {theirs}")
+        name, region = ("docs_a", "a") if how == "given away" else ("docs_a2", "a2")
+        db.sql(f"INSERT INTO {name} (id, region) VALUES (71, '{region}')", f"UPDATE {name} SET v = 2 WHERE id = 71")
+        db.sql("RESET ROLE")
+        assert set(db.ids()) == {"71"}
+    finally:
+        db.sql(
+            "RESET ROLE",
+            *(f"DROP OWNED BY {one} CASCADE" for one in (theirs, ours)),
+            f"DROP ROLE {theirs}",
+            f"DROP ROLE {ours}",
+        )
 
 
 def test_a_detached_partition_is_let_go(db):

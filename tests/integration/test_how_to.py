@@ -56,7 +56,8 @@ def test_rollback(reader, items):
 
 
 def test_renaming_a_column(reader, items):
-    assert reader.read("docs/how-to/rename-a-column.md") == 12
+    assert reader.read("docs/how-to/rename-a-column.md") == 27
+    assert "written after it" in str(items.document(6)["parts"])
     assert "written in between" in str(items.document(7)["parts"])
     items.configure(document=(reader.directory / "document.sql").read_text())
     assert items.differences() == []

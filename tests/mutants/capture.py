@@ -50,7 +50,7 @@ MUTANTS = (
     Mutant(
         "an aggregate is taken for a key",
         ("tests/integration/test_capture_odd_tables.py::test_a_key_that_takes_many_rows_together_is_refused",),
-        (Code("_require_row_by_row(conn, table, text, path)", ""),),
+        (Code("_require_row_by_row(conn, over, table.name, text, path)", ""),),
     ),
     Mutant(
         "a lookup's columns are stored under the writer's settings",
