@@ -182,7 +182,10 @@ SELECT hashtextextended('opensearch_indexing capture ' || %(schema)s, 0)
 -- Our trigger functions as they are.
 SELECT p.oid::bigint, p.proname, p.prosrc, coalesce(obj_description(p.oid, 'pg_proc'), ''), p.prosecdef,
        p.proowner::regrole::text, pg_has_role(p.proowner, 'USAGE'), has_function_privilege('public', p.oid, 'EXECUTE'),
-       ARRAY(SELECT a.grantee::regrole::text FROM aclexplode(p.proacl) AS a WHERE a.grantee <> 0 AND a.privilege_type = 'EXECUTE')
+       ARRAY(SELECT a.grantee::regrole::text FROM aclexplode(p.proacl) AS a WHERE a.grantee <> 0 AND a.privilege_type = 'EXECUTE'),
+       coalesce(p.proconfig, '{}'),
+       coalesce(has_schema_privilege(p.proowner, p.pronamespace, 'USAGE')
+                AND has_table_privilege(p.proowner, to_regclass(quote_ident(%(schema)s) || '.opensearch_indexing_queue'), 'INSERT'), true)
 FROM pg_proc p
 WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
   AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype

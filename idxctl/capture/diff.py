@@ -118,6 +118,8 @@ class StoredFunction:
     owned: bool
     public: bool  # everybody may execute it
     executors: list[str]  # roles that it was granted to, quoted
+    settings: list[str]  # name=value, as PostgreSQL keeps them
+    writes: bool  # its owner, with whose rights it runs, may write the queue
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ class TriggerChanges:
 
     functions: tuple[Function, ...]  # to be made or replaced
     outdated: tuple[tuple[str, str], ...]  # tables whose function is there and says something else
+    powerless: Mapping[tuple[str, str], str]  # tables whose function cannot write the queue: its owner
     barred: Mapping[tuple[str, str], tuple[str, ...]]  # tables and their owners, quoted, who may not add a partition
     missing: tuple[Missing, ...]
     extra: tuple[Found, ...]  # triggers that nothing asks for any more
@@ -146,6 +149,7 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
     functions: list[Function] = []
     outdated: list[tuple[str, str]] = []
     barred: dict[tuple[str, str], tuple[str, ...]] = {}
+    powerless: dict[tuple[str, str], str] = {}
     missing: list[Missing] = []
     wanted_functions: set[str] = set()
     wanted_triggers: set[tuple[int, str]] = set()
@@ -161,6 +165,8 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         if stored is None or not _same(stored, function):
             functions.append(function)
             outdated += [planned.key] if stored else []
+            if stored and not stored.writes:
+                powerless[planned.key] = stored.owner
             if stored and (without := [one for one in function.executors if one not in stored.executors]):
                 barred[planned.key] = tuple(without)
         for member in planned.members:
@@ -176,6 +182,7 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         functions=tuple(functions),
         outdated=tuple(outdated),
         barred=barred,
+        powerless=powerless,
         missing=tuple(missing),
         extra=extra,
         orphans=tuple(each for name, each in there.items() if name not in wanted_functions),
@@ -190,7 +197,9 @@ def _executors(planned: PlannedTable) -> tuple[str, ...]:
 
 
 def _same(stored: StoredFunction, wanted: Function) -> bool:
-    return stored.definer and not stored.public and stored.body == wanted.body and stored.comment == wanted.comment
+    if not (stored.definer and stored.writes and wanted.runs_under(stored.settings)) or stored.public:
+        return False
+    return stored.body == wanted.body and stored.comment == wanted.comment
 
 
 def _wrong(found: Found | None, wanted: Trigger, function: Function) -> str | None:

@@ -225,7 +225,7 @@ def _holes(todo: TriggerChanges, stored: Sequence[Watch]) -> list[Missing]:
 
 def _overtaken(todo: TriggerChanges, stored: Sequence[Watch]) -> set[str]:
     """Return the indexes that have missed changes, of which nobody can tell which."""
-    tables = {each.table for each in _holes(todo, stored)}
+    tables = {each.table for each in _holes(todo, stored)} | set(todo.powerless)
     return {watch.index for watch in stored if watch.definition.table in tables}
 
 
@@ -235,6 +235,7 @@ def _missed(todo: TriggerChanges, stored: Sequence[Watch]) -> list[str]:
         label(each.member.schema, each.member.name): "off for a while" if each.was_off else each.why
         for each in _holes(todo, stored)
     }
+    names |= {label(*table): "without a right to the queue" for table in todo.powerless}
     again = ", ".join(sorted(_overtaken(todo, stored)))
     return [
         f"triggers on {name} were {why}: changes made meanwhile were not captured; "
@@ -272,7 +273,10 @@ def statements(todo: TriggerChanges, *, always: bool = False) -> list[str]:
     *always* writes it for the owner of all tables, whoever this role is.
     """
     made = [gap(each.schema) for each in todo.functions[:1]]
-    made += [statement for function in todo.functions for statement in function.create()]
+    for function in todo.functions:
+        made += function.create()
+        if function.table in todo.powerless:  # CREATE OR REPLACE leaves it to whom it belongs
+            made.append(f"ALTER FUNCTION {function.qualified}() OWNER TO CURRENT_USER")
     for each in todo.missing:
         made.append(each.trigger.create(each.member.qualified, each.function.qualified))
         if always or each.member.owned:

@@ -17,6 +17,7 @@ OK = "ok"
 NOT_INSTALLED = "not installed"
 OUTDATED = "outdated"
 MISSING = "missing"
+POWERLESS = "powerless"
 DISABLED = "disabled"
 NEW_PARTITION = "new partition"
 TABLE_GONE = "table dropped"
@@ -33,6 +34,7 @@ _WORST = (
     INVALID,
     NOT_INSTALLED,
     MISSING,
+    POWERLESS,
     DISABLED,
     NEW_PARTITION,
     FAILING,
@@ -41,7 +43,7 @@ _WORST = (
     NOT_CONFIGURED,
     OK,
 )
-LOSING = frozenset({TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, DISABLED, NEW_PARTITION})
+LOSING = frozenset({TABLE_GONE, INVALID, NOT_INSTALLED, MISSING, POWERLESS, DISABLED, NEW_PARTITION})
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str
             reasons.append((NEW_PARTITION, f"{name} has no triggers yet{_of_whom(mine[0].member)}"))
             continue
         reasons += [(each.why, f"trigger {each.trigger.name} on {name} {_how_it_stands(each)}") for each in mine]
-    if table in todo.outdated:
+    if table in todo.powerless:
+        reasons.append((POWERLESS, _how_powerless(table, todo)))
+    elif table in todo.outdated:
         reasons.append((OUTDATED, _how_outdated(table, todo)))
     elif any(function.name for function in todo.functions if function.table == table):
         reasons.append((MISSING, "the trigger function is missing"))
@@ -149,6 +153,13 @@ def _of_whom(member: Member) -> str:
     if member.may_trigger:
         return ""
     return f", and belongs to {member.owner}: idxctl watch sql prints what that role or a DBA is to run"
+
+
+def _how_powerless(table: tuple[str, str], todo: TriggerChanges) -> str:
+    return (
+        f"the trigger function of {label(*table)} belongs to {todo.powerless[table]}, who may not write the queue: changes are lost "
+        "until idxctl watch install"
+    )
 
 
 def _how_outdated(table: tuple[str, str], todo: TriggerChanges) -> str:
@@ -260,7 +271,9 @@ def of_installed(conn: Connection, watches: Sequence[Watch]) -> list[tuple[str, 
     found = [(watch.index, state, what) for watch in watches for state, what in _unfit(watch, tables)]
     for watch in watches:
         table = watch.definition.table
-        if table in todo.outdated:
+        if table in todo.powerless:
+            found.append((watch.index, POWERLESS, _how_powerless(table, todo)))
+        elif table in todo.outdated:
             found.append((watch.index, OUTDATED, _how_outdated(table, todo)))
         found += [
             (

@@ -19,7 +19,7 @@ the task: a gap is marked in a sequence. Whether it is as it was made is asked w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from idxctl.capture.catalog import Member, literal, quoted
@@ -67,14 +67,22 @@ class Function:
     schema: str
     name: str
     body: str
-    settings: str  # the text of its SET clauses
+    settings: tuple[tuple[str, str], ...]  # in force while it runs: names, and values as SQL has them
     table: tuple[str, str] = ("", "")  # whose it is
     executors: tuple[str, ...] = ()  # roles, quoted, that PostgreSQL makes copies of a row trigger for
 
     @property
     def fingerprint(self) -> str:
         """The same for functions that do the same."""
-        return fingerprints.of_content([self.body, self.settings, *self.executors])
+        return fingerprints.of_content([self.body, self._sets, *self.executors])
+
+    @property
+    def _sets(self) -> str:
+        return " ".join(f"SET {name} = {value}" for name, value in self.settings)
+
+    def runs_under(self, stored: Iterable[str]) -> bool:
+        """Whether *stored* settings, as PostgreSQL keeps them, are its own; another search path would be a hole in it."""
+        return {_unquoted(one) for one in stored} == {_unquoted(f"{name}={value}") for name, value in self.settings}
 
     @property
     def comment(self) -> str:
@@ -94,7 +102,7 @@ class Function:
         owner of a partitioned table adds partitions, to which PostgreSQL copies the row trigger in that role's name.
         """
         mark = _dollar(self.body)
-        how = f"LANGUAGE plpgsql SECURITY DEFINER {self.settings}"
+        how = f"LANGUAGE plpgsql SECURITY DEFINER {self._sets}"
         return [
             f"CREATE OR REPLACE FUNCTION {self.qualified}() RETURNS trigger\n{how} AS {mark}{self.body}{mark}",
             f"COMMENT ON FUNCTION {self.qualified}() IS {literal(self.comment)}",
@@ -132,7 +140,15 @@ def function(
         settings += _SAME_TEXT
     if "\\" in body:  # a key_sql that PostgreSQL wrote out: a writer may read strings the old way
         settings.append("SET standard_conforming_strings = on")
-    return Function(schema, function_name(table), body, " ".join(settings), table, tuple(executors))
+    pairs = (one.removeprefix("SET ").split(" = ", 1) for one in settings)
+    return Function(
+        schema, function_name(table), body, tuple((name, value) for name, value in pairs), table, tuple(executors)
+    )
+
+
+def _unquoted(setting: str) -> str:
+    """Return a setting without the quotes that PostgreSQL may write otherwise than we do."""
+    return setting.translate(str.maketrans("", "", "'\" "))
 
 
 def _writes_text(one: Definition) -> bool:

@@ -58,6 +58,7 @@ class Kind(str, Enum):
     TABLE_GONE = "table_gone"
     TRIGGERS_MISSING = "triggers_missing"
     TRIGGERS_DISABLED = "triggers_disabled"
+    TRIGGERS_POWERLESS = "triggers_powerless"
     PARTITION_UNCAPTURED = "partition_uncaptured"
     WRITES_FAIL = "writes_fail"
     GAP = "gap"
@@ -258,6 +259,9 @@ MEANINGS: Mapping[Kind, Meaning] = {
     Kind.TRIGGERS_DISABLED: Meaning(
         C, ACT, "triggers of a watched table are disabled: its changes are lost",
         _said("triggers on table {table} are disabled"), _INSTALL,
+    ),
+    Kind.TRIGGERS_POWERLESS: Meaning(
+        C, ACT, "a trigger function belongs to a role that may not write the queue: changes are lost", _said("{index}: {what}"), _INSTALL
     ),
     Kind.PARTITION_UNCAPTURED: Meaning(
         C, ACT, "a partition of a watched table has no triggers: what is written to it directly is lost",

@@ -134,7 +134,7 @@ def warnings(conn: Connection, found: Surroundings) -> tuple[str, ...]:
         )
     if found.altered:
         notes.append(
-            "the queue is not as it was made (a constraint, trigger, rule, unique index or column was added or changed): writes "
+            "the queue is not as it was made (a constraint, trigger, rule, index or column was added or changed): writes "
             "go through, at a higher price, and what it refuses is marked as a gap"
         )
     if found.publications:

@@ -18,6 +18,7 @@ from idxctl.postgres.connect import Connection
 from idxctl.status.conditions import Made
 
 _KINDS = {
+    capture.POWERLESS: Kind.TRIGGERS_POWERLESS,
     capture.FAILING: Kind.WRITES_FAIL,
     capture.COARSE: Kind.COARSE_WATCH,
     capture.OUTDATED: Kind.TRIGGERS_OUTDATED,

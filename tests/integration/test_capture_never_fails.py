@@ -8,6 +8,8 @@ import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
+from idxctl.capture.status import of_installed
+from idxctl.capture.watches import installed_watches
 from idxctl.core.errors import PostgresRefused
 from idxctl.postgres import migrate
 from idxctl.queue import gaps
@@ -269,6 +271,37 @@ def test_an_application_that_enqueues_into_a_queue_that_swallows_gets_an_error_t
     assert db.ids() == each_once(1, 2, 3)
 
 
+LONG = "INSERT INTO docs SELECT 1, string_agg(md5(i::text), '') FROM generate_series(1, 300) i"
+TOO_SMALL = [  # for a long id, or the rows that a lookup stores
+    f"CREATE INDEX ON {QUEUE} (document_id)",
+    f"CREATE INDEX ON {QUEUE} (priority) INCLUDE (document_id)",
+    f"CREATE INDEX ON {QUEUE} (payload)",
+    f"ALTER TABLE {QUEUE} ALTER document_id SET STORAGE PLAIN",
+    f"ALTER TABLE {QUEUE} ALTER payload SET STORAGE PLAIN",
+]
+
+
+@pytest.mark.parametrize("made", TOO_SMALL)
+def test_a_queue_that_others_made_too_small_for_long_tasks_fails_no_write_and_marks_gaps(db, made):
+    db.sql("CREATE TABLE docs (id int, code text)")
+    key = {"key": ("code",)} if "document_id" in made else {"keys": "SELECT length(code) FROM changed"}
+    db.watch({"table": "docs", **key})
+    db.sql("INSERT INTO docs VALUES (1, 'a')", f"TRUNCATE {QUEUE}", made, LONG)  # this session has its plans
+    assert gaps.unseen(db.conn) == 1
+    (warning,) = migrate.status(db.conn).warnings
+    assert "not as it was made" in warning
+    db.sql("INSERT INTO docs VALUES (2, 'b')")
+    assert (len(db.tasks("id", "document") + db.tasks("id", "keys")), gaps.unseen(db.conn)) == (1, 1)
+
+
+def test_an_index_that_holds_no_whole_values_costs_a_writer_nothing(db):
+    db.sql("CREATE TABLE docs (id int, code text)").watch({"table": "docs", "key": ("code",)})
+    db.sql(f"CREATE INDEX ON {QUEUE} USING hash (document_id)", f"CREATE INDEX ON {QUEUE} USING gin (payload)")
+    assert migrate.status(db.conn).warnings == ()
+    db.sql(LONG)
+    assert (len(db.ids()), gaps.unseen(db.conn)) == (1, 0)
+
+
 def test_a_queue_that_others_look_at_takes_every_task(db):
     """A rule that does something beside it, a trigger that lets the row pass."""
     db.sql("CREATE TABLE docs (id int, code text)", "CREATE TABLE seen (index_name text)")
@@ -425,6 +458,47 @@ def test_a_stranger_cannot_put_a_trigger_function_on_a_table_of_his_own(db, uniq
         assert db.ids() == {}
     finally:
         db.sql(f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+@pytest.mark.parametrize("change", ["RESET ALL", "SET search_path = public", "SET work_mem = '1GB'", "RESET jit"])
+def test_a_function_that_runs_under_other_settings_is_outdated(db, change):
+    """Without its search path, names in it would be looked for where others may make them."""
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    db.sql(f"ALTER FUNCTION {capture_function(db)} {change}")
+    assert [one.state for one in db.status({"table": "docs", "key": ("id",)})] == ["outdated"]
+    assert db.install(index({"table": "docs", "key": ("id",)})).functions == 1
+    assert [one.state for one in db.status({"table": "docs", "key": ("id",)})] == ["ok"]
+
+
+def test_a_function_whose_owner_may_not_write_the_queue_is_said_to_lose_changes_and_is_taken_back(db, unique_name):
+    watch = {"table": "docs", "key": ("id",)}
+    db.sql("CREATE TABLE docs (id int)").watch(watch)
+    db.sql(f"CREATE ROLE {unique_name}", f"GRANT USAGE ON SCHEMA public TO {unique_name}")
+    try:
+        db.sql(
+            f"GRANT CREATE ON SCHEMA public TO {unique_name}",
+            f"ALTER FUNCTION {capture_function(db)} OWNER TO {unique_name}",
+        )
+        db.sql("INSERT INTO docs VALUES (1)")
+        (found,) = db.status(watch)
+        assert (found.state, found.losing) == ("powerless", True)
+        assert found.detail[0].startswith(
+            f"the trigger function of docs belongs to {unique_name}, who may not write the queue"
+        )
+        assert [state for _, state, _ in of_installed(db.conn, installed_watches(db.conn))] == ["powerless"]
+        (warning,) = db.install(index(watch)).warnings
+        assert "changes made meanwhile were not captured" in warning
+        assert [one.state for one in db.status(watch)] == ["ok"]
+        assert db.after("INSERT INTO docs VALUES (2)") == each_once(2)
+    finally:
+        db.sql(f"DROP OWNED BY {unique_name} CASCADE", f"DROP ROLE {unique_name}")
+
+
+def capture_function(db):
+    (name,) = db.conn.execute(
+        b"SELECT oid::regprocedure::text FROM pg_proc WHERE proname LIKE 'opensearch\\_indexing\\_capture\\_%%'"
+    ).fetchone()
+    return name
 
 
 def test_a_function_that_everybody_may_execute_is_outdated(db):
