@@ -16,7 +16,7 @@ from datetime import timedelta
 
 from idxctl.config.settings import Settings
 from idxctl.core import backoff
-from idxctl.core.errors import OpenSearchUnreachable, WaitTimeout
+from idxctl.core.errors import OpenSearchUnreachable, PostgresRefused, WaitTimeout
 from idxctl.core.failpoints import reach
 from idxctl.core.tally import Tally
 from idxctl.dlq.letters import SQL, Selection, chosen, total
@@ -78,7 +78,12 @@ def requeue(conn: Connection, selection: Selection, *, limit: int) -> tuple[str,
     with conn.transaction():
         ids = chosen(conn, selection, limit=limit)
         if ids:
-            conn.run(SQL["retry"], ids=ids, retry=retry)
+            if conn.run(SQL["retry"], ids=ids, retry=retry).rowcount < len(ids):
+                raise PostgresRefused(  # rolled back: else these letters would be nowhere
+                    "the queue swallows tasks: a trigger or a rule was put on it; no letter was retried",
+                    sqlstate="09000",
+                    hint="idxctl migrate status says what was put on it",
+                )
             audit.record(
                 conn,
                 action="dlq retry",

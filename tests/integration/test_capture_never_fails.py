@@ -246,6 +246,16 @@ def test_a_queue_that_swallows_tasks_marks_a_gap_for_each_write(db, made, watche
     assert gaps.unseen(db.conn) == len(writes)
 
 
+@pytest.mark.parametrize("made", [SWALLOWED[0], SWALLOWED[-1]], ids=["rule", "trigger"])
+def test_a_gap_stays_one_while_the_queue_swallows_what_would_repair_it(db, made):
+    db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
+    db.sql(*made, "INSERT INTO docs VALUES (1)")
+    assert (gaps.repair(db.conn), gaps.unseen(db.conn)) == (0, 1)
+    db.sql(f"DROP {'RULE' if 'RULE' in made[-1] else 'TRIGGER'} swallow ON {QUEUE}")
+    assert (gaps.repair(db.conn), gaps.unseen(db.conn)) == (1, 0)
+    assert len(db.tasks("id", "keys")) == 1
+
+
 def test_a_queue_that_swallows_some_tasks_marks_a_gap(db):
     db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
     db.sql(f"CREATE RULE swallow AS ON INSERT TO {QUEUE} WHERE NEW.document_id = '2' DO INSTEAD NOTHING")

@@ -232,6 +232,18 @@ def test_hopeless_letter_is_left_alone_from_its_second_retry_on_unless_named(ite
     assert cli("dlq", "retry", str(number), "-o", "json").json["retried"] == 1
 
 
+def test_letters_stay_where_the_queue_swallows_their_tasks(items: Rig, cli):
+    poison(items, 3)
+    items.drain()
+    items.sql("CREATE FUNCTION swallow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'")
+    items.sql(
+        "CREATE TRIGGER swallow BEFORE INSERT ON opensearch_indexing_queue FOR EACH ROW EXECUTE FUNCTION swallow()"
+    )
+    done = cli("dlq", "retry")
+    assert (done.status, list(items.letters())) == (1, ["3"])
+    assert "the queue swallows tasks" in done.stderr
+
+
 def test_purge_by_age_goes_on_in_a_script_and_leaves_an_audit_row(items: Rig, cli):
     poison(items, 3, 4)
     items.drain()

@@ -81,4 +81,18 @@ MUTANTS = (
             ),
         ),
     ),
+    Mutant(
+        "a column that is gone by both its names is taken for one without values",
+        (
+            "tests/integration/test_capture_renames.py::test_a_column_that_is_renamed_and_retyped_is_coarse_and_the_write_goes_through",
+        ),
+        (Code('condition = f"({here} <> {_RECORD} OR {there} <> {_RECORD})"', 'condition = "true"'),),
+    ),
+    Mutant(
+        "a key that SQL makes is made under the writer's settings",
+        (
+            "tests/integration/test_keys_as_documents_have_them.py::test_the_document_of_a_key_made_of_times_and_floats_is_found",
+        ),
+        (Code("return replace(made, written=tuple((name, value) for name, value in rows))", "return made"),),
+    ),
 )
