@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from multiprocessing.connection import Client, Listener
 from pathlib import Path
 
+import hypothesis
 import psycopg
 import pytest
 from psycopg import sql
@@ -35,6 +36,11 @@ import idxctl as package
 from idxctl.embedded import jars
 from idxctl.embedded.opensearch import OpenSearch
 from idxctl.embedded.postgres import Postgres
+
+hypothesis.settings.register_profile(
+    "idxctl", deadline=None
+)  # how long an example takes says what else the machine does
+hypothesis.settings.load_profile("idxctl")
 
 SHOP_ROWS = 300
 OPENSEARCH = "3.8.0"
