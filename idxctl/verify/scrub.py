@@ -234,7 +234,14 @@ class Scrubber:
             return _OTHERS_SECONDS
         known.settling_since = known.settling_since or time.monotonic()
         if scrub.repair and next(runs.differing(conn, part.run, enqueued=False, but_dead=True), None):
-            self._repair(conn, part, known, all_compared=True)
+            # What was to wait for more to be compared, or was found by a worker that was killed before it was enqueued.
+            done = self._repair(conn, part, known, all_compared=True)
+            fact(
+                "scrub",
+                f"{part.run.index} differs from its rows: what was left of it is {done}",
+                index=part.run.index,
+                done=done,
+            )
         began = time.monotonic()
         drifted: list[tuple[str, Judged]] = []
         left = again.look(conn, part, repaired=True, drifted=drifted.extend)

@@ -33,6 +33,7 @@ def value(page, name, **labels):
 
 
 def test_a_worker_under_load_exports_every_metric_that_an_expression_uses(items):
+    items.configure(toml=f'[scrub]\nevery = "24h"\n{items.config.read_text()}')
     with items.working() as worker, served(items.settings, worker=worker) as api:
         items.sql("UPDATE items SET name = 'new', price = CASE WHEN id <= 3 THEN 'dear' ELSE '2' END")
         items.sql("DELETE FROM parts WHERE item_id = 20")

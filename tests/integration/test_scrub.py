@@ -204,8 +204,9 @@ def test_what_a_killed_worker_was_at_another_goes_on_with(items):
         second.send(signal.SIGKILL)
     assert items.sql(f"SELECT number FROM {RANGES} WHERE done_at IS NULL") == [(2,)]
     items.sql("UPDATE opensearch_indexing_workers SET seen_at = now() - %s * interval '1 s'", registry.ALIVE_SECONDS)
-    with Process(items, "worker", "start", "--scrub", "1h"):
+    with Process(items, "worker", "start", "--scrub", "1h") as third:
         until(lambda: finished(items), "it is not gone on with", seconds=60)
+        third.wait_for("what was left of it is enqueued")
     done = items.sql(f"SELECT number, checked, owner FROM {RANGES} WHERE slice IS NULL ORDER BY number")
     assert done[0] == before
     assert sum(checked for _, checked, _ in done) == 600
