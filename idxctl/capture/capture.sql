@@ -190,6 +190,10 @@ FROM pg_proc p
 WHERE p.pronamespace = (SELECT n.oid FROM pg_namespace n WHERE n.nspname = %(schema)s)
   AND p.proname LIKE 'opensearch\_indexing\_capture\_%%' AND p.prorettype = 'trigger'::regtype
 
+-- name: gap_is_there
+-- C6: whether there is a sequence in which triggers mark a gap.
+SELECT to_regclass(%(gap)s) IS NOT NULL
+
 -- name: triggers
 -- Every trigger of those functions, except the copies that a row trigger has on partitions.
 SELECT t.tgrelid::bigint, n.nspname, c.relname, t.tgname, p.proname, t.tgenabled::text, t.tgtype,

@@ -135,11 +135,14 @@ class TriggerChanges:
     orphans: tuple[StoredFunction, ...]
     strangers: tuple[StoredFunction, ...]  # functions to be replaced that belong to somebody else
     kept: int = 0  # functions that are asked for
+    gap: str = (
+        ""  # the schema in which the sequence of gaps is to be made; none where it is there, or asked for by nothing
+    )
 
     @property
     def any(self) -> bool:
         """Whether there is anything to do."""
-        return bool(self.functions or self.missing or self.extra or self.orphans)
+        return bool(self.functions or self.missing or self.extra or self.orphans or self.gap)
 
 
 def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence[PlannedTable]) -> TriggerChanges:
@@ -188,7 +191,13 @@ def trigger_changes(conn: Connection, watches: Sequence[Watch], tables: Sequence
         orphans=tuple(each for name, each in there.items() if name not in wanted_functions),
         strangers=tuple(there[each.name] for each in functions if each.name in there and not there[each.name].owned),
         kept=len(wanted_functions),
+        gap=conn.schema if wanted_functions and not _gap_is_there(conn) else "",
     )
+
+
+def _gap_is_there(conn: Connection) -> bool:
+    (there,) = conn.run(SQL["gap_is_there"], gap=f"{quoted(conn.schema)}.opensearch_indexing_gap").fetchone() or (True,)
+    return bool(there)
 
 
 def _executors(planned: PlannedTable) -> tuple[str, ...]:

@@ -272,7 +272,7 @@ def statements(todo: TriggerChanges, *, always: bool = False) -> list[str]:
 
     *always* writes it for the owner of all tables, whoever this role is.
     """
-    made = [gap(each.schema) for each in todo.functions[:1]]
+    made = [gap(todo.gap)] if todo.gap else []
     for function in todo.functions:
         made += function.create()
         if function.table in todo.powerless:  # CREATE OR REPLACE leaves it to whom it belongs

@@ -139,6 +139,8 @@ def _of_triggers(table: tuple[str, str], todo: TriggerChanges) -> list[tuple[str
             reasons.append((NEW_PARTITION, f"{name} has no triggers yet{_of_whom(mine[0].member)}"))
             continue
         reasons += [(each.why, f"trigger {each.trigger.name} on {name} {_how_it_stands(each)}") for each in mine]
+    if todo.gap:
+        reasons.append((OUTDATED, _NO_GAP))
     if table in todo.powerless:
         reasons.append((POWERLESS, _how_powerless(table, todo)))
     elif table in todo.outdated:
@@ -153,6 +155,9 @@ def _of_whom(member: Member) -> str:
     if member.may_trigger:
         return ""
     return f", and belongs to {member.owner}: idxctl watch sql prints what that role or a DBA is to run"
+
+
+_NO_GAP = "the sequence opensearch_indexing_gap is not there: a change that the queue refuses would be in the server's log alone"
 
 
 def _how_powerless(table: tuple[str, str], todo: TriggerChanges) -> str:
@@ -271,6 +276,8 @@ def of_installed(conn: Connection, watches: Sequence[Watch]) -> list[tuple[str, 
     found = [(watch.index, state, what) for watch in watches for state, what in _unfit(watch, tables)]
     for watch in watches:
         table = watch.definition.table
+        if todo.gap:
+            found.append((watch.index, OUTDATED, _NO_GAP))
         if table in todo.powerless:
             found.append((watch.index, POWERLESS, _how_powerless(table, todo)))
         elif table in todo.outdated:

@@ -246,6 +246,20 @@ def test_a_queue_that_swallows_tasks_marks_a_gap_for_each_write(db, made, watche
     assert gaps.unseen(db.conn) == len(writes)
 
 
+def test_without_the_sequence_of_gaps_status_says_so_and_an_installation_makes_it_again(db):
+    watch = {"table": "docs", "key": ("id",)}
+    db.sql("CREATE TABLE docs (id int)").watch(watch)
+    db.sql("DROP SEQUENCE opensearch_indexing_gap")
+    (found,) = db.status(watch)
+    assert (found.state, found.losing) == ("outdated", False)
+    assert "opensearch_indexing_gap is not there" in found.detail[0]
+    assert db.after("INSERT INTO docs VALUES (1)") == each_once(1)
+    db.install(index(watch))
+    assert [one.state for one in db.status(watch)] == ["ok"]
+    db.sql(f"CREATE RULE swallow AS ON INSERT TO {QUEUE} DO INSTEAD NOTHING", "INSERT INTO docs VALUES (2)")
+    assert gaps.unseen(db.conn) == 1
+
+
 @pytest.mark.parametrize("made", [SWALLOWED[0], SWALLOWED[-1]], ids=["rule", "trigger"])
 def test_a_gap_stays_one_while_the_queue_swallows_what_would_repair_it(db, made):
     db.sql("CREATE TABLE docs (id int)").watch({"table": "docs", "key": ("id",)})
