@@ -127,11 +127,13 @@ def test_a_dead_letter_is_left_to_its_retries(items):
     items.sql("UPDATE items SET price = 'dear' WHERE id = 5")
     items.drain()
     letters = items.sql("SELECT id, attempts, last_attempt_at FROM opensearch_indexing_dlq")
+    behind_our_back(items, altered=(3,))  # what is repaired beside it does not take it along
     with scrubbing(items) as worker:
         another_round(items)
         counted = worker.tally.counters(metrics.DRIFT)
     assert counted[(items.index, "dead")] >= 1
-    assert counted[(items.index, "stale")] == 0
+    assert counted[(items.index, "stale")] == 1
+    assert items.differences(but=[5]) == []
     assert items.sql("SELECT id, attempts, last_attempt_at FROM opensearch_indexing_dlq") == letters
     assert overview(items.conn, items.settings, None).conditions == ()
 
