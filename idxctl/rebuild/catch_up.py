@@ -87,7 +87,10 @@ def _why_it_waits(conn: Connection, index: str) -> str:
     if held:
         return f"{index} is paused: {held[0].reason}"
     row = conn.run(QUEUE["broken_lookup"], index=index).fetchone()
-    return f"a lookup cannot be run, mend it or idxctl queue cancel: {row[0]}" if row else ""
+    if row:
+        return f"a lookup cannot be run, fix it or idxctl queue cancel: {row[0]}"
+    broken = next((one.breaker for one in registry.alive(conn, index=index) if one.breaker), None)
+    return "" if broken is None else f"workers wait for OpenSearch: {broken.get('reason')}"
 
 
 def _open_tasks(conn: Connection, index: str, before: datetime) -> int:

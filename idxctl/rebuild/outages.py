@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, PostgresRefused, Unreachable
 from idxctl.worker import outcomes
 from idxctl.worker.outcomes import Kind
 
+T = TypeVar("T")
 BLOCK = "cluster_block_exception"  # a full disk, a cluster without a manager, an index made read-only meanwhile
 
 
@@ -20,3 +26,19 @@ def passing(error: IdxctlError) -> str | None:
     ):
         return error.message
     return None
+
+
+def patiently(act: Callable[[], T], *, say: Callable[[str], None]) -> T:
+    """Return what *act* returns, done again for as long as it fails for what passes; *say* is told once what that is."""
+    failed = 0
+    while True:
+        try:
+            return act()
+        except IdxctlError as error:
+            why = passing(error)
+            if why is None:
+                raise
+            if failed == 0:
+                say(why)
+            time.sleep(backoff.before_probe(failed))
+            failed += 1

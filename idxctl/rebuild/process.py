@@ -17,7 +17,6 @@ from datetime import timedelta
 from functools import partial
 
 from idxctl.config.settings import Settings
-from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, Locked
 from idxctl.core.failpoints import reach
 from idxctl.indexes import generations, retire
@@ -126,18 +125,16 @@ def _prepare(conn: Connection, client: Client, settings: Settings, index: str) -
 
 
 def _job(
-    pool: Pool,
-    client: Client,
-    settings: Settings,
-    options: Options,
-    steps: Steps,
-    owner: str,
-    begun: Begun,
-    began: float,
-) -> Job:
-    live = generations.live(pool.mine(), begun.run.index)
+    pool: Pool, client: Client, settings: Settings, options: Options, steps: Steps, owner: str, begun: Begun, began: float
+) -> Job:  # fmt: skip
+    index = begun.run.index
+    live = outages.patiently(lambda: generations.live(pool.mine(), index), say=partial(_say, index, steps))
     known = _Known(begun.run.documents, begun.run.failed)
     return Job(pool, client, settings, options, steps, owner, begun, live, began, known=known)
+
+
+def _say(index: str, steps: Steps, why: str) -> None:
+    steps.warn(f"{index}: {why}; it is waited for")
 
 
 def _recorded(conn: Connection, client: Client, live: Generation, seconds: float) -> Reindexed:
@@ -154,25 +151,28 @@ def _recorded(conn: Connection, client: Client, live: Generation, seconds: float
 def _carry_on(job: Job) -> Reindexed:
     """Take step after step until the generation is in service, or ready where it is not to be; wait for servers that are away."""
     with _told_of(job), _alive(job):
-        failed = 0
         while True:
-            try:
-                state, intent = runs.state(job.conn, job.begun.run, job.owner)
-                if state == "ready" and not job.begun.aim.swap and "swap" not in intent:
-                    runs.leave(job.conn, job.begun.run, job.owner)
-                    return _result(job, swapped=False, state="ready")
-                if state == "ready":
-                    return put_into_service(job, intent)
-                _STEPS[state](job)
-                failed = 0
-            except IdxctlError as error:
-                why = outages.passing(error)
-                if why is None:
-                    raise
-                if failed == 0:
-                    job.steps.warn(f"{job.begun.run.index}: {why}; it is waited for")
-                time.sleep(backoff.before_probe(failed))
-                failed += 1
+            done = outages.patiently(partial(_step, job), say=partial(_say, job.begun.run.index, job.steps))
+            if done is not None:
+                return done
+
+
+def _step(job: Job) -> Reindexed | None:
+    """Take the step that the run's row says is next; returns the result once there is none."""
+    run = job.begun.run
+    try:
+        state, intent = runs.state(job.conn, run, job.owner)
+    except Locked:
+        if generations.states(job.conn, [job.begun.generation.id]).get(job.begun.generation.id) == "live":
+            return _served(job, ())  # the swap was recorded, and the answer to that was lost
+        raise
+    if state == "ready" and not job.begun.aim.swap and "swap" not in intent:
+        runs.leave(job.conn, run, job.owner)
+        return _result(job, swapped=False, state="ready")
+    if state == "ready":
+        return put_into_service(job, intent)
+    _STEPS[state](job)
+    return None
 
 
 @contextmanager
@@ -309,8 +309,18 @@ def put_into_service(job: Job, intent: Mapping[str, object]) -> Reindexed:
         moved = done.moved
         for sentence in done.amiss:
             job.steps.warn(sentence)
-    _keep_one_standby(job.conn, job.client, run.index, old)
-    now = generations.of_index(job.conn, run.index)
+    return _served(job, moved)
+
+
+def _served(job: Job, moved: tuple[str, ...]) -> Reindexed:
+    """Put in order what a swap leaves, and return its result; the swap is recorded, and is not to be taken for failed."""
+    index, old = job.begun.run.index, job.live
+
+    def put_in_order() -> list[Generation]:
+        _keep_one_standby(job.conn, job.client, index, old)
+        return generations.of_index(job.conn, index)
+
+    now = outages.patiently(put_in_order, say=partial(_say, index, job.steps))
     until = next((one.standby_until for one in now if old and one.id == old.id), None)
     job.steps.end(
         "done"
