@@ -221,7 +221,11 @@ def differing_fields(row: Mapping[str, Any], source: Mapping[str, Any], ignore: 
 def compare_ids(
     conn: Connection, client: Client, generation: Generation, ids: Sequence[str], *, sizes: Sizes
 ) -> Compared:
-    """Compare single documents, rows or none: one that the index holds without a row is an orphan."""
+    """
+    Compare single documents, rows or none: one that the index holds without a row is an orphan.
+
+    ``checked`` leaves out those that are on neither side.
+    """
     compared = Compared(checked=len(ids))
     definition = generation.definition
     rest = list(ids)
@@ -235,7 +239,9 @@ def compare_ids(
         compared.unreadable.extend([*read.failures, *read.unfit])
         known = read.ids | read.failures.keys() | set(read.rest) | read.unfit.keys() | read.impossible
         gone = [one for one in rest if one not in known]
-        compared.orphans.extend(_held(client, generation, gone, routings(conn, definition, gone)))
+        orphans = _held(client, generation, gone, routings(conn, definition, gone))
+        compared.orphans.extend(orphans)
+        compared.checked -= len(gone) - len(orphans)
         rest = read.rest
     return compared
 

@@ -22,7 +22,7 @@ from idxctl.core.errors import UsageError
 from idxctl.core.secret import Secret
 
 ENGINES = (
-    "psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "botocore", "starlette", "uvicorn", "prometheus_client",
+    "psycopg", "opensearchpy", "pydantic", "rich", "tabulate", "orjson", "msgspec", "xxhash", "botocore", "starlette", "uvicorn", "prometheus_client",
 )  # fmt: skip
 
 # Runs the command line with one more noun, whose commands end in every way there is.

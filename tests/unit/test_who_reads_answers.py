@@ -1,4 +1,4 @@
-"""What OpenSearch, or whatever stands in its place, sent is read by `opensearch.answers` and `bulk_answers`, and by nobody else."""
+"""What OpenSearch, or whatever stands in its place, sent is read by `opensearch.answers`, `bulk_answers` and `hits`, and by nobody else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import idxctl
 ROOT = Path(idxctl.__file__).parent
 MODULES = {str(one.relative_to(ROOT)): ast.parse(one.read_text()) for one in sorted(ROOT.rglob("*.py"))}
 INSIDE = "opensearch/"
-READERS = {"answers", "bulk_answers", "answer_parts"}
+READERS = {"answers", "bulk_answers", "answer_parts", "hits"}
 RAW = {"opensearch/client.py", "opensearch/hosts.py", "opensearch/exchange.py"}  # bytes pass through these
 SENDS = {
     "ask": INSIDE,
@@ -88,12 +88,15 @@ def test_nobody_else_in_the_room_parses_json(library):
     assert parsing <= {"opensearch/answer_parts.py"}
 
 
-def test_one_module_imports_the_driver():
+@pytest.mark.parametrize(
+    ("library", "importer"), [("opensearchpy", "opensearch/hosts.py"), ("msgspec", "opensearch/hits.py")]
+)
+def test_one_module_imports_it(library, importer):
     importing = {
         module
         for module, tree in MODULES.items()
         for one in ast.walk(tree)
-        if (isinstance(one, ast.Import) and any(each.name.split(".")[0] == "opensearchpy" for each in one.names))
-        or (isinstance(one, ast.ImportFrom) and (one.module or "").split(".")[0] == "opensearchpy")
+        if (isinstance(one, ast.Import) and any(each.name.split(".")[0] == library for each in one.names))
+        or (isinstance(one, ast.ImportFrom) and (one.module or "").split(".")[0] == library)
     }
-    assert importing == {"opensearch/hosts.py"}
+    assert importing == {importer}
