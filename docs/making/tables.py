@@ -22,6 +22,7 @@ TABLES: Mapping[str, str] = {
     "generation_failures": "Documents that a generation lacks which is not live. They become dead letters if it goes live.",
     "reindex_runs": "Runs of `reindex`, with their state.",
     "reindex_chunks": "The key ranges of a run.",
+    "reindex_digests": "What a run has sent, as sixteen bytes a document, until it ends: the new index is checked by it.",
     "verify_runs": "Runs of `verify`, with their state and, once they are over, their counts.",
     "verify_ranges": "The key ranges of a run of `verify`.",
     "verify_differences": "Documents that a run of `verify` found to differ. Removed when the next run begins.",

@@ -36,9 +36,10 @@ app.command("cancel", epilog=exits(6))(reindex_runs.cancel)
 
 
 class Check(str, Enum):
-    """How documents are compared with their rows before a swap."""
+    """How a new generation is proved before its swap."""
 
     CONTENT = "content"
+    VERSIONS = "versions"
     NONE = "none"
 
 
@@ -72,7 +73,8 @@ def reindex(
     check: Annotated[
         Check | None,
         typer.Option(
-            show_default=False, help="How documents are compared with their rows before the swap [default: content]."
+            show_default=False,
+            help="How the new generation is proved before the swap: every document's content, ids and versions alone, or not at all [default: content].",
         ),
     ] = None,
     max_failures: Annotated[
@@ -121,7 +123,7 @@ def reindex(
     dry_run: DryRunOption = False,
 ) -> None:
     """
-    Build a new generation of each index, compare every document with its row, and swap the alias.
+    Build a new generation of each index, prove that it holds every document as its row is, and swap the alias.
 
     Reads are served by the old one until the swap; changes made meanwhile are in the new one. A reindex that was killed or
     interrupted is gone on with by --resume, or by the next reindex of the same definition.

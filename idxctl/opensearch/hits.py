@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from idxctl.opensearch.answers import NoAnswer
+from idxctl.opensearch.answer_parts import NoAnswer
 
 T = TypeVar("T")
 

@@ -71,6 +71,7 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
     "reindex_chunks": (Right(_ALL, "ranges of a reindex"),),
+    "reindex_digests": (Right(("SELECT", "INSERT", "DELETE"), "what a reindex has sent, to check it"),),
     "audit": (Right(_READ, "who did what"),),
 }
 _VIEWER: Mapping[str, tuple[Right, ...]] = {

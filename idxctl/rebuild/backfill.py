@@ -31,6 +31,7 @@ from idxctl.postgres.statements import Statement
 from idxctl.queue.claim import Batch
 from idxctl.rebuild import SQL, outages, preflight, runs
 from idxctl.rebuild.chunks import Chunk, Done, Progress, TooSlow, blame, cut_apart
+from idxctl.verify.digests import Sent
 from idxctl.worker.batch import unreadable
 from idxctl.worker.outcomes import Kind
 from idxctl.worker.send import refused_for_overload, send
@@ -283,9 +284,14 @@ class Backfill:
         return chunk if upto is None else replace(chunk, upto=upto)
 
     def _finish(self, chunk: Chunk, done: Done) -> None:
-        self._pool.mine().run(
-            SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=done.documents, failed=done.failed
-        )  # fmt: skip
+        conn = self._pool.mine()
+        with conn.transaction():
+            ours = conn.run(
+                SQL["chunk_done"], run=self._run, number=chunk.number, owner=self._owner, documents=done.documents, failed=done.failed
+            ).fetchone()  # fmt: skip
+            if ours is not None and done.sent:
+                tokens, digests = list(done.sent), list(done.sent.values())
+                conn.run(SQL["keep_digests"], run=self._run, number=chunk.number, tokens=tokens, digests=digests)
         reach("chunk.done")
 
     def _attempt(self, chunk: Chunk, apart: dict[str, frozenset[str]], done: Done) -> str | None:
@@ -296,11 +302,12 @@ class Backfill:
         """
         now = datetime.now(timezone.utc)
         batch = Batch(chunk.token, self._generation.index, "document", (self._generation.id,), (), now, chunk.born)
-        written = Written()
+        written, sent = Written(), Sent()
         documents = size = 0
         bodies = bulk.gather(self._pieces(chunk, written), max_bytes=self._learnt.body_bytes(self._limits))
         for body in (part for whole in bodies for part in cut_apart(whole, apart)):
             self._send(batch, body, written)
+            sent.add(body.ids, body.text)
             documents += len(body.ids)
             size += len(body.text)
             if not written.apart and (verdict := self._cannot_go_on(written)):
@@ -309,6 +316,9 @@ class Backfill:
         if again := self._judge(written):
             return again
         failed = self._blame(self._pool.mine(), chunk, written)
+        sent.leave_out(name for name, _ in written.verdicts)
+        if documents:
+            done.sent[chunk.token] = sent.packed()
         done.documents += documents
         done.failed += failed
         self._learnt.sizes.note(self._generation.definition, documents, size)

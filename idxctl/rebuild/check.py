@@ -1,17 +1,26 @@
-"""The check before the swap: every document of the new generation against its row."""
+"""
+The check before the swap: every document of the new generation is as its row.
+
+By *content*, each document is read once and compared with what was sent (`verify.proof`), and only what differs with its row;
+so are some rows of the index, which shows documents that change by themselves. By *versions*, ids and tokens are compared
+with those that were sent. Where what is sent is not what the index holds (a pipeline), every row is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 
 from idxctl.core.errors import IdxctlError
 from idxctl.core.failpoints import reach
+from idxctl.indexes import ids
 from idxctl.indexes.generations import Generation
 from idxctl.indexes.sizes import Sizes
-from idxctl.opensearch import aliases, scan
+from idxctl.opensearch import aliases, index_settings, scan
+from idxctl.opensearch.answer_parts import number
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
 from idxctl.queue.enqueue import enqueue
@@ -20,20 +29,38 @@ from idxctl.rebuild.aim import Allowed
 from idxctl.rebuild.catch_up import now
 from idxctl.rebuild.chunks import blame
 from idxctl.rebuild.steps import Steps
-from idxctl.verify import compare
+from idxctl.verify import compare, proof
 from idxctl.verify.compare import Compared
+from idxctl.verify.proof import Built, NotAsSent, Proof, Range
+
+WAYS = ("content", "versions")
 
 _ROUNDS = 5  # of comparing again what differed
 _READERS = 4  # at the most: each asks OpenSearch for pages of documents
 _NAMED = 3  # kinds of errors
+_LOOKED_AT = 2  # chunks whose first rows are compared, whatever agrees ...
+_ROWS_OF_EACH = 500
+_CHANGES_SOURCES = ("default_pipeline", "final_pipeline", "derived_source.enabled")
+_OFF = {"", "_none", "false"}
 
 
 @dataclass(frozen=True)
 class Checked:
-    """What a check has proved, in documents: so many are as their rows, so many were refused."""
+    """What a check has proved, in documents: so many are as their rows, so many were refused, so many rows were read for it."""
 
     documents: int
     failed: int
+    rows_read: int = 0
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What differs, and of how many documents; ``doubtful`` are those among them that may be refused ones."""
+
+    documents: int
+    rows_read: int
+    compared: Compared
+    doubtful: frozenset[str] = frozenset()
 
 
 def check(
@@ -42,6 +69,7 @@ def check(
     generation: Generation,
     run: int,
     *,
+    way: str,
     live: Generation | None,
     total: int,
     readers: int,
@@ -51,7 +79,7 @@ def check(
     steps: Steps,
 ) -> Checked:
     """
-    Compare every document with its row; what differs is compared again once the queue has *passed* it.
+    Prove that every document is as its row, in one of `WAYS`; what differs is compared again once the queue has *passed* it.
 
     *live* is the generation in service, *total* about how many documents there are, *allowed* how many of them may be
     refused. *passed* waits until the queue has passed a moment, and returns False where that
@@ -60,26 +88,114 @@ def check(
     conn = pool.mine()
     aliases.refresh(client, generation.name)
     steps.begin("check", total)
-    compared = _compare_all(pool, client, generation, run, readers=readers, sizes=sizes, steps=steps)
-    if compared.unanswered:  # nobody can tell whether they are equal: their letters say so
-        blame(conn, generation, 0, compared.unanswered)
-    compared = _compare_again(conn, client, generation, compared, sizes=sizes, passed=passed)
+    readers = min(readers, _READERS)
+    found = _found(pool, client, generation, run, way=way, readers=readers, sizes=sizes, steps=steps)
+    if found.compared.unanswered:  # nobody can tell whether they are equal: their letters say so
+        blame(conn, generation, 0, found.compared.unanswered)
+    compared = _compare_again(conn, client, generation, found.compared, sizes=sizes, passed=passed)
     refused = _refused(conn, generation)
     drift = [one for one in compared.differing if one not in refused]
     if drift and stuck.unreadable(conn, live):  # what a waiting task will mend after the swap
         drift = stuck.not_waiting(conn, generation.index, drift)
     if drift:
         _refuse_drift(compared, drift)
-    checked = Checked(max(compared.checked - len(refused), 0), len(refused))
-    _judge_failures(conn, generation, compared.checked, checked.failed, allowed)
-    steps.end(f"{checked.documents:,} documents equal" + (f", {checked.failed:,} refused" if checked.failed else ""))
+    checked = Checked(max(found.documents - len(refused & found.doubtful), 0), len(refused), found.rows_read)
+    _judge_failures(conn, generation, checked.documents + checked.failed, checked.failed, allowed)
+    steps.end(_summary(checked, way))
     reach("reindex.checked")
     return checked
 
 
-def _compare_all(
-    pool: Pool, client: Client, generation: Generation, run: int, *, readers: int, sizes: Sizes, steps: Steps
+def _summary(checked: Checked, way: str) -> str:
+    said = {
+        "content": f"{checked.documents:,} documents equal, {checked.rows_read:,} of them compared with their rows",
+        "versions": f"{checked.documents:,} documents there, by their versions",
+    }[way]
+    return said + (f"; {checked.failed:,} refused" if checked.failed else "")
+
+
+def _found(
+    pool: Pool, client: Client, generation: Generation, run: int, *, way: str, readers: int, sizes: Sizes, steps: Steps
+) -> _Found:
+    """Look for what differs, in one of `WAYS`."""
+    settings = index_settings.held(client, generation.name)
+    if way == "content" and _changes_sources(generation, settings):
+        return _by_rows(pool, client, generation, run, readers=readers, sizes=sizes, steps=steps)
+    conn = pool.mine()
+    ranges = {token: Range(after, upto) for token, after, upto in conn.run(SQL["tokens_sent"], run=run)}
+    if not _all_kept(conn, run):
+        return _by_rows(pool, client, generation, run, readers=readers, sizes=sizes, steps=steps)
+    built = Built(
+        generation,
+        number(settings.get("number_of_shards"), default=1),
+        number(settings.get("max_result_window"), default=10_000),
+        ranges,
+    )
+
+    def load(token: int) -> bytes:
+        row = pool.mine().run(SQL["digests"], run=run, token=token).fetchone()
+        return bytes(row[0]) if row else b""
+
+    try:
+        proved = proof.prove(
+            pool, client, built, load, contents=way == "content", readers=readers, sizes=sizes, tick=steps.move
+        )
+    except NotAsSent:
+        return _by_rows(pool, client, generation, run, readers=readers, sizes=sizes, steps=steps)
+    looked_at = _look_at_some(pool, client, generation, ranges, sizes) if way == "content" else Compared()
+    return _together(proved, looked_at)
+
+
+def _together(proved: Proof, looked_at: Compared) -> _Found:
+    """Put what a proof and a look at some rows found in one list; a document may be in both."""
+    rows_read = proved.compared.checked + looked_at.checked
+    known, doubtful = set(proved.compared.differing), _doubtful(proved.compared)
+    compared = proved.compared
+    compared.add(
+        Compared(
+            missing=[one for one in looked_at.missing if one not in known],
+            stale={one: fields for one, fields in looked_at.stale.items() if one not in known},
+            unreadable=[one for one in looked_at.unreadable if one not in compared.unreadable],
+            unanswered=looked_at.unanswered,
+        )
+    )
+    return _Found(proved.documents, rows_read, compared, doubtful)
+
+
+def _doubtful(compared: Compared) -> frozenset[str]:
+    return frozenset([*compared.differing, *compared.unreadable, *compared.unanswered])
+
+
+def _changes_sources(generation: Generation, settings: Mapping[str, str]) -> bool:
+    """Whether documents are not held as they are sent: by a pipeline, or since sources are cut, or made up when they are read."""
+    definition = generation.definition
+    source = definition.mappings.get("_source")
+    if definition.pipeline or definition.verify_ignore or (isinstance(source, Mapping) and source):
+        return True
+    return any(settings.get(name, "") not in _OFF for name in _CHANGES_SOURCES)
+
+
+def _all_kept(conn: Connection, run: int) -> bool:
+    """Whether it is known of every chunk what was sent."""
+    row = conn.run(SQL["chunks_unknown"], run=run).fetchone()
+    return row is not None and not row[0]
+
+
+def _look_at_some(
+    pool: Pool, client: Client, generation: Generation, ranges: Mapping[int, Range], sizes: Sizes
 ) -> Compared:
+    """Compare some rows with their documents: one that changes by itself, or behind every watch, is seldom the only one."""
+    conn, found = pool.mine(), Compared()
+    for where in random.sample(sorted(ranges.values(), key=str), min(_LOOKED_AT, len(ranges))):
+        upto = ids.next_boundary(conn, generation.definition, where.after, _ROWS_OF_EACH, upto=where.upto)
+        for page in compare.compare_range(conn, client, generation, where.after, upto or where.upto, sizes=sizes):
+            found.add(page)
+    return found
+
+
+def _by_rows(
+    pool: Pool, client: Client, generation: Generation, run: int, *, readers: int, sizes: Sizes, steps: Steps
+) -> _Found:
     """Compare the ranges of a run with several readers, then look for documents without a row where the count says so."""
     total = Compared()
 
@@ -90,15 +206,15 @@ def _compare_all(
         return found
 
     chunks = pool.mine().run(SQL["chunks"], run=run).fetchall()
-    with ThreadPoolExecutor(min(readers, _READERS), "check") as threads:
+    with ThreadPoolExecutor(readers, "check") as threads:
         for part in threads.map(compare_chunk, [(after, upto) for after, upto in chunks]):
             total.add(part)
             steps.move(total.checked, "")
     expected = total.checked - len(total.missing) - len(total.unreadable)
     if scan.count(client, generation.name) != expected:  # rows that came or went meanwhile, or orphans
-        for ids in compare.orphans(pool.mine(), client, generation):
-            total.orphans.extend(ids)
-    return total
+        for page in compare.orphans(pool.mine(), client, generation):
+            total.orphans.extend(page)
+    return _Found(total.checked, total.checked, total, _doubtful(total))
 
 
 def _compare_again(

@@ -51,6 +51,7 @@ class Done:
     upto: Sequence[str] | None
     documents: int = 0
     failed: int = 0
+    sent: dict[int, bytes] = field(default_factory=dict)  # by token, digests of what is in the index under it
 
 
 class TooSlow(Exception):  # noqa: N818 - it is tried again

@@ -260,7 +260,7 @@ def _checking(job: Job) -> None:
     run, generation, aim = job.begun.run, job.begun.generation, job.begun.aim
     documents, refused = job.known.documents, job.known.failed
     if aim.check == "none":
-        job.steps.warn(f"{run.index}: the documents are not compared with their rows (--check none)")
+        job.steps.warn(f"{run.index}: the documents are not checked (--check none)")
     else:
         passed = partial(
             wait_until_passed, job.pool, job.client, job.settings, run.index, job.live, total=0, steps=job.steps
@@ -270,6 +270,7 @@ def _checking(job: Job) -> None:
             job.client,
             generation,
             run.id,
+            way=aim.check,
             live=job.live,
             total=job.known.documents,
             readers=job.options.readers,

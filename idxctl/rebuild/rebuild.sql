@@ -59,7 +59,8 @@ UPDATE opensearch_indexing_reindex_runs SET seen_at = clock_timestamp() - interv
 WHERE id = %(id)s AND owner = %(owner)s AND finished_at IS NULL
 
 -- name: finish_run
--- The run has ended.
+-- The run has ended; what it had sent need not be known any more.
+WITH gone AS (DELETE FROM opensearch_indexing_reindex_digests WHERE run = %(id)s)
 UPDATE opensearch_indexing_reindex_runs
 SET state = %(state)s, error = %(error)s, finished_at = clock_timestamp(), seen_at = clock_timestamp()
 WHERE id = %(id)s AND finished_at IS NULL
@@ -177,6 +178,29 @@ WITH done AS (
 )
 SELECT number FROM done
 
+-- name: keep_digests
+-- What the documents of a chunk are that were sent under some tokens.
+INSERT INTO opensearch_indexing_reindex_digests (run, chunk, token, digests)
+SELECT %(run)s, %(number)s, sent.token, sent.digests FROM unnest(%(tokens)s::bigint[], %(digests)s::bytea[]) AS sent (token, digests)
+
+-- name: tokens_sent
+-- The tokens of a run that documents were sent under, each with its chunk's range.
+SELECT d.token, c.after_key, c.upto_key
+FROM opensearch_indexing_reindex_digests d JOIN opensearch_indexing_reindex_chunks c ON c.run = d.run AND c.number = d.chunk
+WHERE d.run = %(run)s
+
+-- name: chunks_unknown
+-- Whether it is not known of a chunk of a run what was sent: it was not, or by an older program, which kept nothing of it.
+SELECT NOT EXISTS (SELECT FROM opensearch_indexing_reindex_chunks WHERE run = %(run)s AND upto_key IS NULL)
+    OR EXISTS (
+    SELECT FROM opensearch_indexing_reindex_chunks c
+    WHERE c.run = %(run)s AND (c.done_at IS NULL OR (c.documents > 0
+      AND NOT EXISTS (SELECT FROM opensearch_indexing_reindex_digests d WHERE d.run = c.run AND d.chunk = c.number))))
+
+-- name: digests
+-- What was sent under a token.
+SELECT digests FROM opensearch_indexing_reindex_digests WHERE run = %(run)s AND token = %(token)s
+
 -- name: chunks
 -- The ranges of a run, in order.
 SELECT after_key, upto_key FROM opensearch_indexing_reindex_chunks WHERE run = %(run)s ORDER BY number
@@ -264,6 +288,7 @@ SELECT needed.verb || ' on ' || needed.name
 FROM (VALUES
     ('opensearch_indexing_reindex_runs', 'INSERT'), ('opensearch_indexing_reindex_runs', 'UPDATE'),
     ('opensearch_indexing_reindex_chunks', 'INSERT'), ('opensearch_indexing_reindex_chunks', 'UPDATE'),
+    ('opensearch_indexing_reindex_digests', 'INSERT'), ('opensearch_indexing_reindex_digests', 'DELETE'),
     ('opensearch_indexing_generations', 'INSERT'), ('opensearch_indexing_generations', 'UPDATE'),
     ('opensearch_indexing_generation_failures', 'INSERT'), ('opensearch_indexing_generation_failures', 'DELETE'),
     ('opensearch_indexing_queue', 'INSERT'), ('opensearch_indexing_dlq', 'INSERT'), ('opensearch_indexing_dlq', 'UPDATE'),

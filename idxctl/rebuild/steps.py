@@ -17,7 +17,7 @@ class Options:
     wait_for_copies: timedelta | None = None  # replicas that can be allocated must have started by then: 30 minutes
     max_failures: str | None = None  # documents, or a share with %: ten, or one in a hundred
     max_rate: float | None = None  # documents a second, of all processes: as fast as they can
-    check: str | None = None  # content, or none
+    check: str | None = None  # content, versions, or none
     swap: bool = True  # False: stop when the new generation is ready
 
 
@@ -38,7 +38,7 @@ class Reindexed:
     run: int | None = None
     state: str | None = None
     resumed: bool = False  # another process had begun it
-    checked: str | None = None  # how: content, none
+    checked: str | None = None  # how: content, versions, none
     rows: int | None = None  # of a dry run: about as many as there are
     expected_seconds: float | None = None  # of a dry run: at the speed of the last reindex
 

@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from idxctl.core import backoff
 from idxctl.core.errors import IdxctlError, OpenSearchRefused, OpenSearchUnreachable, PostgresUnreachable
-from idxctl.indexes import render
 from idxctl.indexes.generations import Generation
-from idxctl.indexes.render import Sizes
+from idxctl.indexes.ids import ids_where
+from idxctl.indexes.key_sql import between
+from idxctl.indexes.sizes import Sizes
 from idxctl.opensearch import by_sequence
 from idxctl.opensearch.by_sequence import Span
 from idxctl.opensearch.client import Client
@@ -85,8 +86,8 @@ class _Job:
     built: Built
     ledger: Ledger
     sizes: Sizes
-    spans: Iterator[Span]
     contents: bool
+    spans: Iterator[Span] = field(default_factory=lambda: iter(()))
     proof: Proof = field(default_factory=Proof)
     waiting: str = ""
     error: BaseException | None = None  # the first that ended a reader
@@ -117,10 +118,9 @@ def prove(
     raise, but for outages.
     """
     generation = built.generation
-    upto = [by_sequence.newest(client, generation.name, shard) for shard in range(built.shards)]
     ledger = Ledger(built.ranges.keys(), lambda token: _patiently(job, partial(load, token)), contents=contents)
-    spans = by_sequence.spans(upto, lambda: _page(generation, sizes, built.most_hits))
-    job = _Job(pool, client, built, ledger, sizes, spans, contents)
+    job = _Job(pool, client, built, ledger, sizes, contents)
+    job.spans = by_sequence.spans(_newest(job), lambda: _page(generation, sizes, built.most_hits))
     with ThreadPoolExecutor(readers, "check") as threads:
         reading = [threads.submit(_read_spans, job) for _ in range(readers)]
         try:
@@ -142,6 +142,11 @@ def prove(
         )
     tick(job.proof.seen, "")
     return job.proof
+
+
+def _newest(job: _Job) -> list[int | None]:
+    name = job.built.generation.name
+    return [_patiently(job, partial(by_sequence.newest, job.client, name, shard)) for shard in range(job.built.shards)]
 
 
 def _page(generation: Generation, sizes: Sizes, most_hits: int) -> int:
@@ -191,8 +196,8 @@ def _compared(job: _Job, generation: Generation, ids: Sequence[str]) -> Compared
 def _look_up(job: _Job, left: Left) -> None:
     """Find the rows of documents that were sent and are not there as they were; those without a row were rightly deleted."""
     definition, where = job.built.generation.definition, job.built.ranges[left.token]
-    condition = render.between(definition, where.after, where.upto)
-    rows = _patiently(job, lambda: render.ids_where(job.pool.mine(), definition, condition))
+    condition = between(definition, where.after, where.upto)
+    rows = _patiently(job, lambda: ids_where(job.pool.mine(), definition, condition))
     _compare(job, [one for one in rows if of_id(one) in left.ids])
 
 
