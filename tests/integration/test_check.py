@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -220,6 +221,35 @@ def test_a_run_that_an_older_program_filled_is_compared_with_its_rows(many: Rig,
     stops.do("reindex.filled", lambda: many.sql("DELETE FROM opensearch_indexing_reindex_digests WHERE chunk = 0"))
     assert many.reindex().documents == ROWS + 20
     assert checks[0].rows_read == ROWS + 20
+
+
+def test_a_chunk_that_was_never_sent_is_compared_with_its_rows(many: Rig, stops, checks):
+    stops.do(
+        "reindex.filled",
+        lambda: many.sql("UPDATE opensearch_indexing_reindex_chunks SET done_at = NULL WHERE number = 0"),
+    )
+    many.reindex()
+    assert checks[0].rows_read == ROWS + 20
+
+
+def test_a_chunk_planned_after_the_last_look_for_one_is_filled(many: Rig, stops, monkeypatch):
+    """One reader looks, finds none, and the planner adds the only one before the reader knows that there are no more."""
+    looked = threading.Event()
+    real = render.next_boundary
+
+    def plan(*given, **options):
+        assert looked.wait(30)
+        return real(*given, **options)
+
+    def wait_for_the_planner() -> None:
+        looked.set()
+        for one in threading.enumerate():
+            if one.name == "planner":
+                one.join(30)
+
+    monkeypatch.setattr(render, "next_boundary", plan)
+    stops.do("chunk.committed", wait_for_the_planner)
+    assert many.reindex(check="none", readers=1).documents == ROWS + 20
 
 
 def test_some_rows_are_looked_at_whatever_agrees(many: Rig, stops, checks, monkeypatch):
