@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from idxctl.core.errors import IdxctlError
-from idxctl.indexes import render
+from idxctl.indexes import ids, render
 from idxctl.opensearch import by_sequence
 from idxctl.rebuild import check, process
 from idxctl.verify import compare
@@ -235,7 +235,7 @@ def test_a_chunk_that_was_never_sent_is_compared_with_its_rows(many: Rig, stops,
 def test_a_chunk_planned_after_the_last_look_for_one_is_filled(many: Rig, stops, monkeypatch):
     """One reader looks, finds none, and the planner adds the only one before the reader knows that there are no more."""
     looked = threading.Event()
-    real = render.next_boundary
+    real = ids.next_boundary
 
     def plan(*given, **options):
         assert looked.wait(30)
@@ -247,7 +247,7 @@ def test_a_chunk_planned_after_the_last_look_for_one_is_filled(many: Rig, stops,
             if one.name == "planner":
                 one.join(30)
 
-    monkeypatch.setattr(render, "next_boundary", plan)
+    monkeypatch.setattr("idxctl.rebuild.backfill.next_boundary", plan)
     stops.do("chunk.committed", wait_for_the_planner)
     assert many.reindex(check="none", readers=1).documents == ROWS + 20
 
