@@ -261,12 +261,6 @@ SELECT c.relowner::regrole::text FROM pg_class c WHERE c.oid = to_regclass(%(que
 -- A number for a watch that a script will insert.
 SELECT nextval(pg_get_serial_sequence(%(watches)s, 'id'))
 
--- name: current_types
--- The types that a table's columns have now.
-SELECT a.attname, format_type(a.atttypid, NULL)
-FROM pg_attribute a
-WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY(%(columns)s)
-
 -- name: may_make
 -- Whether this role may make a temporary view, or one in our schema.
 SELECT has_database_privilege(current_database(), 'TEMPORARY'), coalesce((SELECT has_schema_privilege(n.oid, 'CREATE') FROM pg_namespace n WHERE n.nspname = %(schema)s), false)

@@ -164,8 +164,7 @@ def _store(conn: Connection, rows: RowChanges) -> tuple[Watch, ...]:
     conn.run(SQL["place_watches"], ids=ids, positions=positions)
     added = []
     for addition in rows.added:
-        row = conn.run(SQL["add_watch"], **addition_values(addition)).fetchone()
-        assert row is not None
+        row = conn.one(SQL["add_watch"], **addition_values(addition))
         added.append(in_force(addition, row[0]))
     return (*rows.kept, *added)
 

@@ -62,9 +62,7 @@ def sql(conn: Connection, plan: CapturePlan, indexes: Sequence[str]) -> str:
 
 
 def _next_number(conn: Connection) -> int:
-    row = conn.run(SQL["next_watch"], watches=f"{quoted(conn.schema)}.opensearch_indexing_watches").fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["next_watch"], watches=f"{quoted(conn.schema)}.opensearch_indexing_watches"))
 
 
 def _rows(conn: Connection, rows: RowChanges, numbers: Sequence[int]) -> list[str]:
@@ -102,9 +100,7 @@ def _owners(conn: Connection, todo: TriggerChanges) -> list[str]:
 
 
 def _queue_owner(conn: Connection) -> str:
-    row = conn.run(SQL["queue_owner"], queue=f"{quoted(conn.schema)}.opensearch_indexing_queue").fetchone()
-    assert row is not None
-    return str(row[0])
+    return str(conn.value(SQL["queue_owner"], queue=f"{quoted(conn.schema)}.opensearch_indexing_queue"))
 
 
 def _to_be_run_by(conn: Connection, todo: TriggerChanges) -> str:

@@ -32,7 +32,7 @@ class Setting:
 def show(output: OutputOption) -> None:
     """Print every setting in force with its source; secrets as ***."""
     from idxctl.config.listing import listing
-    from idxctl.postgres.connect import describe
+    from idxctl.postgres.opening import describe
 
     settings = current().settings
     rows = [Setting(name, value, source) for name, value, source in listing(settings)]

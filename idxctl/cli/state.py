@@ -208,7 +208,7 @@ class State:
         """Return what a question ends with: somebody with two terminals must see which database is meant."""
         if "settings" not in self.__dict__:  # none is in question
             return ""
-        from idxctl.postgres.connect import describe
+        from idxctl.postgres.opening import describe
 
         return f" ({describe(self.settings.database)})"
 

@@ -152,7 +152,7 @@ def start(
 
 
 def _say_started(settings: Settings, client: Client, worker: Worker) -> None:
-    from idxctl.postgres.connect import describe
+    from idxctl.postgres.opening import describe
     from idxctl.worker.options import fact
 
     try:

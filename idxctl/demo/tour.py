@@ -362,9 +362,7 @@ class Tour:
         self._until(lambda: not self._open_tasks(clock[0]), "the queue does not empty")
 
     def _open_tasks(self, before: datetime) -> int:
-        row = self.conn.run(QUEUE["open_tasks"], index=self.home.index, before=before).fetchone()
-        assert row is not None
-        return int(row[0])
+        return int(self.conn.value(QUEUE["open_tasks"], index=self.home.index, before=before))
 
     def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + _WAIT_SECONDS

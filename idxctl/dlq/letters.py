@@ -108,8 +108,7 @@ class LetterInFull(Letter):
 
 def stats(conn: Connection, *, index: str | None = None) -> Stats:
     """Return the letters' number, their oldest and the groups of errors."""
-    row = conn.run(SQL["summary"], index=index).fetchone()
-    assert row is not None
+    row = conn.one(SQL["summary"], index=index)
     return Stats(row[0], row[1], [Group(*group) for group in conn.run(SQL["groups"], index=index)])
 
 
@@ -156,6 +155,4 @@ def chosen(conn: Connection, selection: Selection, *, limit: int) -> list[int]:
 
 def total(conn: Connection) -> int:
     """Count all letters."""
-    row = conn.run(SQL["summary"], index=None).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.one(SQL["summary"], index=None)[0])

@@ -36,8 +36,7 @@ def plan_purge(conn: Connection, selection: Selection, *, everything: bool) -> P
             "which letters? a purge takes --older-than, --error, --document, --index or numbers",
             hint="idxctl dlq purge --older-than 7d, or --all --yes for all of them",
         )
-    row = conn.run(SQL["count_chosen"], **selection.parameters()).fetchone()
-    assert row is not None
+    row = conn.one(SQL["count_chosen"], **selection.parameters())
     count, oldest, newest = row
     return Purged(count, oldest, newest, dry_run=True)
 

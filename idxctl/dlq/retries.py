@@ -185,8 +185,7 @@ def _see_through(
     deadline = time.monotonic() + timeout.total_seconds()
     while True:
         looked = time.monotonic()
-        row = conn.run(SQL["outcome"], retry=name, ids=list(ids)).fetchone()
-        assert row is not None
+        row = conn.one(SQL["outcome"], retry=name, ids=list(ids))
         waiting, failed = row
         told(len(ids) - waiting, len(ids))
         if not waiting or time.monotonic() > deadline or _all_paused(conn, name):

@@ -22,7 +22,7 @@ from idxctl.core.errors import ConfigError, PostgresUnreachable
 from idxctl.embedded.child import Child, last_lines
 from idxctl.embedded.jars import EXTRA_HINT
 from idxctl.embedded.ports import free_port
-from idxctl.postgres.connect import translated
+from idxctl.postgres.translated import translated
 
 START_SECONDS = 120.0  # a crash's recovery is part of it
 STOP_SECONDS = 60.0

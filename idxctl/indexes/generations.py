@@ -72,9 +72,7 @@ def physical_name(index: str, number: int) -> str:
 
 def next_number(conn: Connection, index: str) -> int:
     """Return the next number never used for *index*."""
-    row = conn.run(SQL["next_number"], index=index).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["next_number"], index=index))
 
 
 def register(conn: Connection, index: str, number: int, definition: Definition) -> Generation:
@@ -84,15 +82,14 @@ def register(conn: Connection, index: str, number: int, definition: Definition) 
     Call it in a transaction of its own: the exclusive lock is held to its end.
     """
     lock_set(conn, exclusive=True)
-    row = conn.run(
+    row = conn.one(
         SQL["register"],
         index=index,
         number=number,
         physical=physical_name(index, number),
         definition=Jsonb(definition.stored()),
         fingerprint=definition.fingerprint,
-    ).fetchone()
-    assert row is not None
+    )
     (made,) = by_ids(conn, [row[0]])
     return made
 
@@ -181,9 +178,7 @@ def redefine(conn: Connection, generation: Generation, definition: Definition) -
 
 def in_flight_with(conn: Connection, generation: int) -> int:
     """Count the batches under way that will write to *generation*; the removal of one waits for none (G2)."""
-    row = conn.run(SQL["in_flight_with"], id=generation).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["in_flight_with"], id=generation))
 
 
 def mark_behind(conn: Connection, ids: list[int]) -> None:

@@ -26,7 +26,8 @@ from idxctl.indexes.definitions import Definition
 from idxctl.indexes.ids import existing, possible_ids
 from idxctl.indexes.key_sql import wanted
 from idxctl.indexes.sizes import Sizes
-from idxctl.postgres.connect import Connection, translated
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.translated import translated
 
 _COPY_HEADER = b"PGCOPY\n\xff\r\n\x00"
 _HEADER_SIZE = 19

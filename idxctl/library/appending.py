@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from weakref import WeakKeyDictionary, WeakSet
 
 from idxctl.core.errors import SchemaError
-from idxctl.postgres.connect import translated
 from idxctl.postgres.statements import load
+from idxctl.postgres.translated import translated
 
 SQL = load("idxctl.library", "library.sql")
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)

@@ -28,9 +28,7 @@ _GAUGE_SECONDS = 1.0
 
 def queue_size(conn: Connection, indexes: Sequence[str], *, most: int) -> int:
     """Count the due document tasks of high and normal priority, up to *most* for each index and priority."""
-    row = conn.run(SQL["queue_size"], indexes=list(indexes), most=most).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["queue_size"], indexes=list(indexes), most=most))
 
 
 class Background:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from numbers import Integral
 
@@ -106,3 +106,27 @@ def _encodable(made: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def count(name: str, value: object) -> None:
+    """Raise `WrongType` or `UsageError` unless *value* is a whole number of at least 1."""
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise WrongType(f"{name} is a whole number, not {type(value).__name__}")
+    if value < 1:
+        raise UsageError(f"{name} is {value}, wanted 1 or more")
+
+
+def pairs(
+    ids: Iterable[DocumentId] | Iterable[tuple[str, DocumentId]], index: str | None
+) -> Iterator[tuple[str, DocumentId]]:
+    """Yield each document with its index: *index*, where that is given, otherwise as the pairs name it."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise WrongType(f"ids are an iterable of them, not {type(ids).__name__}")
+    for one in ids:
+        if index is not None:
+            yield index, one  # type: ignore[misc]
+        elif isinstance(one, tuple) and len(one) == 2:
+            name, document_id = one
+            yield name, document_id  # type: ignore[misc]
+        else:
+            raise WrongType("without index=... ids are pairs of an index and a document id")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import atexit
 import logging
 import os
 import threading
 import time
-import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,9 +18,9 @@ from idxctl import dlq
 from idxctl.config import trust
 from idxctl.config.load import load
 from idxctl.config.settings import Settings
-from idxctl.core.errors import ConfigError, IdxctlError, PostgresUnreachable, UsageError, WrongType
+from idxctl.core.errors import IdxctlError, PostgresUnreachable
 from idxctl.core.tally import Tally
-from idxctl.library import appending, callers, documents, waiting
+from idxctl.library import appending, callers, documents, living, switch, waiting
 from idxctl.library.appending import Append, Appended, Pending
 from idxctl.library.background import Background
 from idxctl.library.connections import Connections
@@ -46,10 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("idxctl.library")
 
-SWITCH = "ENABLE_ASYNC_INDEXING"
-_ON, _OFF = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off", ""})
 _START_AGAIN_SECONDS = 10.0
-_EXIT_SECONDS = 5.0
 
 
 class Indexer:
@@ -70,7 +65,7 @@ class Indexer:
         self._sync, self._async = Counters(), Counters()
         self._tally = Tally(settings.indexes)
         self._begin()
-        _LIVING.add(self)
+        living.joined(self)
 
     def _begin(self) -> None:
         """Make what a process must have for itself; again in the child after a fork."""
@@ -96,7 +91,7 @@ class Indexer:
         made = cls(load(environ=os.environ, path=None if path is None else Path(path)))
         for remark in trust.not_said_yet(made.settings.remarks):
             log.warning("%s", remark)
-        if _switched_on(os.environ.get(SWITCH, "")):
+        if switch.is_on(os.environ):
             made._wanted = (made.settings.worker.workers, made.settings.worker.queue_size)
         return made
 
@@ -193,10 +188,7 @@ class Indexer:
         or the numbers. Raises `SchemaError` when idxctl's tables are missing, older or newer than this program.
         """
         for name, value in (("workers", workers), ("queue_size", queue_size)):
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise WrongType(f"{name} is a whole number, not {type(value).__name__}")
-            if value < 1:
-                raise UsageError(f"{name} is {value}, wanted 1 or more")
+            documents.count(name, value)
         with self._lock:
             if self._closed:
                 self._open()
@@ -298,7 +290,7 @@ class Indexer:
         """
         documents.seconds("timeout", timeout)
         asked: dict[str, list[str]] = {}
-        for name, one in _pairs(ids, index):
+        for name, one in documents.pairs(ids, index):
             known = documents.known_index(self.settings.indexes, name)
             asked.setdefault(name, []).append(documents.text(known, one))
         self._running()
@@ -314,10 +306,7 @@ class Indexer:
 
         Where workers run (here, or anywhere) it returns at once; otherwise it indexes them, and tells how many failed again.
         """
-        if not isinstance(limit, int) or isinstance(limit, bool):
-            raise WrongType(f"limit is a whole number, not {type(limit).__name__}")
-        if limit < 1:
-            raise UsageError(f"limit is {limit}, wanted 1 or more")
+        documents.count("limit", limit)
         self._running()
         with self._migrated():
             pass
@@ -371,62 +360,22 @@ class Indexer:
     def __exit__(self, *_: object) -> None:
         self.shutdown()
 
-    def _after_fork(self) -> None:
+    def leave(self, timeout: float) -> None:
+        """Shut down if anything runs: what a program forgot that just ends."""
+        if self._background is not None or self._draining:
+            self.shutdown(timeout)
+
+    def after_fork(self) -> None:
         """
         Begin anew in a child process: the parent's threads are not here, and its sockets are the parent's.
 
         They are kept, not closed: closing would end the parent's sessions.
         """
         running = self._background
-        _ABANDONED.append((running, self._draining, self._own, self._inline, self._pending))
+        living.abandoned((running, self._draining, self._own, self._inline, self._pending))
         wanted = self._wanted if running is None or running.stopping else (running.workers, running.capacity)
         closed = self._closed
         self._sync, self._async = Counters(), Counters()
         self._tally = Tally(self.settings.indexes)
         self._begin()
         self._wanted, self._closed = wanted, closed
-
-
-def _pairs(
-    ids: Iterable[DocumentId] | Iterable[tuple[str, DocumentId]], index: str | None
-) -> Iterator[tuple[str, DocumentId]]:
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise WrongType(f"ids are an iterable of them, not {type(ids).__name__}")
-    for one in ids:
-        if index is not None:
-            yield index, one  # type: ignore[misc]
-        elif isinstance(one, tuple) and len(one) == 2:
-            name, document_id = one
-            yield name, document_id  # type: ignore[misc]
-        else:
-            raise WrongType("without index=... ids are pairs of an index and a document id")
-
-
-def _switched_on(value: str) -> bool:
-    word = value.strip().lower()
-    if word in _ON:
-        return True
-    if word in _OFF:
-        return False
-    raise ConfigError(f"{SWITCH} is {value!r}, wanted true or false", hint=f"{SWITCH}=true")
-
-
-_LIVING: weakref.WeakSet[Indexer] = weakref.WeakSet()
-_ABANDONED: list[object] = []
-
-
-def _forked() -> None:
-    for one in list(_LIVING):
-        one._after_fork()  # noqa: SLF001 - the one place that knows of forks
-
-
-def _leave() -> None:
-    """Do what a program forgot that just ends: settle what is in flight, rather than leave it to its lease."""
-    for one in list(_LIVING):
-        if one._background is not None or one._draining:  # noqa: SLF001
-            one.shutdown(_EXIT_SECONDS)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forked)
-atexit.register(_leave)

@@ -22,8 +22,7 @@ def wait(conn: Connection, documents: Mapping[str, Sequence[str]], *, timeout: f
     Raises `WaitTimeout`. *conn* is in autocommit: each look sees what has been committed.
     """
     deadline = time.monotonic() + timeout
-    row = conn.run(SQL["clock"]).fetchone()
-    assert row is not None
+    row = conn.one(SQL["clock"])
     before: datetime = row[0]
     left = {index: list(ids) for index, ids in documents.items() if ids}
     pause = _FIRST_WAIT

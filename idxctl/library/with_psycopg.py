@@ -14,7 +14,7 @@ from psycopg.rows import tuple_row
 from idxctl.core.errors import UsageError
 from idxctl.library.appending import NOT_MIGRATED, Append, Appended, Index, Pending, appended, not_migrated
 from idxctl.postgres import any_bytes
-from idxctl.postgres.connect import translated
+from idxctl.postgres.translated import translated
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,5 @@
 """
-Connections to PostgreSQL, and the one place where the driver's errors become ours.
+Connections to PostgreSQL: what every engine takes first, and a pool of them, one a thread.
 
 A connection is in autocommit; a transaction is opened by `Connection.transaction`, READ COMMITTED in so many words (T1),
 with its settings by ``SET LOCAL`` alone. Nothing is prepared and no session state is kept, so that PgBouncer in
@@ -15,34 +15,26 @@ pg_catalog in so many words.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import psycopg
-from psycopg import errors as pg
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
-from psycopg.types.json import set_json_dumps
 
 from idxctl.config.settings import DatabaseSettings
 from idxctl.core import redaction, texts
 from idxctl.core.actor import Actor
-from idxctl.core.errors import ConfigError, IdxctlError, PostgresRefused, PostgresUnreachable
 from idxctl.core.reasons import Kind, Reason
-from idxctl.postgres import any_bytes, odd_times, pinned, rights
-from idxctl.postgres.silence import KEEPALIVES, PatientConnection
+from idxctl.postgres import any_bytes, pinned
+from idxctl.postgres.opening import opened, schema_of
+from idxctl.postgres.silence import PatientConnection
 from idxctl.postgres.statements import Statement
+from idxctl.postgres.translated import translated
 
 Row = tuple[Any, ...]
-CONNECT_TIMEOUT_SECONDS = 10
 _WITHIN_PATIENCE = 0.8  # of it: the server ends a statement, and says so, before we give the server up
-_RIGHTS_HINT = "run it as the owner, or have that role grant the right; idxctl grants prints what each role needs"
-_ROW_SECURITY_HINT = (
-    "a policy would hide rows, and their documents would be deleted: give the role that idxctl connects as BYPASSRLS"
-)
 
 
 class Connection:
@@ -78,6 +70,18 @@ class Connection:
         """Run SQL of ours that has no name, pinned as `run` does."""
         with translated("statement"):
             return self._pinned(query, parameters)
+
+    def one(self, statement: Statement, /, **parameters: Any) -> Row:
+        """Run a named statement that always returns a row, and return that."""
+        row = self.run(statement, **parameters).fetchone()
+        if row is None:
+            raise AssertionError(f"{statement.name} returned no row")
+        return row
+
+    def value(self, statement: Statement, /, **parameters: Any) -> Any:
+        """Run a named statement that always returns a row of one column, and return what stands there."""
+        (value,) = self.one(statement, **parameters)
+        return value
 
     def stream(self, statement: Statement, /, **parameters: Any) -> Iterator[Row]:
         """Yield the rows of a named statement as they are asked for, by a cursor of the server's: memory stays flat."""
@@ -294,33 +298,10 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", act
     Raises `PostgresUnreachable` when the server does not answer or turns us away, `ConfigError` when what names it
     cannot be read, `PostgresRefused` for the rest.
     """
-    conninfo = settings.url.reveal() if settings.url else ""
-    target = describe(settings)
-    try:
-        given = conninfo_to_dict(conninfo)
-        options: dict[str, Any] = {
-            "application_name": given.get("application_name", application_name),
-            "connect_timeout": given.get("connect_timeout", CONNECT_TIMEOUT_SECONDS),
-            "client_encoding": "UTF8",  # documents go to OpenSearch as the bytes that come, whatever the database's own
-            **{name: given.get(name, value) for name, value in KEEPALIVES.items()},
-        }
-        raw = PatientConnection.connect(conninfo, autocommit=True, prepare_threshold=None, **options)
-        set_json_dumps(_json, raw)
-        odd_times.shown_by(raw)
-        if any_bytes.is_of(raw):
-            any_bytes.passed_by(raw)
-    except psycopg.OperationalError as error:
-        raise PostgresUnreachable(f"cannot connect to {target}: {_reason(error)}", hint=_connect_hint(error)) from error
-    except psycopg.ProgrammingError:
-        raise ConfigError(
-            "the PostgreSQL connection string cannot be read",
-            hint="IDXCTL_DATABASE_URL or [database] url: postgresql://user@host:5432/name, or host=... dbname=...",
-        ) from None  # libpq's sentence quotes what it could not read, a password as well
-    with translated("connect"):
-        schema = settings.schema or _current_schema(raw)
+    raw = opened(settings, application_name=application_name)
     return Connection(
         raw,
-        schema,
+        schema_of(raw, settings),
         keep_values=settings.keep_values,
         keep_data=settings.keep_data,
         actor=actor,
@@ -328,42 +309,8 @@ def connect(settings: DatabaseSettings, *, application_name: str = "idxctl", act
     )
 
 
-def _json(value: Any) -> str:
-    """Return JSON without escapes beyond ASCII: a database of another encoding than UTF-8 refuses these, whatever they name."""
-    return json.dumps(value, ensure_ascii=False)
-
-
-def _current_schema(raw: PatientConnection) -> str:
-    raw.patience = CONNECT_TIMEOUT_SECONDS  # a part of connecting
-    row = raw.execute("SELECT pg_catalog.current_schema()").fetchone()
-    raw.patience = None
-    if row is None or row[0] is None:
-        raw.close()
-        raise PostgresRefused(
-            "no schema to put idxctl's tables in: the search path names none that exists",
-            sqlstate="3F000",
-            hint="set [database] schema in idxctl.toml",
-        )
-    return str(row[0])
-
-
 def _text(query: Any, raw: PatientConnection) -> bytes:
     return query.as_bytes(raw) if isinstance(query, sql.Composable) else str(query).encode()
-
-
-def describe(settings: DatabaseSettings) -> str:
-    """Name the server for people: user, host, port and database, never a password."""
-    try:
-        parts = conninfo_to_dict(settings.url.reveal() if settings.url else "")
-    except psycopg.ProgrammingError:
-        return "PostgreSQL"
-    defaults = {
-        one.keyword.decode(): one.val.decode() for one in psycopg.pq.Conninfo.get_defaults() if one.val
-    }  # PG* as libpq reads them
-    host = parts.get("host") or parts.get("hostaddr") or defaults.get("host") or "the default host"
-    where = f"{host}:{parts.get('port') or defaults.get('port') or 5432}"
-    name = parts.get("dbname") or defaults.get("dbname")
-    return f"PostgreSQL at {where}" + (f", database {name}" if name else "")
 
 
 class Pool:
@@ -426,61 +373,3 @@ class Pool:
             for connection in self._all.values():
                 connection.close()
             self._all.clear()
-
-
-@contextlib.contextmanager
-def translated(doing: str, text: str = "") -> Iterator[None]:
-    """Turn the driver's errors into ours; *doing* names the statement in them, whose *text* says which rights it takes."""
-    try:
-        yield
-    except IdxctlError:
-        raise
-    except psycopg.Error as error:
-        if not _connection_lost(error):
-            raise _refused(doing, error, text) from error
-        raise PostgresUnreachable(f"lost the connection to PostgreSQL ({doing}): {_reason(error)}") from error
-    except (
-        UnicodeError
-    ) as error:  # half of a surrogate pair, or bytes of a database without an encoding that are no UTF-8
-        said = "a text is no valid Unicode"
-        raise PostgresRefused(f"PostgreSQL refused ({doing}): {said}", sqlstate="22021", detail=said) from error
-
-
-def _connection_lost(error: psycopg.Error) -> bool:
-    """Whether it is an outage: 57P (shutdown), 08 (connection), 25P03 (idle too long), or the driver's own word."""
-    if error.sqlstate:
-        return error.sqlstate.startswith(("57P", "08", "25P03"))
-    return isinstance(error, (pg.OperationalError, psycopg.InterfaceError))
-
-
-def _refused(doing: str, error: psycopg.Error, text: str) -> PostgresRefused:
-    detail = error.diag.message_primary or str(error)
-    hint = error.diag.message_hint
-    if error.sqlstate == "42501":
-        hint = hint or (
-            _ROW_SECURITY_HINT if "row-level security" in detail else rights.hint(detail, text) or _RIGHTS_HINT
-        )
-    return PostgresRefused(
-        f"PostgreSQL refused ({doing}): {detail}", sqlstate=error.sqlstate or _unsent(error), detail=detail, hint=hint
-    )
-
-
-def _unsent(error: psycopg.Error) -> str:
-    """Return a state for what the driver refuses by itself: a value that no server would take does not pass by waiting."""
-    return "22000" if isinstance(error, psycopg.DataError) else "XX000"
-
-
-def _reason(error: psycopg.Error) -> str:
-    """Return the server's or libpq's sentence in one line; neither of them quotes a password."""
-    text = error.diag.message_primary or str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "Multiple connection attempts" not in line]
-    return lines[0] if lines else type(error).__name__
-
-
-def _connect_hint(error: psycopg.Error) -> str:
-    text = str(error)
-    if "password" in text or "authentication" in text:
-        return "check the user and password: IDXCTL_DATABASE_URL, [database] url, PGPASSWORD or ~/.pgpass"
-    if "does not exist" in text:
-        return "check the database and user names in IDXCTL_DATABASE_URL or [database] url"
-    return "is it running, and is IDXCTL_DATABASE_URL (or [database] url, or PGHOST and PGPORT) right?"

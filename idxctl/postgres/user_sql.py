@@ -14,7 +14,8 @@ from collections.abc import Mapping
 
 from psycopg import sql
 
-from idxctl.postgres.connect import Connection, translated
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.translated import translated
 
 _IN_MEMORY = 8 * 1024 * 1024  # bytes; more lies in a temporary file
 _PIECE = 256 * 1024

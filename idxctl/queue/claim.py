@@ -11,7 +11,8 @@ from typing import Any
 from idxctl.core.errors import PostgresRefused
 from idxctl.core.failpoints import reach
 from idxctl.indexes import generations
-from idxctl.postgres.connect import Connection, translated
+from idxctl.postgres.connect import Connection
+from idxctl.postgres.translated import translated
 from idxctl.queue import SQL, holders, tokens
 
 # One round trip. A weaker synchronous_commit would let a token be drawn twice after a crash of the server (T2).

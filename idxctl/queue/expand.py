@@ -31,7 +31,8 @@ from idxctl.postgres.user_sql import carry_over
 from idxctl.queue import SQL
 from idxctl.queue.claim import Batch, Task
 from idxctl.queue.enqueue import PRIORITIES
-from idxctl.queue.settle import end_lease, requeue_fan_outs
+from idxctl.queue.requeue import requeue_fan_outs
+from idxctl.queue.settle import end_lease
 
 _SWEEP_WAIT_SECONDS = 0.25
 _RETRY_WAIT_SECONDS = 5.0

@@ -51,8 +51,7 @@ class Horizon:
         """Return the time from which to look now; None is everything."""
         if self._took < self.cheap:
             return None
-        row = conn.run(SQL["horizon"]).fetchone()
-        assert row is not None
+        row = conn.one(SQL["horizon"])
         now, oldest_open, given = row
         self._next = self._passed
         while self._marks and self._marks[0][1] <= oldest_open:

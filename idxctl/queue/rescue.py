@@ -23,20 +23,12 @@ from idxctl.core.failpoints import reach
 from idxctl.core.reasons import Kind, Reason
 from idxctl.postgres.connect import Connection
 from idxctl.queue import SQL
+from idxctl.queue.bury import bury
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import (
-    Again,
-    Failure,
-    bury,
-    bury_somehow,
-    divide,
-    in_parts,
-    put_back_or_bury,
-    remember,
-    requeue,
-    requeue_fan_outs,
-    split_group,
-)
+from idxctl.queue.history import remember
+from idxctl.queue.outcomes import Again, Failure
+from idxctl.queue.refused import bury_somehow, in_parts, put_back_or_bury
+from idxctl.queue.requeue import divide, requeue, requeue_fan_outs, split_group
 
 LOST = "worker_lost"
 _MOST_BATCHES = 20  # in one round
@@ -111,8 +103,7 @@ def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
 
 
 def _take_back(conn: Connection, token: int, a_round: _Rescue, *, apart: bool) -> Rescued:
-    row = conn.run(SQL["take_lapsed"], token=token).fetchone()
-    assert row is not None
+    row = conn.one(SQL["take_lapsed"], token=token)
     index, kind, worker, claimed_at, lost_at, *arrays = row
     tasks = [Task(*task) for task in zip(*arrays, strict=True)]
     lost = _Lost(index, token, worker, lost_at, apart=a_round.back[worker] * _APART_SECONDS)
@@ -210,11 +201,11 @@ def _requeue(
 ) -> None:
     """Put tasks of one split group back; *task_by_task*, what PostgreSQL refuses of one keeps no other."""
     if not task_by_task:
-        requeue(conn, lost.index, tasks, split_groups=groups)
+        requeue(conn, lost.index, tasks, groups=groups)
         return
 
     def together(some: Sequence[Again]) -> None:
-        requeue(conn, lost.index, some, split_groups=[*groups][: len(some)])
+        requeue(conn, lost.index, some, groups=[*groups][: len(some)])
 
     def alone(one: Again, error: PostgresRefused) -> None:
         put_back_or_bury(conn, lost.index, lost.token, one, error)

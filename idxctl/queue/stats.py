@@ -167,9 +167,7 @@ def tasks(
 
 def count(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:
     """Count the tasks that `cancel` would take away."""
-    row = conn.run(SQL["count_matching"], index=index, ids=_list(ids), documents=_list(documents)).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["count_matching"], index=index, ids=_list(ids), documents=_list(documents)))
 
 
 def cancel(conn: Connection, *, index: str | None, ids: Sequence[int] | None, documents: Sequence[str] | None) -> int:

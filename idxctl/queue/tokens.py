@@ -32,9 +32,7 @@ class Origin(Enum):
 
 def origin_of(conn: Connection, version: int) -> Origin:
     """Tell whether this database drew *version* (T4)."""
-    row = conn.run(SQL["token_state"], version=version).fetchone()
-    assert row is not None
-    last, in_gap = row
+    last, in_gap = conn.one(SQL["token_state"], version=version)
     if version > last:
         return Origin.AHEAD
     return Origin.GAP if in_gap else Origin.OURS
@@ -51,9 +49,7 @@ def advance(conn: Connection, past: int, why: str) -> int:
 
     In a statement of its own: it blocks every draw until its commit.
     """
-    row = conn.run(SQL["advance_token"], past=past, why=why).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(SQL["advance_token"], past=past, why=why))
 
 
 def catch_up_with_clock(conn: Connection) -> int | None:
@@ -63,8 +59,7 @@ def catch_up_with_clock(conn: Connection) -> int | None:
     That is in a run of the server that has not seen a jump yet (a restored backup, a promoted standby, a crash), and when it
     lies more than an hour behind. A restored database then does not issue tokens that OpenSearch has already seen (T4).
     """
-    row = conn.run(SQL["token_lag"]).fetchone()
-    assert row is not None
+    row = conn.one(SQL["token_lag"])
     lag, known = float(row[0]), bool(row[1])
     if known and lag < _FAR_BEHIND_SECONDS:
         return None

@@ -94,6 +94,4 @@ def _why_it_waits(conn: Connection, index: str) -> str:
 
 
 def _open_tasks(conn: Connection, index: str, before: datetime) -> int:
-    row = conn.run(QUEUE["open_tasks"], index=index, before=before).fetchone()
-    assert row is not None
-    return int(row[0])
+    return int(conn.value(QUEUE["open_tasks"], index=index, before=before))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.bulk import Body
 from idxctl.postgres.connect import Connection
-from idxctl.queue.settle import Blamed, blame_each
+from idxctl.queue.outcomes import Blamed
+from idxctl.queue.refused import blame_each
 from idxctl.worker import outcomes
 from idxctl.worker.outcomes import Verdict
 

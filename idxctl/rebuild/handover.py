@@ -13,7 +13,7 @@ from idxctl.indexes import generations
 from idxctl.indexes.generations import Generation
 from idxctl.postgres.connect import Connection
 from idxctl.postgres.statements import load
-from idxctl.queue.settle import write_letters
+from idxctl.queue.bury import write_letters
 from idxctl.rebuild import SQL as REBUILD
 
 SQL = load("idxctl.rebuild", "rollback.sql")

@@ -14,7 +14,8 @@ from idxctl.core import metrics, reasons
 from idxctl.core.reasons import Reason
 from idxctl.core.tally import Tally
 from idxctl.queue.claim import Batch
-from idxctl.queue.settle import Failure, Outcomes, Settled, divide
+from idxctl.queue.outcomes import Failure, Outcomes, Settled
+from idxctl.queue.requeue import divide
 from idxctl.worker import outcomes as sorting
 from idxctl.worker.options import Counters
 

@@ -25,9 +25,9 @@ from idxctl.core.tally import Tally
 from idxctl.indexes.generations import Generation
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.queue import expand, pause, settle
+from idxctl.queue import expand, pause, requeue, settle
 from idxctl.queue.claim import Batch, Head
-from idxctl.queue.settle import Again
+from idxctl.queue.outcomes import Again
 from idxctl.worker import outcomes, way
 from idxctl.worker.accounting import Ledger
 from idxctl.worker.index_health import Refusals
@@ -195,9 +195,9 @@ class Carrier:
             if not settle.end_lease(conn, batch):
                 return
             if batch.kind == "document":
-                settle.requeue(conn, batch.index, [Again(task, wait, why) for task in batch.tasks])
+                requeue.requeue(conn, batch.index, [Again(task, wait, why) for task in batch.tasks])
             else:
-                settle.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
+                requeue.requeue_fan_outs(conn, batch.index, batch.tasks, wait=wait, why=why)
 
     def _insist(self, act: Callable[[Connection], T]) -> T:
         """Do it on a connection that works: a lost one, a deadlock or a failover is tried again a few times."""

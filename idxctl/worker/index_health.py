@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from idxctl.core import backoff, reasons
 from idxctl.core.reasons import Reason
-from idxctl.queue.settle import Again, Failure
+from idxctl.queue.outcomes import Again, Failure
 from idxctl.worker.batch import NO_TEXT, TOO_LONG
 from idxctl.worker.sort import Sorted
 

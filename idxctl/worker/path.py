@@ -18,7 +18,7 @@ from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection
 from idxctl.queue import settle, tokens
 from idxctl.queue.claim import Batch
-from idxctl.queue.settle import Settled
+from idxctl.queue.outcomes import Settled
 from idxctl.worker.accounting import Ledger
 from idxctl.worker.batch import read_and_write
 from idxctl.worker.index_identity import Identity

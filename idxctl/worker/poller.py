@@ -268,10 +268,7 @@ class Poller:
         return taken.batch
 
     def _is_empty(self, conn: Connection) -> bool:
-        row = conn.run(
-            SQL["remaining"], indexes=None if self._options.indexes is None else list(self._options.indexes)
-        ).fetchone()
-        assert row is not None
+        row = conn.one(SQL["remaining"], indexes=None if self._options.indexes is None else list(self._options.indexes))
         waiting, kept, in_flight = row
         self.kept = int(kept)
         return not waiting and not in_flight

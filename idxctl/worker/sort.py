@@ -9,7 +9,7 @@ from idxctl.core import backoff
 from idxctl.core.reasons import Reason
 from idxctl.indexes.generations import Generation
 from idxctl.queue.claim import Batch, Task
-from idxctl.queue.settle import MISSED, Again, Failure, Outcomes
+from idxctl.queue.outcomes import MISSED, Again, Failure, Outcomes
 from idxctl.worker import outcomes
 from idxctl.worker.outcomes import DONE, REFUSALS, Cause, Kind, Verdict
 from idxctl.worker.written import Written

@@ -16,8 +16,9 @@ from idxctl.indexes.definitions import Definition
 from idxctl.indexes.generations import Generation
 from idxctl.postgres import migrate, migrate_down, migrate_offline, migrations
 from idxctl.postgres.connect import Connection, connect
+from idxctl.queue.bury import bury
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Failure, bury
+from idxctl.queue.outcomes import Failure
 from idxctl.rebuild import swap
 from support.rig import PATIENCE, until
 

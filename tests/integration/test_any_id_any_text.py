@@ -9,9 +9,9 @@ import pytest
 
 from idxctl import dlq
 from idxctl.core.reasons import Kind, Reason
-from idxctl.queue import rescue, settle, stats
+from idxctl.queue import document_names, rescue, settle, stats
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Again, Failure, Outcomes
+from idxctl.queue.outcomes import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig, until
 
@@ -73,7 +73,7 @@ def test_programs_of_before_write_letters_of_long_keys_too(encoded: Rig):
             encoded.index, long, attempts,
         )  # fmt: skip
     assert encoded.sql("SELECT whole_id = %s, document_id, attempts FROM opensearch_indexing_dlq", long) == [
-        (True, settle.short_name(long), 2)
+        (True, document_names.short_name(long), 2)
     ]
 
 

@@ -18,7 +18,7 @@ from idxctl.core.errors import IdxctlError, PostgresRefused
 from idxctl.core.reasons import Kind, Reason
 from idxctl.postgres.connect import Connection
 from idxctl.queue import enqueue, rescue, settle, stats
-from idxctl.queue.settle import Again, Failure, Outcomes
+from idxctl.queue.outcomes import Again, Failure, Outcomes
 from support.pages import pages, take
 from support.rig import Rig
 

@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant(
         "library: child keeps the parent's connections and threads",
         ("tests/integration/test_library.py::test_a_forked_child_works_with_connections_and_threads_of_its_own",),
-        (Code("one._after_fork()", "pass"),),
+        (Code("one.after_fork()", "pass"),),
     ),
     Mutant(
         "library: request waits as long as a worker",

@@ -7,7 +7,9 @@ from datetime import datetime, timezone
 import pytest
 
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Failure, divide, remember
+from idxctl.queue.history import remember
+from idxctl.queue.outcomes import Failure
+from idxctl.queue.requeue import divide
 
 NOW = datetime(2026, 11, 2, 14, 20, tzinfo=timezone.utc)
 

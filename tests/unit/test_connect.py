@@ -9,7 +9,8 @@ import pytest
 from idxctl.config.settings import DatabaseSettings
 from idxctl.core.errors import ConfigError
 from idxctl.core.secret import Secret
-from idxctl.postgres.connect import connect, describe
+from idxctl.postgres.connect import connect
+from idxctl.postgres.opening import describe
 
 SECRET = "hunter2-do-not-show"
 

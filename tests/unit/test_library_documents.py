@@ -7,8 +7,7 @@ import pytest
 
 from idxctl import ConfigError, UsageError, WrongType
 from idxctl.config.settings import IndexSettings
-from idxctl.library import documents
-from idxctl.library.indexer import _switched_on
+from idxctl.library import documents, switch
 
 PLAIN = IndexSettings("listings", "SELECT")
 COMPOSITE = IndexSettings("parts", "SELECT", key=("tenant", "seq"))
@@ -83,14 +82,14 @@ def test_an_unknown_index_comes_with_the_nearest_name():
 
 @pytest.mark.parametrize("word", ["true", "1", "Yes", " on ", "TRUE"])
 def test_words_that_switch_it_on(word):
-    assert _switched_on(word)
+    assert switch.is_on({switch.NAME: word})
 
 
 @pytest.mark.parametrize("word", ["", "false", "0", "No", "off"])
 def test_words_that_leave_it_off(word):
-    assert not _switched_on(word)
+    assert not switch.is_on({switch.NAME: word})
 
 
 def test_a_switch_that_is_neither_is_an_error():
     with pytest.raises(ConfigError, match="ENABLE_ASYNC_INDEXING is 'ja', wanted true or false"):
-        _switched_on("ja")
+        switch.is_on({switch.NAME: "ja"})

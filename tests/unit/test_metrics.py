@@ -17,7 +17,7 @@ from idxctl.core.tally import Tally
 from idxctl.monitoring import dashboard, files, pages, rules, yaml
 from idxctl.monitoring.alerts import ALERTS
 from idxctl.queue.claim import Batch, Task
-from idxctl.queue.settle import Again, Failure, Outcomes, Settled
+from idxctl.queue.outcomes import Again, Failure, Outcomes, Settled
 from idxctl.web.exporter import Exporter
 from idxctl.worker import accounting
 from idxctl.worker import outcomes as sorting

@@ -8,7 +8,7 @@ import pytest
 
 from idxctl.core.reasons import Kind, Reason
 from idxctl.queue.claim import Task
-from idxctl.queue.settle import Failure, Outcomes
+from idxctl.queue.outcomes import Failure, Outcomes
 from idxctl.worker.index_health import Refusals
 from idxctl.worker.sort import Sorted
 
