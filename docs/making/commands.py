@@ -98,7 +98,8 @@ def anchor(command: Command) -> str:
 def _statuses() -> list[str]:
     rows = [(str(status), _MEANING[status].format(STATUSES[status])) for status in STATUSES]
     return table(
-        ("status", ""), [*rows, ("130, 143", "ended by Ctrl-C or SIGTERM"), ("141", "whoever read its output left")]
+        ("status", ""),
+        [*rows, ("130, 143", "ended by Ctrl-C or SIGTERM"), ("141", "the program that read its output ended")],
     )
 
 

@@ -27,7 +27,7 @@ def documents_page() -> str:
         "The first line is the answer, `do` the command that helps. Below stand what each generation holds (with the fields that differ\n"
         "and the time between which its version was drawn), tasks queued and in flight, dead letters, what operators did to it and what a\n"
         "comparison found, and the watches that lead to it with their triggers. It reads only, and asks no server for longer than a few\n"
-        "seconds: it can be run at any time. While OpenSearch is away it says so and tells what PostgreSQL knows.",
+        "seconds: it can be run at any time. While OpenSearch is away it says so, and shows what PostgreSQL knows.",
         "The id is what the application has: `7`, a uuid in either case, `7:en` or `7 en` for a key of two columns. With one index configured its\n"
         "name can be left out. `-o json` has all of it, over HTTP `GET /api/v1/admin/documents/marketplace_listings/12345` the same\n"
         "([http.md](../http.md)). The document as it would be sent, byte for byte:",

@@ -77,7 +77,7 @@ class InvalidWatches(DocumentError):  # noqa: N818 - reads as the state it is
         for problem in problems:
             lines.append(problem.text(path))
             lines += [f"  {problem.hint}"] if problem.hint else []
-        super().__init__("\n".join(lines), hint="mend them and run idxctl config validate")
+        super().__init__("\n".join(lines), hint="fix them and run idxctl config validate")
 
 
 @dataclass(frozen=True)
@@ -533,7 +533,7 @@ class _Look:
             self._column(table, name, "ignore")
         if not table.primary_key:
             self._wrong(
-                f"table {table.label} has no primary key, so old and new rows cannot be told apart",
+                f"table {table.label} has no primary key, so old and new rows cannot be distinguished",
                 "ignore",
                 "give it a primary key, or take ignore out",
             )

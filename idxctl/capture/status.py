@@ -176,7 +176,7 @@ def _how_outdated(table: tuple[str, str], todo: TriggerChanges) -> str:
 
 def _how_it_stands(each: Missing) -> str:
     if each.was_off:
-        return "was enabled by somebody: what was written while it was off is not captured; idxctl watch install looks for it"
+        return "was enabled by someone: what was written while it was off is not captured; idxctl watch install looks for it"
     return f"is {each.why}"
 
 

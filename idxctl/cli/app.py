@@ -49,7 +49,7 @@ NOUNS: dict[str, Noun] = {
     "migrate": Noun("idxctl.cli.migrate", "Create, update or remove idxctl's own tables."),
     "watch": Noun("idxctl.cli.watch", "Install the triggers that capture changes."),
     "index": Noun("idxctl.cli.index", "Compare configuration and live index; change it in place."),
-    "reindex": Noun("idxctl.cli.reindex", "Build an index anew, without downtime."),
+    "reindex": Noun("idxctl.cli.reindex", "Rebuild an index without downtime."),
     "verify": Noun("idxctl.cli.verify", "Compare every document with its row, and repair what differs."),
     "explain": Noun(
         "idxctl.cli.explain",

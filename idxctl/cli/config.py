@@ -50,7 +50,7 @@ def show(output: OutputOption) -> None:
 @app.command(epilog=exits())
 def validate(
     output: OutputOption,
-    offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the servers can tell.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Leave out what only the servers know.")] = False,
 ) -> None:
     """Check the configuration, by itself and against both servers, and report every problem. Nothing is changed."""
     from idxctl.config.problems import InvalidConfig

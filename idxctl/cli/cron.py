@@ -39,7 +39,9 @@ def install(
         str | None,
         typer.Option(metavar="WORDS", help="Another command of idxctl, such as 'dlq purge --older-than 7d'."),
     ] = None,
-    name: Annotated[str, typer.Option(metavar="NAME", help="Tells several entries of a project apart.")] = "dlq-retry",
+    name: Annotated[
+        str, typer.Option(metavar="NAME", help="Distinguishes several entries of a project.")
+    ] = "dlq-retry",
     user: UserOption = None,
     log: Annotated[
         Path | None,

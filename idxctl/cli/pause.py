@@ -32,7 +32,7 @@ def pause(
 
 
 def resume(index: IndexOption = None, reason: ReasonOption = None) -> None:
-    """Let workers claim from an index again, whoever or whatever paused it."""
+    """Let workers claim from an index again, whatever paused it."""
     from idxctl.indexes import names
     from idxctl.postgres import audit, migrate
     from idxctl.queue import pause as engine

@@ -1,4 +1,4 @@
-"""``idxctl reindex``: build an index anew, and put it into service without downtime; what to do with a run is in `reindex_runs`."""
+"""``idxctl reindex``: build an index again, and put it into service without downtime; what to do with a run is in `reindex_runs`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from idxctl.rebuild.preflight import Plan
     from idxctl.rebuild.steps import Options, Reindexed, Steps
 
-app = plain_app(help="Build an index anew, and put it into service without downtime.", no_args_is_help=False)
+app = plain_app(help="Rebuild an index, and put it into service without downtime.", no_args_is_help=False)
 app.command("rollback", epilog=exits(6))(reindex_back.back)
 app.command("forward", epilog=exits(6))(reindex_back.forward)
 app.command("finish", epilog=exits(6))(reindex_back.finish)

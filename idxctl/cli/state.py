@@ -177,7 +177,7 @@ class State:
 
     @property
     def interactive(self) -> bool:
-        """Whether somebody can be asked: a terminal to read from and one to ask on."""
+        """Whether someone can be asked: a terminal to read from and one to ask on."""
         return is_terminal(sys.stdin) and (is_terminal(sys.stderr) or is_terminal(sys.stdout))
 
     def confirm(self, question: str, *, yes: bool, flag: str = "--yes", unattended: bool = False) -> None:
@@ -205,7 +205,7 @@ class State:
             raise NothingChanged("nothing was changed")
 
     def _at_which_database(self) -> str:
-        """Return what a question ends with: somebody with two terminals must see which database is meant."""
+        """Return what a question ends with: someone with two terminals must see which database is meant."""
         if "settings" not in self.__dict__:  # none is in question
             return ""
         from idxctl.postgres.opening import describe

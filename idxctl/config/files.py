@@ -128,7 +128,7 @@ class Files:
         ours = self._standing
         if ours and ours.foreign and not standing.is_open_to(ours):
             raise Wrong(
-                f"{path} is not read, since {ours.path}, which names it, belongs to somebody else ({ours.foreign})",
+                f"{path} is not read, since {ours.path}, which names it, belongs to someone else ({ours.foreign})",
                 f"name it in the environment, or trust the folder: {trust.VARIABLE}={ours.path.parent.absolute()}",
             )
 
@@ -144,7 +144,7 @@ class Files:
         """Raise `Wrong` for a program that others could have written."""
         standing = self._trusted.look(path)
         if standing.refused or standing.foreign:
-            reason = standing.refused or f"it belongs to somebody else ({standing.foreign})"
+            reason = standing.refused or f"it belongs to someone else ({standing.foreign})"
             raise Wrong(f"the command {name!r} is not run: {reason}", standing.fix)
 
 

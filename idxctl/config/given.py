@@ -84,7 +84,7 @@ class Sections:
                 found.append((key, Given(self._environment_value(section, key, name), ENVIRONMENT, name, "", Path())))
                 continue
             near = nearest(key, SECTIONS[section], cutoff=0.75)
-            if near:  # other variables of this prefix may be somebody else's
+            if near:  # other variables of this prefix may be someone else's
                 self._findings.wrong(name, "", "unknown variable", f"did you mean {prefix}{near.upper()}?")
         return found
 

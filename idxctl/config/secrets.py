@@ -76,7 +76,7 @@ class Secrets:
         name = given.value[0]
         if self._standing and self._standing.foreign and given.rank == FILE:
             raise Wrong(
-                f"the command {name!r} is not run, since {self._standing.path} belongs to somebody else ({self._standing.foreign})",
+                f"the command {name!r} is not run, since {self._standing.path} belongs to someone else ({self._standing.foreign})",
                 f"trust the folder in so many words: {trust.VARIABLE}={self._standing.path.parent.absolute()}",
             )
         try:

@@ -3,7 +3,7 @@ Whose word a file is: who may have written it, and who could put another one in 
 
 A file that decides (the configuration, SQL and mapping, a secret, a certificate) makes idxctl connect, authenticate, read
 and run what it says, with the rights of the person who types the command. So it must be that person's, or root's. One
-that others can write, or whose folder lets them exchange it, is refused. One that belongs to somebody else, as on a volume
+that others can write, or whose folder lets them exchange it, is refused. One that belongs to someone else, as on a volume
 of a container, is read with a remark, and nothing that it names is run. ``IDXCTL_TRUST_DIRECTORY`` says otherwise, by folder.
 
 Every folder on the way is looked at, those that symbolic links lead through included. Where none of them lets others in,
@@ -38,7 +38,7 @@ _ACL_WRITE = 0x02
 class Remark:
     """What is unwise about a file and does not keep it from being read."""
 
-    kind: str  # "foreign": it belongs to somebody else; "exposed": it holds a secret that others can read
+    kind: str  # "foreign": it belongs to someone else; "exposed": it holds a secret that others can read
     path: Path
     what: str
     fix: str
@@ -68,7 +68,7 @@ class Standing:
 
     def belongs_to_somebody_else(self) -> Remark:
         """Return the remark on a foreign file."""
-        what = f"belongs to somebody else ({self.foreign}), who decides here what idxctl does; no command that it names is run"
+        what = f"belongs to someone else ({self.foreign}), who decides here what idxctl does; no command that it names is run"
         return Remark("foreign", self.path, what, f"{VARIABLE}={self.path.parent.absolute()} says that it is trusted")
 
     def can_be_read(self) -> Remark:
@@ -105,7 +105,7 @@ class Trust:
             if standing.refused:
                 return b"", standing
             if standing.foreign and not stat.S_ISREG(standing.mode):
-                raise OSError(errno.EINVAL, f"it is no plain file, and belongs to somebody else ({standing.foreign})")
+                raise OSError(errno.EINVAL, f"it is no plain file, and belongs to someone else ({standing.foreign})")
             os.set_blocking(descriptor, True)  # a pipe of the shell's own: <(command)
             data = file.read(LARGEST + 1)
             if len(data) > LARGEST:
@@ -113,7 +113,7 @@ class Trust:
             return data, standing
 
     def look(self, path: Path) -> Standing:
-        """Say how a file stands that somebody else will open. Raises `OSError` where it is not there."""
+        """Say how a file stands that someone else will open. Raises `OSError` where it is not there."""
         return self._standing(path, path.stat(), path)
 
     def _standing(self, path: Path, found: os.stat_result, acl: int | Path) -> Standing:
@@ -158,7 +158,7 @@ class Trust:
                 )
             if who and step.entry_is.st_uid not in self._ours:
                 owner = described(step.entry_is.st_uid, step.entry_is.st_mode)
-                what = f"{path} is somebody else's to decide: {step.entry} was put by {name_of(step.entry_is.st_uid)} into {step.folder}, where {who} may ({owner})"
+                what = f"{path} is someone else's to decide: {step.entry} was put by {name_of(step.entry_is.st_uid)} into {step.folder}, where {who} may ({owner})"
                 return what, f"move it to a folder of your own; {VARIABLE}={step.entry} trusts it", []
             if folder.st_uid not in self._ours:
                 owners.append(folder.st_uid)

@@ -15,7 +15,7 @@ def system_user() -> str:
     """
     Name the system's user that this process runs as, and its host.
 
-    By the process's user id and not by ``$LOGNAME``, which is whatever somebody wrote into it; a claim all the same.
+    By the process's user id and not by ``$LOGNAME``, which is whatever someone wrote into it; a claim all the same.
     """
     import pwd
 

@@ -182,7 +182,7 @@ def _may_be(facts: Facts) -> str:
     if facts["hole"] == "opaque":
         return f"{facts['index']}: the document query calls {facts['what']}, whose body may read tables that nobody watches"
     if facts["hole"] == "unrefreshed":
-        return f"{facts['index']}: the document query reads {facts['what']}{_by_way(facts)}, of whose changes no trigger tells"
+        return f"{facts['index']}: the document query reads {facts['what']}{_by_way(facts)}, whose changes no trigger reports"
     return f"{facts['index']}: the document query reads {facts['what']}{_columns(facts)}{_by_way(facts)}, which its watch ignores"
 
 
@@ -296,8 +296,8 @@ MEANINGS: Mapping[Kind, Meaning] = {
         _said("{index}: {what}"), _INSTALL,
     ),
     Kind.COARSE: Meaning(
-        C, LOOK, "changes could not be told apart: all of it is looked at again",
-        _said("changes of {index} could not be told apart, all of it is looked at again; idxctl watch status"),
+        C, LOOK, "changes could not be distinguished: all of it is looked at again",
+        _said("changes of {index} could not be distinguished, all of it is looked at again; idxctl watch status"),
         "idxctl watch status", alerted=False,
     ),
     Kind.TRIGGERS_OUTDATED: Meaning(

@@ -140,7 +140,7 @@ class PostgresRefused(Refused):
         """
         Whether it goes by itself: conflicts, resources, locks, cancelled statements, a server in recovery or at fault.
 
-        25006 is a server that takes no writes: a primary that became a standby, until the connection is made anew.
+        25006 is a server that takes no writes: a primary that became a standby, until the connection is made again.
         """
         return self.sqlstate == "25006" or self.sqlstate[:2] in {"40", "53", "55", "57", "58", "XX"}
 

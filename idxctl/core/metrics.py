@@ -1,7 +1,7 @@
 """
 Every metric there is, defined once: exporter, documentation, alert rules and dashboard are made from here.
 
-Counters and histograms are counted by the process that does the work; gauges are read from PostgreSQL when somebody
+Counters and histograms are counted by the process that does the work; gauges are read from PostgreSQL when someone
 scrapes, so that every process that answers tells the same. Labels are index, action, reason, mode and kind, never an id.
 """
 
@@ -151,7 +151,7 @@ PAUSED = Metric(
 COARSE = Metric(
     PREFIX + "coarse",
     Kind.GAUGE,
-    "Tasks after which all of an index is looked at again, since capture could not tell what changed.",
+    "Tasks after which all of an index is looked at again, since capture could not see what changed.",
     ("index",),
 )
 GAPS = Metric(

@@ -1,4 +1,4 @@
-"""What is needed to put somebody's SQL in brackets, without a parser of SQL: where its last word ends."""
+"""What is needed to put someone's SQL in brackets, without a parser of SQL: where its last word ends."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _said_with_state(why: Reason) -> str:
 _TOLD: dict[Kind, Callable[[Reason], str]] = {
     Kind.REFUSED_ALIKE: lambda why: (
         f"nearly every document is refused with the same error ({why.fingerprint}), {why.error_type}: {why.said}; "
-        "mend the mapping or the query, and it goes on by itself"
+        "fix the mapping or the query, and it goes on by itself"
     ),
     Kind.OPERATOR: lambda why: why.said,
     Kind.FAILED: lambda why: why.said,

@@ -66,7 +66,7 @@ def find(tab: bytes) -> tuple[Block, ...]:
 def _damaged(what: str) -> ConfigError:
     return ConfigError(
         f"the crontab's idxctl lines are damaged: {what}; nothing was changed",
-        hint="mend or delete these lines with crontab -e, then run this again",
+        hint="fix or delete these lines with crontab -e, then run this again",
     )
 
 

@@ -169,7 +169,7 @@ def _require_own(file: Path, owner: Account, env: Mapping[str, str], *, may_be_f
     """
     Refuse a file that users other than *owner* could have written: cron would do what it says, as that user.
 
-    A shell runs an env file, so that one must not even belong to somebody else.
+    A shell runs an env file, so that one must not even belong to someone else.
     """
     try:
         standing = trust.of(env, uid=owner.uid)[0].look(file)
@@ -179,7 +179,7 @@ def _require_own(file: Path, owner: Account, env: Mapping[str, str], *, may_be_f
         raise ConfigError(standing.refused, hint=standing.fix)
     if standing.foreign and not may_be_foreign:
         raise ConfigError(
-            f"{file} belongs to somebody else ({standing.foreign}), and cron would run it as {owner.name}",
+            f"{file} belongs to someone else ({standing.foreign}), and cron would run it as {owner.name}",
             hint=f"chown {owner.name} {file}; {trust.VARIABLE}={file.parent} trusts the folder",
         )
 

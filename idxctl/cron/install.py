@@ -75,11 +75,11 @@ def install(tab: Tab, entry: Entry, *, now: datetime) -> Installed:
 
 
 def _remarks(others: Iterable[Block], name: str) -> Iterator[str]:
-    """Say which entries that were left alone somebody should look at."""
+    """Say which entries that were left alone someone should look at."""
     for block in others:
         named = names_of_files(block.body)
         if named is None and block.name == name:
-            yield f"{block.name} in this crontab was edited by hand, and whose it is cannot be told: it stays as it is"
+            yield f"{block.name} in this crontab was edited by hand, and whose it is cannot be seen: it stays as it is"
         elif named == () and block.name == name:
             yield f"{block.name} in this crontab names no configuration file; idxctl cron remove --name {block.name}"
         elif named and _is_gone(named[0]):
@@ -109,7 +109,7 @@ def remove(
     """
     Take the entry *name* of the project whose file is *source*, or all of ours, out of *tab*.
 
-    A name that somebody *typed* may also be a whole one, of any project. What is not there is not an error.
+    A name that someone *typed* may also be a whole one, of any project. What is not there is not an error.
     """
     before = tab.read()
     found = find(before)
@@ -148,7 +148,7 @@ def _confirm(tab: Tab, wanted: bytes) -> None:
     """Read the tab back: another program may have written it between our reading and our writing."""
     if [block.body for block in find(tab.read())] != [block.body for block in find(wanted)]:
         raise IdxctlError(
-            f"the crontab of {tab.owner.name} was changed by somebody else at the same moment",
+            f"the crontab of {tab.owner.name} was changed by someone else at the same moment",
             hint="look at it with crontab -l, then run this again",
         )
 

@@ -34,7 +34,7 @@ class Account:
     is_me: bool
 
     def run(self, argv: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[bytes]:
-        """Run a program as this user, from the home directory as cron does. Only root gets to be somebody else."""
+        """Run a program as this user, from the home directory as cron does. Only root gets to be someone else."""
         other = {"user": self.uid, "group": self.gid, "extra_groups": os.getgrouplist(self.name, self.gid)}
         switch = {} if self.uid == os.geteuid() else other
         return subprocess.run(  # type: ignore[call-overload, no-any-return]
@@ -43,7 +43,7 @@ class Account:
 
 
 def account(name: str | None = None) -> Account:
-    """Return the account called *name*, or the one running this. Somebody else's needs root."""
+    """Return the account called *name*, or the one running this. Someone else's needs root."""
     me = _me()
     if name is None and me is None:
         raise ConfigError(
@@ -122,7 +122,7 @@ class Tab:
         exact = edited.stdout
         if edited.returncode != 0 or listed not in {exact, exact.replace(b"\r", rb"\r").replace(b"\b", rb"\b")}:
             raise IdxctlError(
-                f"the crontab of {self.owner.name} has \\r or \\b in it, and crontab -l does not tell whether these are "
+                f"the crontab of {self.owner.name} has \\r or \\b in it, and crontab -l does not show whether these are "
                 "control characters; nothing was changed",
                 hint="put the lines of idxctl cron install --print in with crontab -e",
             )
@@ -134,12 +134,12 @@ class Tab:
 
         It is written twice, in two different seconds. Cron loads tabs when their folder was changed in another second
         than when it looked last; crontab(1) changes the folder twice. Where cron looks between the two, most likely in
-        the first second of a minute, it would see what the second change brought when somebody changes a tab next.
+        the first second of a minute, it would see what the second change brought when someone changes a tab next.
         """
         self._write(content)
         now = time.time()
         time.sleep(math.floor(now) + 1 - now + _COARSE_SECONDS)
-        if self.read() != content:  # somebody else has written it since: theirs counts, and cron sees it
+        if self.read() != content:  # someone else has written it since: theirs counts, and cron sees it
             return
         if not content:
             self._write(b"\n")

@@ -1,5 +1,5 @@
 """
-The tour: idxctl's main job on real servers, told step by step with the commands that somebody would type.
+The tour: idxctl's main job on real servers, told step by step with the commands that someone would type.
 
 Every step is checked by what the servers hold, not by what a command said of itself; a check that fails ends the tour.
 How things look is the stage's business.
@@ -58,7 +58,7 @@ class Stage(Protocol):
     def good(self, text: str) -> None: ...  # noqa: D102
     def typed(self, text: str, prompt: str = "$") -> None: ...  # noqa: D102
     def idxctl(self, *arguments: str) -> int: ...  # noqa: D102
-    def breathe(self) -> None: ...  # noqa: D102 - ends the tour if somebody asked for that
+    def breathe(self) -> None: ...  # noqa: D102 - ends the tour if someone asked for that
     def waiting(self, text: str) -> AbstractContextManager[Callable[[str], None]]: ...  # noqa: D102
 
 
@@ -174,17 +174,17 @@ class Tour:
         self.stage.say("Everything else went on: each bad document fails alone.")
 
     def _heal(self) -> None:
-        self.stage.heading("healed by mending the row")
+        self.stage.heading("healed by fixing the row")
         fingerprint = self._letter_of(POISONED["coordinates"][0]).fingerprint
         self._idxctl("dlq", "list", "--error", fingerprint)
         self._sql("", "UPDATE listings SET lat = lat / 10000 WHERE lat > 90")
         with self.stage.waiting("until the change is indexed"):
-            self._until(lambda: fingerprint not in self._groups(), "mended rows do not heal their letters")
+            self._until(lambda: fingerprint not in self._groups(), "fixed rows do not heal their letters")
         self._same("coordinates")
         self.stage.good("the change was captured like any other, the documents are indexed, and their letters are gone")
 
     def _retry(self) -> None:
-        self.stage.heading("retried once the cause outside the row is mended")
+        self.stage.heading("retried once the cause outside the row is fixed")
         fingerprint = self._letter_of(POISONED["language"][0]).fingerprint
         self._idxctl("dlq", "show", fingerprint)
         german = {"translations": {"properties": {"de": {"type": "text"}}}}
@@ -198,7 +198,7 @@ class Tour:
         self._same("language")
 
     def _purge(self) -> None:
-        self.stage.heading("purged: nobody can mend them")
+        self.stage.heading("purged: nobody can fix them")
         groups = self._groups()
         self._check(len(groups) == 1, f"one group of letters should be left, and there are {len(groups)}")
         self._idxctl("dlq", "purge", "--error", groups[0], "--yes")

@@ -162,7 +162,7 @@ class Postgres:
         except FileNotFoundError:
             raise ConfigError(
                 f"the PostgreSQL cluster in {self.directory} was made by an earlier version, without a password",
-                hint="every user of this machine could become its superuser: remove the directory, and start anew",
+                hint="every user of this machine could become its superuser: remove the directory, and start again",
             ) from None
 
     def _keep_password(self, identity: str) -> None:

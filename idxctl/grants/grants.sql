@@ -54,7 +54,7 @@ WHERE c.relkind IN ('r', 'p', 'f', 'm', 'v') AND c.oid <> %(view)s::oid AND c.oi
 ORDER BY n.nspname, c.relname
 
 -- name: functions
--- Functions that a view calls and that somebody made, with whether everybody may.
+-- Functions that a view calls and that someone made, with whether everybody may.
 SELECT DISTINCT p.oid::bigint, n.nspname, p.proname, pg_get_function_identity_arguments(p.oid), p.proowner::regrole::text,
        EXISTS (SELECT FROM aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)
 FROM pg_rewrite r

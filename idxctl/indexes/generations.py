@@ -135,7 +135,7 @@ def _older_lock_alone(conn: Connection) -> None:
         except PostgresRefused as error:
             if error.sqlstate != "55P03":
                 raise
-            if not _older_programs(conn):  # somebody who has no business here holds it
+            if not _older_programs(conn):  # someone who has no business here holds it
                 return
         else:
             return

@@ -89,7 +89,7 @@ RETURNING id
 SELECT has_column_privilege('opensearch_indexing_generations', 'definition', 'UPDATE')
 
 -- name: redefine
--- What was put in place belongs to the live generation from now on; nothing is changed where somebody else was quicker.
+-- What was put in place belongs to the live generation from now on; nothing is changed where someone else was quicker.
 UPDATE opensearch_indexing_generations
 SET definition = %(definition)s, fingerprint = %(fingerprint)s
 WHERE id = %(id)s AND state = 'live' AND fingerprint = %(before)s

@@ -78,7 +78,7 @@ Index = Callable[[Sequence[Appended]], None]
 
 
 class Caller(Protocol):
-    """A connection that somebody else made and owns."""
+    """A connection that someone else made and owns."""
 
     def append(self, append: Append) -> Appended | None:
         """Append in the caller's transaction, in a savepoint; None where the answer will be known only later."""

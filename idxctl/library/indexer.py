@@ -157,7 +157,7 @@ class Indexer:
             log.debug("%s: the commit cannot be seen, left to the workers", index)
 
     def _append_alone(self, append: Append) -> Appended | None:
-        """Append in a transaction of our own; a connection that was lost while it lay idle is made anew."""
+        """Append in a transaction of our own; a connection that was lost while it lay idle is made again."""
         for last in (False, True):
             try:
                 with self._own.one() as conn, appending.ours():
@@ -336,7 +336,7 @@ class Indexer:
         Finish what is in flight and stop; True when all of it was settled within *timeout* seconds.
 
         Nothing is lost otherwise: it is done by another worker once its lease has lapsed. `index` works afterwards too, and
-        leaves its tasks to workers; `enable_async` begins anew.
+        leaves its tasks to workers; `enable_async` begins again.
         """
         documents.seconds("timeout", timeout)
         deadline = time.monotonic() + timeout
@@ -367,7 +367,7 @@ class Indexer:
 
     def after_fork(self) -> None:
         """
-        Begin anew in a child process: the parent's threads are not here, and its sockets are the parent's.
+        Begin again in a child process: the parent's threads are not here, and its sockets are the parent's.
 
         They are kept, not closed: closing would end the parent's sessions.
         """

@@ -141,7 +141,7 @@ class SessionCaller:
     def transaction(self, index: Index) -> Iterator[None]:  # noqa: ARG002 - it needs none
         """Refuse: a session tells of its commits by itself."""
         raise UsageError(
-            "a session needs no transaction() of ours: it tells of its commits itself",
+            "a session needs no transaction() of ours: it reports its commits itself",
             hint="index(..., connection=session) is all",
         )
         yield

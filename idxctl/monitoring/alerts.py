@@ -233,7 +233,7 @@ _WRITTEN = (
         f"{everywhere(m.COARSE)} > 0 or max by (INSTALLATION) ({m.GAPS.series[0]}) > 0",
         "2m",
         "warning",
-        "capture cannot tell which documents changed",
+        "capture cannot see which documents changed",
         "A column, a type or an expression that capture uses has changed, or the queue was missing. No write "
         "fails and nothing is lost: workers look at all of the index again, which is slow, for as long as it lasts.",
         (
@@ -242,8 +242,8 @@ _WRITTEN = (
             "Tables of idxctl are missing: `idxctl migrate status`.",
         ),
         (
-            Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "capture cannot tell which documents changed", {"index": "listings"}),
-            Proof({m.GAPS.series[0]: "7x5"}, "3m", "capture cannot tell which documents changed"),
+            Proof({m.COARSE.series[0] + '{index="listings"}': "3x5"}, "3m", "capture cannot see which documents changed", {"index": "listings"}),
+            Proof({m.GAPS.series[0]: "7x5"}, "3m", "capture cannot see which documents changed"),
             Proof({m.COARSE.series[0] + '{index="listings"}': "0x5", m.GAPS.series[0]: "0x5"}, "3m"),
         ),
     ),

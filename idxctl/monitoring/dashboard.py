@@ -73,7 +73,7 @@ PANELS = (
         Query(f"max({m.POSTGRES_UP.series[0]}{{{_HERE}}})", "PostgreSQL up"))),
     Panel("Paused", "1 while nothing is claimed from an index.", "short", (
         Query(_now(m.PAUSED, by="index, reason"), "{{index}} {{reason}}"),), greatest=1.0),
-    Panel("Not told apart", "Tasks after which all of an index is looked at again, and statements that left none.", "short", (
+    Panel("Not distinguished", "Tasks after which all of an index is looked at again, and statements that left none.", "short", (
         Query(_now(m.COARSE), "{{index}}"), Query(f"max({m.GAPS.series[0]}{{{_HERE}}})", "no task"))),
     Panel("Conditions", "What is wrong, by kind: 1 to look at, 2 to act on.", "short", (
         Query(_now(m.CONDITION, by="index, kind"), "{{index}} {{kind}}"),), greatest=2.0),

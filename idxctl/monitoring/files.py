@@ -1,4 +1,4 @@
-"""Write the files where somebody wants them, and over nothing that they changed."""
+"""Write the files where someone wants them, and over nothing that they changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files put where somebody names, and nowhere else: no link is followed, and a reader sees the old file or the new one."""
+"""Files put where someone names, and nowhere else: no link is followed, and a reader sees the old file or the new one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 -- name: record
--- Somebody did something. By the function: it needs no right on the table, and says itself who is connected.
+-- Someone did something. By the function: it needs no right on the table, and says itself who is connected.
 SELECT opensearch_indexing_audit_write(%(action)s, %(what)s, %(count)s::bigint, %(detail)s::jsonb, %(operator)s, %(channel)s, %(reason)s);
 
 -- name: record_without_function

@@ -190,7 +190,7 @@ class Connection:
 
     @property
     def read_limit_ms(self) -> int:
-        """How long one statement may read documents: less than we put up with a server that says nothing."""
+        """How long one statement may read documents: less than we allow a server that says nothing."""
         patience = self.raw.patience
         seconds = self.read_seconds if patience is None else min(self.read_seconds, patience * _WITHIN_PATIENCE)
         return max(int(seconds * 1000), 1)
@@ -315,7 +315,7 @@ def _text(query: Any, raw: PatientConnection) -> bytes:
 
 class Pool:
     """
-    A connection for each thread that asks, made when it first asks and made anew when it broke.
+    A connection for each thread that asks, made when it first asks and made again when it broke.
 
     Those of threads that have ended are closed when the next one is made.
     """

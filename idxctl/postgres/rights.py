@@ -110,7 +110,7 @@ SEQUENCES: Mapping[str, Mapping[str, tuple[str, str]]] = {"worker": _DRAWS, "ope
 
 _WORKS = {
     "advance_token": "the token sequence is moved forward, never back",
-    "server": "a restored or restarted server is told from the one before",
+    "server": "a restored or restarted server is distinguished from the one before",
     "audit_write": "acts are noted; nothing noted can be changed by it",
     "gap_seen": "gaps that capture marked are seen to once",
     "waiting": "what waits is counted",

@@ -19,7 +19,7 @@ WHERE n.nspname = %(schema)s AND a.privilege_type = 'CREATE' AND a.grantee <> n.
 ORDER BY a.grantee <> 0, 1;
 
 -- name: strangers
--- Functions and operators called as one of PostgreSQL's own, and tables and functions called as ours, of somebody who is
+-- Functions and operators called as one of PostgreSQL's own, and tables and functions called as ours, of someone who is
 -- neither we, nor the owner of schema or database, nor a superuser. An older program's dead letters are adopted as they are.
 SELECT things.what, pg_get_userbyid(things.owner)::text
 FROM pg_namespace n

@@ -38,7 +38,7 @@ def carry_over(
     Copy what *query* finds *into* a table and columns, in the open transaction; returns the number of rows.
 
     The query is read in a READ ONLY part of the transaction with *local* settings, the rows are written after it: an
-    ``INSERT ... SELECT`` would give somebody's query a transaction that may write. They pass through us as bytes, and a
+    ``INSERT ... SELECT`` would give someone's query a transaction that may write. They pass through us as bytes, and a
     crash leaves nothing.
     """
     read = sql.SQL("COPY (\n{}\n) TO STDOUT").format(query)

@@ -228,9 +228,9 @@ def _keys(
             middle = len(part) // 2
             waiting += [part[middle:], part[:middle]]
             continue
-        mended = _look_up_by_successors(conn, batch, task, definition, part, rendered)
-        if mended is not None:
-            count += mended
+        fixed = _look_up_by_successors(conn, batch, task, definition, part, rendered)
+        if fixed is not None:
+            count += fixed
             continue
         failed += part
         why = _broken(f"the keys query over {schema}.{table} does not run", error)
@@ -259,20 +259,20 @@ def _look_up_by_successors(
     """
     Run what has replaced a broken lookup since, where the stored columns are enough for it; None where it does not help.
 
-    Else a task whose query was mended in the configuration would wait for ever: a stored definition never changes.
+    Else a task whose query was fixed in the configuration would wait for ever: a stored definition never changes.
     """
     place = {name: number for number, name in enumerate(definition["columns"])}
-    mended = [
+    fixed = [
         one for (one,) in conn.run(SQL["successors"], id=task.payload["watch"]) if place.keys() >= set(one["columns"])
     ]
     count = 0
-    for one in mended:
+    for one in fixed:
         taken = [[row[place[name]] for name in one["columns"]] for row in rows]
         found, error = _look_up(conn, batch, task, one, taken, rendered)
         if error is not None:
             return None
         count += found
-    return count if mended else None
+    return count if fixed else None
 
 
 def _look_up(

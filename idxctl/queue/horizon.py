@@ -77,6 +77,6 @@ class Horizon:
         self.everything_at = self._clock() + max(_EVERYTHING_SECONDS, _SHARE * seconds)
 
     def forget(self) -> None:
-        """Begin anew: it may be another server."""
+        """Begin again: it may be another server."""
         self._marks.clear()
         self._passed = self._next = None

@@ -54,7 +54,7 @@ def unblock(conn: Connection, index: str) -> str | None:
 
 
 def pause(conn: Connection, index: str, *, reason: str, by: str) -> None:
-    """Stop claims from *index* until somebody resumes it."""
+    """Stop claims from *index* until someone resumes it."""
     conn.run(SQL["pause"], index=index, reason=conn.storable(reason), by=by)
 
 

@@ -296,7 +296,7 @@ FOR UPDATE SKIP LOCKED
 UPDATE opensearch_indexing_watches SET at_watermark = %(upto)s WHERE id = %(id)s
 
 -- name: pause
--- An index that nobody claims from until somebody resumes it, with the reason.
+-- An index that nobody claims from until someone resumes it, with the reason.
 INSERT INTO opensearch_indexing_pauses (index_name, cause, reason, paused_by)
 VALUES (%(index)s, 'operator', %(reason)s, %(by)s)
 ON CONFLICT (index_name, cause) DO UPDATE SET reason = excluded.reason

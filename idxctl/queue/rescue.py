@@ -85,7 +85,7 @@ def _next(conn: Connection, a_round: _Rescue) -> Rescued | None:
                 row = conn.run(SQL["lapsed"], gone=list(a_round.gone), but=list(a_round.seen)).fetchone()
                 if row is None:
                     return None
-                if token not in (None, row[0]):  # taken by somebody else meanwhile
+                if token not in (None, row[0]):  # taken by someone else meanwhile
                     return None
                 token = int(row[0])
                 done = _take_back(conn, token, a_round, apart=apart)

@@ -3,9 +3,9 @@ Tokens: numbers from one sequence, sent to OpenSearch as the external version of
 
 T1: a claim's token is drawn by the statement that takes the tasks (`queue.claim`). T2: every draw commits a row; there is no
 bare draw here. T4: a version in OpenSearch that this sequence did not draw means that the sequence went back, or that
-somebody else writes with versions; the sequence is then moved past it. That is seen only where a version lies above the
+someone else writes with versions; the sequence is then moved past it. That is seen only where a version lies above the
 sequence: so the sequence is moved to the clock, past all that may have been drawn before, whenever the server was started
-anew, is another one, or is a copy, and nothing is claimed until then.
+again, is another one, or is a copy, and nothing is claimed until then.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def catch_up_with_clock(conn: Connection) -> int | None:
     clock = conn.pinned(b"SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint").fetchone()
     assert clock is not None
     why = f"the sequence lay {lag:.0f} s behind the clock"
-    why = why if known else f"PostgreSQL was started anew; {why}"
+    why = why if known else f"PostgreSQL was restarted; {why}"
     jumped = advance(conn, int(clock[0]), why)
     log.info(
         "the token sequence was moved to the clock: %s", why, extra={"fact": "sequence", "fields": {"token": jumped}}

@@ -98,7 +98,7 @@ def plan(
     name = generations.physical_name(index.name, number)
     lost = live is not None and not aliases.ours(client, live.name, index.name)
     if lost and live is not None:
-        warnings.append(f"index {index.name}: {live.name}, which was live, is gone; it is built anew from the rows")
+        warnings.append(f"index {index.name}: {live.name}, which was live, is gone; it is built again from the rows")
     behind = index.name if replaces else foreign or (live.name if live is not None and not lost else None)
     carried = sorted(set((aliases.standing(client, behind) if behind else None) or ()) - {index.name})
     if foreign and carried:
@@ -242,7 +242,7 @@ def check_ids(conn: Connection, index: IndexSettings, definition: Definition) ->
     if found is not None:
         raise DocumentError(
             f"index {index.name}: the document query returns a row whose {' or '.join(definition.key)} is NULL",
-            hint="every document needs an id: add WHERE ... IS NOT NULL, or mend the rows",
+            hint="every document needs an id: add WHERE ... IS NOT NULL, or fix the rows",
         )
 
 

@@ -99,7 +99,7 @@ def indexer(found: QueueStats, workers: Sequence[WorkerRow], *, capacity: int) -
     """
     Return whether documents are indexed behind the application's back, and whether the queue keeps up.
 
-    Healthy: below nine tenths of the capacity, and somebody who is not about to leave takes the tasks.
+    Healthy: below nine tenths of the capacity, and someone who is not about to leave takes the tasks.
     """
     capacity = max((one.queue_size for one in workers), default=capacity)
     running = [one for one in workers if one.state == "running"]

@@ -27,7 +27,7 @@ _RELAYED = re.compile(
 
 @dataclass(frozen=True)
 class Who:
-    """Somebody who may ask: the name for the audit."""
+    """Someone who may ask: the name for the audit."""
 
     name: str
     role: str

@@ -69,7 +69,7 @@ class Backend:
             ) from None
 
     def connection(self) -> Connection:
-        """Return this thread's connection to migrated tables; one that broke while it was idle is made anew."""
+        """Return this thread's connection to migrated tables; one that broke while it was idle is made again."""
         try:
             conn = self._pool.mine()
             migrate.require(conn)
@@ -148,7 +148,7 @@ class Backend:
         return []
 
     def close(self) -> None:
-        """End everything; a retry that somebody waits for is left to the queue."""
+        """End everything; a retry that someone waits for is left to the queue."""
         self._closing.set()
         for pool in [self._pool, *self._waiting]:
             pool.close()

@@ -32,7 +32,7 @@ ERROR = Parameter("error", "text", "Only letters of this group of errors, by its
 DOCUMENT = Parameter("document", "text", "Only letters of this document, by its id.")
 OLDER_THAN = Parameter("older_than", "duration", "Only letters created longer ago.")
 IDS = Parameter("id", "ids", "Letters by number; may be repeated.")
-DRY_RUN = Parameter("dry_run", "flag", "Tell what would be done, and do nothing.", default=False)
+DRY_RUN = Parameter("dry_run", "flag", "Say what would be done, and do nothing.", default=False)
 _SELECTORS = (INDEX, ERROR, DOCUMENT, OLDER_THAN, IDS)
 
 
@@ -78,7 +78,7 @@ def _status(backend: Backend, _who: Who, _given: Given) -> Any:
 
 
 def _asked(backend: Backend, given: Given) -> Connection:
-    """Return a connection, after the index that was asked for was found to be one that somebody knows."""
+    """Return a connection, after the index that was asked for was found to be one that someone knows."""
     conn = backend.connection()
     try:
         names.check_known(conn, backend.settings, given["index"])
@@ -129,7 +129,7 @@ def _retry(backend: Backend, who: Who, given: Given) -> Any:
                 timeout=timeout,
                 tally=backend.tally,
             )
-    except dlq.NotSettled as error:  # the letters are in the queue, and somebody will index them
+    except dlq.NotSettled as error:  # the letters are in the queue, and someone will index them
         return Answer(202, error.done)
 
 
@@ -184,13 +184,13 @@ ENDPOINTS = (
         "POST",
         f"{_ROOT}/dlq/retry",
         "Put letters back into the queue, the least recently attempted first. Without a live worker they are indexed here, "
-        "and the answer tells what became of them; 202 when that takes longer than the timeout.",
+        "and the answer says what became of them; 202 when that takes longer than the timeout.",
         _retry,
         "Retried",
         (
             Parameter("limit", "count", "Most letters to retry.", default=100, most=10_000),
             *_SELECTORS,
-            Parameter("wait", "flag", "With workers running: wait, and tell what became of them.", default=False),
+            Parameter("wait", "flag", "With workers running: wait, and report what became of them.", default=False),
             Parameter("timeout", "duration", "How long to wait: 30s, five minutes at most."),
             DRY_RUN,
         ),

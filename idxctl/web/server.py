@@ -116,7 +116,7 @@ def _remarks(http: HttpSettings) -> Iterator[str]:
     if short:
         yield f"the token of {', '.join(short)} is shorter than {bearers.SHORTEST} characters, and can be guessed"
     if http.anonymous_read:
-        yield "anonymous_read: whoever can connect reads letters, which may hold people's data"
+        yield "anonymous_read: anyone who can connect reads letters, which may hold people's data"
 
 
 def _bound(wanted: Address) -> socket.socket:

@@ -1,4 +1,4 @@
-"""A worker beside somebody who waits for its work, in threads of its own."""
+"""A worker beside someone who waits for its work, in threads of its own."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@ Whose fault is it: the document's, or the index's?
 
 One document that OpenSearch refuses for good is a dead letter. When nearly all of the last fifty are refused with one and the
 same error, it is the mapping, the query or the pipeline, and a hundred thousand letters would say nothing more: the index is
-paused instead, its tasks wait with no attempt spent, and a few of them at a time try whether it was mended.
+paused instead, its tasks wait with no attempt spent, and a few of them at a time try whether it was fixed.
 """
 
 from __future__ import annotations

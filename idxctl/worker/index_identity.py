@@ -1,7 +1,7 @@
 """
 Whether the index that a generation names is still the one that was made for it.
 
-Where OpenSearch creates indexes on a write (``action.auto_create_index``, on by default), the next bulk after somebody
+Where OpenSearch creates indexes on a write (``action.auto_create_index``, on by default), the next bulk after someone
 deleted a live index would make an empty one of that name, with a guessed mapping, and every write would succeed: the index
 would silently lie. So each process looks, about once a second while it writes, for the mark that `aliases.create` leaves, or the alias.
 """
@@ -68,6 +68,6 @@ def _verdict(client: Client, generation: Generation) -> Verdict | None:
     return Verdict(
         Kind.BLOCKED,
         outcomes.FOREIGN_INDEX,
-        "this is not the index that idxctl made: it was deleted, and created again by somebody else; "
-        f"idxctl reindex --index {generation.index} builds it anew",
+        "this is not the index that idxctl made: it was deleted, and created again by someone else; "
+        f"idxctl reindex --index {generation.index} builds it again",
     )

@@ -79,7 +79,7 @@ def test_a_base_backup_taken_before_a_thousand_changes_is_restored(own, tmp_path
         run = idxctl.use(database=restored.url, opensearch=rig.opensearch, config=rig.config)
         worked = run("worker", "start", "--until-empty")
         assert worked.status == 0
-        assert "PostgreSQL was started anew" in worked.stderr
+        assert "PostgreSQL was restarted" in worked.stderr
         assert sequence(rig) > came_to
         (*_, (jumped_from, jumped_to, _)) = jumps(rig)
         assert jumped_from < came_to < jumped_to

@@ -66,7 +66,7 @@ MUTANTS = (
     Mutant(
         "a mended lookup leaves the tasks of the old one waiting",
         ("tests/integration/test_expand.py::test_a_lookup_that_was_mended_since_frees_the_tasks_of_the_old_one",),
-        (Code("return count if mended else None", "return None"),),
+        (Code("return count if fixed else None", "return None"),),
     ),
     Mutant(
         "what was lost together comes back together",

@@ -293,7 +293,7 @@ def test_every_file_of_somebody_else_is_read_with_a_remark(project, name):
     os.chown(project / name, NOBODY, NOBODY)
     (remark,) = remarks_on(loaded(project, name))
     assert (remark.kind, remark.path) == ("foreign", project / name)
-    assert "belongs to somebody else (nobody)" in str(remark)
+    assert "belongs to someone else (nobody)" in str(remark)
     assert remarks_on(loaded(project, name, IDXCTL_TRUST_DIRECTORY=str(project))) == ()
 
 
@@ -424,7 +424,7 @@ def test_a_foreign_configuration_is_read_with_a_warning_said_once(file, folder):
     os.chown(file, NOBODY, NOBODY)
     done = command(folder, "config", "show", **SERVERS)
     assert done.returncode == 0
-    assert done.stderr.count("belongs to somebody else (nobody)") == 1
+    assert done.stderr.count("belongs to someone else (nobody)") == 1
     assert command(folder, "config", "show", IDXCTL_TRUST_DIRECTORY=str(folder), **SERVERS).stderr == ""
 
 
