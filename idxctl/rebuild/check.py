@@ -88,6 +88,7 @@ def check(
     conn = pool.mine()
     aliases.refresh(client, generation.name)
     steps.begin("check", total)
+    before = _refused(conn, generation)
     readers = min(readers, _READERS)
     found = _found(pool, client, generation, run, way=way, readers=readers, sizes=sizes, steps=steps)
     if found.compared.unanswered:  # nobody can tell whether they are equal: their letters say so
@@ -99,7 +100,8 @@ def check(
         drift = stuck.not_waiting(conn, generation.index, drift)
     if drift:
         _refuse_drift(compared, drift)
-    checked = Checked(max(found.documents - len(refused & found.doubtful), 0), len(refused), found.rows_read)
+    counted = (refused & found.doubtful) | (refused - before)  # refused only now: each was there, and was counted
+    checked = Checked(max(found.documents - len(counted), 0), len(refused), found.rows_read)
     _judge_failures(conn, generation, checked.documents + checked.failed, checked.failed, allowed)
     steps.end(_summary(checked, way))
     reach("reindex.checked")
