@@ -10,6 +10,7 @@ from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
 from idxctl.cli.state import DryRunOption, IndexOption, Output, OutputOption, ReasonOption, YesOption, current
+from idxctl.cli.suggest import suggest
 from idxctl.core.conditions import State
 from idxctl.core.durations import format_counted
 from idxctl.core.errors import CheckFailed
@@ -106,6 +107,9 @@ def _uncovered(conn: Connection, index: str | None) -> list[Condition]:
         render.warn(f"whether all that documents show is captured was not looked at: {error.message}")
         return []
     return [one for one in found if index in (None, one.index)]
+
+
+app.command(epilog=exits())(suggest)
 
 
 @app.command(epilog=exits())

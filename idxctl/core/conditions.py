@@ -279,7 +279,7 @@ MEANINGS: Mapping[Kind, Meaning] = {
         C, ACT, "its documents show a table that no watch covers: they stay as they are when it changes",
         lambda facts: f"{facts['index']}: {facts.get('reader', 'the document query')} reads table {facts['what']}{_columns(facts)}"
         f"{_by_way(facts)}, which no watch of this index covers",
-        "add a watch on it to [indexes.{index}], then idxctl watch install and idxctl reindex --index {index}",
+        "idxctl watch suggest --index {index}",
     ),
     Kind.SHOWS_IGNORED: Meaning(
         C, ACT, "its documents show a column that its watch ignores: they stay as they are when it changes",

@@ -68,9 +68,7 @@ def compose(plan: Plan, config: Path, servers: Servers) -> tuple[File, ...]:
     before = _read(config)
     if plan.index in _indexes(before, config):
         raise UsageError(f"{config} has an index {plan.index} already", hint="--index NAME for another name")
-    added = ("" if before.endswith("\n") or not before else "\n") + "\n" + section
-    _require_sound(before, added, plan.index, config)
-    return (*files, File(config, added, appended=True))
+    return (*files, added(config, section))
 
 
 def write(files: tuple[File, ...]) -> None:
@@ -118,18 +116,15 @@ def _indexes(text: str, config: Path) -> Mapping[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _require_sound(before: str, added: str, index: str, config: Path) -> None:
-    """Refuse to add to a file whose shape does not take a table at its end: one with ``indexes = {...}``."""
+def _parsed_with(before: str, more: str, config: Path) -> None:
+    """Refuse to add to a file whose shape does not take tables at its end: one with ``indexes = {...}``, ``watch = [...]``."""
     try:
-        after = tomllib.loads(before + added)
+        tomllib.loads(before + more)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(
-            f"{config}: an index cannot be put at its end: {error}",
-            hint=f"write its indexes as tables, [indexes.NAME]; or have init print it: --dry-run --index {index}",
+            f"{config}: tables cannot be put at its end: {error}",
+            hint="write its indexes and watches as tables, [indexes.NAME] and [[indexes.NAME.watch]]; or have it printed, and put it in by hand",
         ) from error
-    was = tomllib.loads(before)
-    now = {**after, "indexes": {name: one for name, one in after["indexes"].items() if name != index}}
-    assert now == {"indexes": {}, **was}
 
 
 def _head(servers: Servers) -> str:
@@ -163,8 +158,24 @@ def _section(plan: Plan) -> str:
     return "\n".join(lines) + "\n"
 
 
+def watch_text(index: str, watch: Watch) -> str:
+    """Return a watch of *index* as it stands in the configuration."""
+    return "\n".join(_watch(_key(index), watch)) + "\n"
+
+
+def added(config: Path, text: str) -> File:
+    """Return *text*, tables of TOML, as what is put at the end of *config*; raises `ConfigError` where that takes none."""
+    before = _read(config)
+    text = ("" if before.endswith("\n") or not before else "\n") + "\n" + text
+    _parsed_with(before, text, config)
+    return File(config, text, appended=True)
+
+
 def _watch(index: str, watch: Watch) -> list[str]:
-    lines = [f"[[indexes.{index}.watch]]  # {watch.comment}", f"table = {_string(watch.table)}"]
+    lines = [
+        f"[[indexes.{index}.watch]]" + (f"  # {watch.comment}" if watch.comment else ""),
+        f"table = {_string(watch.table)}",
+    ]
     if watch.keys is not None:
         lines.append(f"keys = {_string(watch.keys)}")
     else:

@@ -136,7 +136,7 @@ def test_an_index_of_ones_own_table(database, opensearch_url, index_prefix, idxc
         connection.execute(f"ALTER TABLE listings RENAME TO {index_prefix}")  # the index is named like its table
     (directory := tmp_path / "shop").mkdir()
     reader = Reader(database, opensearch_url, directory, idxctl, {"listings": index_prefix})
-    assert reader.read("docs/how-to/index-a-table.md") == 13
+    assert reader.read("docs/how-to/index-a-table.md") == 14
     rig = Rig(database, opensearch_url, index_prefix, directory)
     try:
         assert rig.document(7)["title"] == "a new title"
