@@ -50,7 +50,7 @@ def test_rollback(reader, items):
     items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")
     items.hand().rest()
     items.sql("UPDATE items SET price = '7' WHERE id <= 3")
-    assert reader.read("docs/how-to/rollback.md") == 8
+    assert reader.read("docs/how-to/rollback.md") == 11
     assert items.letters() == {}
     assert items.differences() == []
 
