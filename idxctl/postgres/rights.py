@@ -33,8 +33,6 @@ _ALL = ("SELECT", "INSERT", "UPDATE", "DELETE")
 _READ = ("SELECT",)
 _MARKS = ("state", "live_at", "standby_until", "behind_since", "retired_at", "deleted_at")
 
-_MADE_FROM = ("definition", "fingerprint")
-
 _WORKER: Mapping[str, tuple[Right, ...]] = {
     "queue": (Right(_ALL, "tasks are taken, and put back"),),
     "inflight": (Right(_ALL, "batches under a lease"),),
@@ -65,9 +63,7 @@ _OPERATOR: Mapping[str, tuple[Right, ...]] = {
     "dlq": (Right((*_ALL, "TRUNCATE"), "letters are retried and purged"),),
     "generations": (
         Right(("SELECT", "INSERT"), "a reindex adds one"),
-        Right(
-            ("UPDATE",), "their states, and what index apply has put in place", columns=(*_MARKS, *_MADE_FROM, "intent")
-        ),
+        Right(("UPDATE",), "their states alone: index apply is for the owner", columns=(*_MARKS, "intent")),
     ),
     "reindex_runs": (Right(("SELECT", "INSERT", "UPDATE"), "a reindex and its progress"),),
     "reindex_chunks": (Right(_ALL, "ranges of a reindex"),),

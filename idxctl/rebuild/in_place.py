@@ -122,7 +122,7 @@ def apply(conn: Connection, client: Client, wanted: Plan, *, dry_run: bool = Fal
         if not generations.may_redefine(conn):
             raise ConfigError(
                 "this role of PostgreSQL may not record what is put in place: it lacks UPDATE of a generation's definition",
-                hint="idxctl grants --operator ROLE prints what it needs",
+                hint="run it as the owner of idxctl's tables: a definition is SQL that workers run, so no other role may change one",
             )
         _put(client, live, compared, wanted.lifetime)
         reach("apply.put")
