@@ -46,6 +46,14 @@ def test_why_a_document_is_wrong(reader, items):
     assert reader.read("docs/how-to/why-is-a-document-wrong.md") == 2
 
 
+def test_drift(reader, items):
+    """The page is a table, which test_drift holds to what verify says; its commands are run as the reader would."""
+    page = (PAGES / "drift.md").read_text()
+    for line in dict.fromkeys(re.findall(r"`(idxctl [^`\[A-Z]+)`", page)):
+        reader.type(line.replace("--wait", "").strip())
+    assert items.differences() == []
+
+
 def test_rollback(reader, items):
     items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")
     items.hand().rest()
@@ -68,14 +76,15 @@ def test_what_to_do_about_alerts(reader, items):
     items.sql("UPDATE items SET price = 'dear' WHERE id <= 3")
     items.hand().rest()
     group = items.one("SELECT min(fingerprint) FROM opensearch_indexing_dlq")
+    role = items.one("SELECT current_user")
     page = (PAGES / "alerts.md").read_text()
     commands = dict.fromkeys(re.findall(r"`(idxctl [^`]+)`", page))
     assert len(commands) > 12
     for line in commands:
-        filled = line.replace("NAME", items.index).replace("FINGERPRINT", group)
+        filled = line.replace("NAME", items.index).replace("FINGERPRINT", group).replace("ROLE", role)
         if not filled.startswith(
-            ("idxctl dlq retry", "idxctl reindex", "idxctl watch remove")
-        ):  # they fail again; it asks
+            ("idxctl dlq retry", "idxctl reindex", "idxctl verify", "idxctl watch remove")
+        ):  # three fail again; the last asks
             reader.type(filled)
 
 
