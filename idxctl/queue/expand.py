@@ -73,13 +73,11 @@ def expand(
     """
     swept, waiting = 0, []
     reach("expand.before")
-    for task in batch.tasks:
-        if task.document_id == "sweep":
-            waited_for = _before(batch, task)
-            if _others(conn, batch, waited_for, bytes_gone_after_seconds):
-                waiting.append(replace(task, payload={**task.payload, "before": waited_for}))
-            else:
-                swept += _sweep(conn, client, batch, task, generations)
+    for task in _one_sweep(batch):
+        if _others(conn, batch, _before(batch, task), bytes_gone_after_seconds):
+            waiting.append(task)
+        else:
+            swept += _sweep(conn, client, batch, task, generations)
     coarse = _coarse(conn, client, batch, generations, bytes_gone_after_seconds)
     found, broken, failed = coarse.enqueued, coarse.broken, list(coarse.failed)
     rendered = _rendered(conn, generations)
@@ -314,6 +312,20 @@ def _as_written(at: datetime) -> sql.Literal:
 def _tasks(conn: Connection, columns: str) -> sql.Composed:
     """Return the queue as rows are copied into it."""
     return sql.SQL("{}.opensearch_indexing_queue ({})").format(sql.Identifier(conn.schema), sql.SQL(columns))
+
+
+def _one_sweep(batch: Batch) -> list[Task]:
+    """
+    Return all sweeps of a batch as one, if it has any: each would enqueue the same ids, for every TRUNCATE while claims rest.
+
+    It waits for what the last of them has to wait for.
+    """
+    tasks = [task for task in batch.tasks if task.document_id == "sweep"]
+    if not tasks:
+        return []
+    first = min(tasks, key=lambda task: task.enqueued_at)
+    before = max(_before(batch, task) for task in tasks)
+    return [replace(first, payload={**first.payload, "before": before})]
 
 
 def _before(batch: Batch, task: Task) -> int:

@@ -109,6 +109,35 @@ def test_truncate_empties_the_index_once_batches_in_flight_are_through(items, st
     assert items.ask("GET", f"/{items.index}/_count")["count"] == 0
 
 
+def test_truncates_that_piled_up_are_one_sweep(items):
+    """Each would enqueue every document of every generation again, and so much faster than it is worked off."""
+    for _ in range(5):
+        items.sql("TRUNCATE parts")
+    items.hand().step()
+    assert items.one("SELECT count(*) FROM opensearch_indexing_queue WHERE origin = 'sweep'") == 20
+    items.drain()
+    assert items.differences() == []
+
+
+def test_sweeps_that_become_one_wait_for_what_the_last_of_them_waits_for(items):
+    """C3: the first could begin; a batch that was read before the second TRUNCATE is still under way."""
+    hand = items.hand()
+    items.sql("UPDATE items SET name = 'new' WHERE id = 1")
+    early = hand.claim()
+    items.sql("TRUNCATE items CASCADE")
+    hand.step()  # it waits for the early batch
+    items.sql("INSERT INTO items (id, name) VALUES (2, 'back')")
+    late = hand.claim()
+    items.sql("TRUNCATE items CASCADE")
+    hand.carry(early)
+    items.sql("UPDATE opensearch_indexing_queue SET available_at = clock_timestamp()")
+    hand.step()
+    assert items.sql("SELECT kind, count(*) FROM opensearch_indexing_queue GROUP BY 1") == [("sweep", 1)]
+    hand.carry(late)
+    items.drain()
+    assert items.differences() == []
+
+
 def test_truncate_of_a_child_table_empties_its_part_of_every_document(items):
     items.sql("TRUNCATE parts")
     items.drain()
