@@ -5,22 +5,20 @@ from __future__ import annotations
 import collections
 import os
 import secrets
-import shutil
-import signal
 import sys
-import tempfile
 import threading
 import time
-from pathlib import Path
 
-from soak.faults import LONG, SHORT, Lane
-from soak.market import PACE, Trader
-from soak.scene import UNREACHABLE, Scene
+from soak.faults import LONG, SHORT, SWAPPED, Lane
+from soak.market import Trader
+from soak.program import carried_out
+from soak.scene import TIMES, UNREACHABLE, Scene
 
 WORKERS, WRITERS = 3, 4
 DRAIN_SECONDS = 600
-CROWDED = 5000  # tasks queued, above which writers slow down: a machine may serve less than they write
-SAY_EVERY = 10
+CROWDED = 5000  # tasks queued, above which writers slow down and faults wait: a machine may serve less than they make
+LOOK_EVERY, SAY_EVERY = 2.0, 10.0
+SWAPS_SURELY = 8.0  # minutes, in which a rebuild must have come to its swap
 # Drained, killed by a fault, started while a server was away, told to stop before it had begun.
 EXPECTED_EXITS = {0, -9, UNREACHABLE, 143}
 
@@ -37,8 +35,9 @@ class Soak:
             Lane(scene, SHORT, f"{seed}-short", over=self.over, still=still, pause=3.0),
             Lane(scene, LONG, f"{seed}-long", over=self.over, still=still, pause=4.0),
         ]
-        self.writers = [Trader(scene.postgres.url, number + 1, self.closed) for number in range(WRITERS)]
+        self.writers = [Trader(scene, number + 1, self.closed) for number in range(WRITERS)]
         self.counters: dict[str, dict] = {}
+        self._said = 0.0
 
     def run(self, minutes: float) -> list[str]:
         """Return what is not as promised; nothing, if all is well."""
@@ -47,12 +46,12 @@ class Soak:
         self._wait(minutes * 60)
         self.over.set()
         for lane in self.lanes:
-            lane.join(300)
+            lane.join(DRAIN_SECONDS)
         self.closed.set()
         for writer in self.writers:
             writer.join(60)
         drained = self._drain()
-        last = self.scene.idxctl("reindex")
+        last, verified = self.scene.idxctl("reindex"), self.scene.idxctl("verify")
         documents, differences = self.scene.differences()
         queued, in_flight, letters = self.scene.left()
         self._look()
@@ -64,43 +63,46 @@ class Soak:
             *(f"{thread.name} did not end" for thread in (*self.lanes, *self.writers) if thread.is_alive()),
             *([] if drained else [f"the queue did not get empty within {DRAIN_SECONDS} s"]),
             *([] if last.returncode == 0 else [f"a reindex at rest: {last.stderr.decode()[-600:]}"]),
+            *([] if verified.returncode == 0 else [f"verify: {(verified.stdout + verified.stderr).decode()[-600:]}"]),
+            *([] if minutes < SWAPS_SURELY or self.lanes[1].outcomes[SWAPPED] else ["no rebuild came to its swap"]),
             *differences[:20],
             *([f"{queued} tasks queued, {in_flight} batches in flight"] if queued or in_flight else []),
             *([f"{letters} dead letters"] if letters else []),
             *(f"{worker.name} ended with {status}" for worker in self.scene.workers for status in worker.exits
               if status not in EXPECTED_EXITS),
-            *(f"a bug in {log}" for log in self.scene.tracebacks()),
         ]  # fmt: skip
 
     def _wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
         while time.monotonic() < until and not any(thread.error for thread in (*self.lanes, *self.writers)):
-            self.closed.wait(min(SAY_EVERY, max(until - time.monotonic(), 0)))
+            self.closed.wait(min(LOOK_EVERY, max(until - time.monotonic(), 0)))
             self._look()
-            self._say()
+            if time.monotonic() - self._said > SAY_EVERY:
+                self._say()
 
     def _drain(self) -> bool:
-        until, said = time.monotonic() + DRAIN_SECONDS, 0.0
+        until = time.monotonic() + DRAIN_SECONDS
         while time.monotonic() < until:
             queued, in_flight, _ = self.scene.left()
             if queued == in_flight == 0:
                 return True
             self._rest.wait(0.5)
-            if time.monotonic() - said > SAY_EVERY:
-                said = time.monotonic()
+            if time.monotonic() - self._said > SAY_EVERY:
                 self._say(f"draining: {self.scene.under_way()}")
         return False
 
     def _look(self) -> None:
-        """Keep the last figures of every worker that ever ran: a killed one takes its own with it."""
+        """See how much waits, and keep the last figures of every worker that ever ran: a killed one takes its own with it."""
+        queued, _, _ = self.scene.left()
+        if queued >= 0:  # else nobody can tell
+            (self.scene.crowded.set if queued >= CROWDED else self.scene.crowded.clear)()
         found = self.scene.ask("SELECT jsonb_object_agg(id, counters) FROM opensearch_indexing_workers")
         if found and found[0]:
             self.counters.update(found[0])
 
     def _say(self, text: str = "") -> None:
         queued, in_flight, letters = self.scene.left()
-        for writer in self.writers:
-            writer.pace = PACE if queued < CROWDED else 20 * PACE
+        self._said = time.monotonic()
         now = " and ".join(lane.now for lane in self.lanes if lane.now) or "quiet"
         made = sum(writer.made for writer in self.writers)
         print(
@@ -155,20 +157,14 @@ def main() -> int:
         f"soak: {minutes:g} minutes, {WORKERS} workers, {WRITERS} writers, {listings:,} listings, SEED={seed}",
         flush=True,
     )
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # through the finally below: nothing is left running
-    directory = Path(tempfile.mkdtemp(prefix="idxctl-soak-"))
-    scene = Scene(directory, workers=WORKERS, listings=listings)
-    try:
-        problems = Soak(scene, seed).run(minutes)
-    finally:
-        scene.close()
-    for one in problems:
-        print(f"FAILED: {one}")
-    if problems:
-        print(f"the workers' logs are in {directory}; SEED={seed} repeats the faults")
-        return 1
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
+    return carried_out(
+        "soak",
+        lambda scene: Soak(scene, seed).run(minutes),
+        workers=WORKERS,
+        listings=listings,
+        times=TIMES,
+        again=f"SEED={seed} repeats the faults",
+    )
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import random
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import psycopg
@@ -24,6 +25,9 @@ from support.gateway import Seen
 from support.proxy import Proxy
 
 Fault = Callable[["Lane"], None]
+BREATH_SECONDS = 90.0
+REBUILD_SECONDS = 600.0  # a rebuild waits for all that was queued before it
+SWAPPED = "swapped"
 
 
 class Lane(threading.Thread):
@@ -61,6 +65,7 @@ class Lane(threading.Thread):
         try:
             while not self.over.wait(self.random.uniform(0.3, 1.0) * self._pause):
                 for kind in self.random.sample(sorted(self._kinds), len(self._kinds)):  # each once, then all anew
+                    self._breathe()
                     self.now = kind
                     self.injected[kind] += 1
                     self._kinds[kind](self)
@@ -69,6 +74,15 @@ class Lane(threading.Thread):
                         break
         except BaseException as error:  # noqa: BLE001 - the run ends with it
             self.error = error
+
+    def _breathe(self) -> None:
+        """
+        Let the workers catch up first, if much waits: what hits a system that does nothing tests nothing, and no rebuild
+        comes to its swap behind a queue that only grows.
+        """
+        until = time.monotonic() + BREATH_SECONDS
+        while self.scene.crowded.is_set() and time.monotonic() < until and not self.over.wait(0.5):
+            pass
 
     # --- what faults are made of ------------------------------------------------------------------------------------
 
@@ -210,13 +224,11 @@ def reindex(lane: Lane) -> None:
     with lane.still if lane.random.random() < 0.5 else contextlib.nullcontext():
         for _ in range(3):
             try:
-                done = lane.scene.idxctl("reindex", "-o", "json")
-            except (
-                subprocess.TimeoutExpired
-            ):  # and is killed: one that a blocked index keeps waiting has no end of its own
+                done = lane.scene.idxctl("reindex", "-o", "json", timeout=REBUILD_SECONDS)
+            except subprocess.TimeoutExpired:  # and is killed: one that a queue keeps waiting has no end of its own
                 lane.outcomes["killed after its time"] += 1
                 return
-            lane.outcomes["swapped" if done.returncode == 0 else f"ended with {done.returncode}"] += 1
+            lane.outcomes[SWAPPED if done.returncode == 0 else f"ended with {done.returncode}"] += 1
             if done.returncode == 0 or lane.over.is_set():
                 return
             lane.last(3, 6)

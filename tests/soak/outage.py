@@ -9,16 +9,14 @@ has piled up is gone within as many seconds of its end as it took. Exits with 1 
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import psycopg
 
+from soak.program import carried_out
 from soak.scene import Scene
 from support.proxy import Proxy
 
@@ -125,20 +123,11 @@ def outage(scene: Scene, way, seconds: float, rate: float, listings: int) -> lis
 def main() -> int:
     seconds, rate = float(os.environ.get("SECONDS_AWAY") or 30), float(os.environ.get("RATE") or 200)
     listings = int(os.environ.get("LISTINGS") or 5000)
-    directory = Path(tempfile.mkdtemp(prefix="idxctl-outage-"))
-    scene = Scene(directory, workers=WORKERS, listings=listings, times="")
-    try:
-        problems = [one for way in (refused, silent) for one in outage(scene, way, seconds, rate, listings)]
-        problems += [f"a bug in {log}" for log in scene.tracebacks()]
-    finally:
-        scene.close()
-    for one in problems:
-        print(f"FAILED: {one}")
-    if problems:
-        print(f"the workers' logs are in {directory}")
-        return 1
-    shutil.rmtree(directory, ignore_errors=True)
-    return 0
+
+    def work(scene: Scene) -> list[str]:
+        return [one for way in (refused, silent) for one in outage(scene, way, seconds, rate, listings)]
+
+    return carried_out("outage", work, workers=WORKERS, listings=listings, times="")
 
 
 if __name__ == "__main__":

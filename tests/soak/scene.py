@@ -103,8 +103,9 @@ class WorkerProcess:
 class Scene:
     """Everything that a soak runs on, in *directory*; `close` ends all of it."""
 
-    def __init__(self, directory: Path, *, workers: int, listings: int, times: str = TIMES) -> None:
+    def __init__(self, directory: Path, *, workers: int, listings: int, times: str) -> None:
         self.directory = directory
+        self.crowded = threading.Event()  # more waits than the machine serves soon: who makes work makes less
         self._close = contextlib.ExitStack()
         try:
             self.opensearch = OpenSearch(directory / "opensearch", cache=jars.cache_directory(os.environ), quick=True)
