@@ -10,7 +10,7 @@ import typer
 from idxctl.cli import render
 from idxctl.cli.app import exits, plain_app
 from idxctl.cli.render import Column
-from idxctl.cli.state import Output, OutputOption, current, duration
+from idxctl.cli.state import OutputOption, current, duration
 
 app = plain_app(help="See who changed what, when and why.")
 _SHOWN = 50  # rows of a table, unless told; data is whole
@@ -38,16 +38,16 @@ def list_(
     """
     from idxctl.postgres import audit, migrate
 
-    if limit is None and output in {Output.TABLE, Output.PLAIN, Output.MARKDOWN}:
-        limit = _SHOWN
-    with current().connect() as conn:
-        migrate.require(conn)
-        rows = audit.entries(conn, since=since, action=action, limit=limit)
-        total = audit.total(conn, since=since, action=action) if limit is not None and len(rows) == limit else len(rows)
     columns = [
         Column("at", kind="time"), Column("action", kind="name"), Column("what"), Column("count", kind="count"),
         Column("database_user", "database user"), Column("operator"), Column("channel"), Column("address"), Column("reason"),
     ]  # fmt: skip
+    with current().connect() as conn:
+        migrate.require(conn)
+        if render.is_data(output):
+            render.table(audit.every_entry(conn, since=since, action=action, limit=limit), columns, output)
+            return
+        rows = audit.entries(conn, since=since, action=action, limit=limit or _SHOWN)
+        total = audit.total(conn, since=since, action=action)
     render.table(rows, columns, output, empty="Nothing was changed, as far as the audit goes back.")
-    if total > len(rows):
-        render.say(f"{len(rows):,} of {total:,}; --limit shows more")
+    render.cut(len(rows), total, "acts")

@@ -44,7 +44,7 @@ def show(output: OutputOption) -> None:
             {"path": settings.path, "settings": {row.name: {"value": row.value, "source": row.source} for row in rows}}
         )
         return
-    render.table(rows, ["name", "value", "source"], output)
+    render.table(rows, [render.Column("name", kind="name"), "value", "source"], output)
 
 
 @app.command(epilog=exits())

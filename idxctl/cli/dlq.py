@@ -69,7 +69,7 @@ def _say_stats(found: Stats, output: Output) -> None:
         Column("fingerprint", "error", "name"), Column("count", kind="count"), *([] if alone else [Column("index", kind="name")]),
         Column("what"), Column("first_seen", "first", "since"), Column("last_seen", "last", "since"), Column("do", kind="name"),
     ]  # fmt: skip
-    render.table([_group(one) for one in found.by_error], columns, output)
+    render.table([_group(one, cut=output is Output.TABLE) for one in found.by_error], columns, output)
     first = found.by_error[0].fingerprint
     render.next_step(f"idxctl dlq show {first} · idxctl dlq retry --error {first} --limit 5", output)
 
@@ -87,8 +87,8 @@ def _counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
-def _group(one: Group) -> dict[str, object]:
-    what = f"{summary(one.error_type, one.example)} ({one.document_id})"
+def _group(one: Group, *, cut: bool) -> dict[str, object]:
+    what = f"{summary(one.error_type, one.example) if cut else one.example or one.error_type} ({one.document_id})"
     advice = "retry" if one.retryable else "fix"
     return {**render.plain_value(one), "index": ", ".join(one.indexes), "what": what, "do": advice,
             "first_seen": one.first_seen, "last_seen": one.last_seen}  # fmt: skip
@@ -133,10 +133,15 @@ def list_(
         Column("attempts", kind="count"), Column("what", "why"), Column("fingerprint", "error", "name"),
         Column("created_at", "age", "since"), Column("last_attempt_at", "tried", "since"),
     ]  # fmt: skip
-    if output is Output.TABLE:  # what every letter has in common leaves its room to the causes
-        columns = [
-            one for one in columns if one.key not in _COMMON or len({getattr(row, one.key) for row in found}) > 1
-        ]
+    if output is Output.TABLE and len(found) > 1:  # what every letter has in common leaves its room to the causes
+        common = [one for one in columns if one.key in _COMMON and len({getattr(row, one.key) for row in found}) == 1]
+        columns = [one for one in columns if one not in common]
+        if common:
+            render.out(
+                "each: "
+                + " · ".join(f"{one.heading} {render.shown(getattr(found[0], one.key), one.kind)}" for one in common)
+            )
+            render.blank()
     rows = [_letter(one, cut=output is Output.TABLE) for one in found]
     narrowed = index or error or document or older_than is not None
     render.table(rows, columns, output, empty="No such dead letters." if narrowed else "No dead letters.")

@@ -75,8 +75,7 @@ def _show(made: Sequence[Grant], output: Output) -> None:
         fields = ["kind", "role", "statement", "why", "held", "owner", "may_grant", "beyond"]
         render.table(made, [render.Column(name) for name in fields], output)
         return
-    for line in script(made):
-        render.out(line)
+    render.script("\n".join(script(made)))  # not wrapped: the rest of a comment would be SQL
 
 
 def _tell(done: Applied, output: Output) -> None:

@@ -26,6 +26,7 @@ from idxctl.cli.terminal import (
     script,
     styled,
     warn,
+    wrapped,
     writes,
 )
 from idxctl.cli.values import Column, Kind, field, shown
@@ -81,8 +82,10 @@ def headline(mark: Mark | None, text: str, output: Output = Output.TABLE) -> Non
         return
     from rich.text import Text
 
-    line = writes(sys.stdout, legible.line(text))
-    console(sys.stdout).print(Text.assemble((symbol, COLOURS[mark]), " ", line))
+    first, *rest = wrapped(sys.stdout, f"{symbol} {writes(sys.stdout, legible.line(text))}")
+    beginning = Text.assemble((symbol, COLOURS[mark]), first.removeprefix(symbol))
+    for line in (beginning, *map(Text, rest)):
+        console(sys.stdout).print(line, soft_wrap=not is_recorded())
 
 
 def heading(text: str) -> None:

@@ -30,12 +30,13 @@ def rich_table(rows: Sequence[Any], columns: Sequence[Column]) -> None:
     """Write a table for a terminal; a row that is too wide for it becomes a few lines."""
     stdout = console(sys.stdout)
     cells = [[writes(sys.stdout, cell) for cell in line] for line in _cells(rows, columns)]
-    if is_terminal(sys.stdout) and _narrowest(cells, columns) > stdout.width:
+    narrowest = _narrowest(cells, columns)
+    if is_terminal(sys.stdout) and _taken(narrowest) > stdout.width:
         for row in cells:
             for line in _folded(row, columns, stdout.width):
                 styled(sys.stdout, line)
         return
-    stdout.print(_laid_out(cells, columns))
+    stdout.print(_laid_out(cells, columns, _widths(cells, columns, narrowest, stdout.width)))
 
 
 def tabulated(rows: Sequence[Any], columns: Sequence[Column], *, markdown: bool) -> None:
@@ -106,25 +107,50 @@ def _folded(row: Sequence[str], columns: Sequence[Column], width: int) -> list[s
     return [f"{'   ' if position else ' '}{line}" for position, line in enumerate(lines)]
 
 
-def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> int:
-    """Return the width below which the table would be shreds: words may wrap, figures may not."""
-    total = 1
+def _narrowest(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> list[int]:
+    """Return for each column the width below which it would be shreds: lines break between words, and figures nowhere."""
+    from rich.cells import cell_len
+
+    widths: list[int] = []
     for position, column in enumerate(columns):
-        longest = max(len(column.heading), *(len(row[position]) for row in cells))
-        total += 2 + (longest if column.kind != "text" else min(longest, _NARROWEST))
-    return total
+        texts = [column.heading, *(row[position] for row in cells)]
+        longest = max(map(cell_len, texts))
+        words = max(cell_len(word) for text in texts for word in text.split() or [""])
+        widths.append(longest if column.kind != "text" else max(words, min(longest, _NARROWEST)))
+    return widths
 
 
-def _laid_out(cells: Sequence[Sequence[str]], columns: Sequence[Column]) -> Table:
+def _widths(cells: Sequence[Sequence[str]], columns: Sequence[Column], narrowest: list[int], room: int) -> list[int]:
+    """Return the columns' widths within *room*: what is left over goes to words, a character at a time to the most squeezed."""
+    from rich.cells import cell_len
+
+    widths = list(narrowest)
+    longest = [
+        max(cell_len(text) for text in (column.heading, *(row[position] for row in cells)))
+        for position, column in enumerate(columns)
+    ]
+    left = room - _taken(widths)
+    while left > 0:
+        lines, position = max((longest[one] / widths[one], one) for one in range(len(widths)))
+        if lines <= 1:
+            break
+        widths[position] += 1
+        left -= 1
+    return widths
+
+
+def _taken(widths: Sequence[int]) -> int:
+    """Return how wide a table of such columns is, with the space around each."""
+    return sum(widths) + 2 * len(widths)
+
+
+def _laid_out(cells: Sequence[Sequence[str]], columns: Sequence[Column], widths: Sequence[int]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
     laid = Table(box=None, pad_edge=True, padding=(0, 1), header_style="dim" if coloured(sys.stdout) else "")
-    for column in columns:
-        words = column.kind == "text"
-        laid.add_column(
-            Text(column.heading), justify="right" if column.right else "left", no_wrap=not words, overflow="fold"
-        )
+    for column, width in zip(columns, widths, strict=True):
+        laid.add_column(Text(column.heading), justify="right" if column.right else "left", width=width, overflow="fold")
     for row in cells:
         laid.add_row(*(_cell(cell, column) for cell, column in zip(row, columns, strict=True)))
     return laid

@@ -85,17 +85,18 @@ def styled(stream: Any, text: str, style: str = "") -> None:
     """Write one line, in *style* where colour may be used: data in it must neither steer the terminal nor end the line."""
     text = writes(stream, legible.line(text))
     if _recording is None and not (style and coloured(stream)):
-        for part in _wrapped(stream, text):
+        for part in wrapped(stream, text):
             stream.write(part + "\n")
         return
     from rich.text import Text
 
-    console(stream).print(Text(text, style=style))
+    for part in wrapped(stream, text):
+        console(stream).print(Text(part, style=style), soft_wrap=_recording is None)
 
 
-def _wrapped(stream: Any, text: str) -> list[str]:
-    """Return *text* in lines that fit a terminal, broken between words; a pipe gets it whole."""
-    if not is_terminal(stream) or len(text) <= (width := console(stream).width):
+def wrapped(stream: Any, text: str) -> list[str]:
+    """Return *text* in lines that fit a terminal, broken between words and never inside one; a pipe gets it whole."""
+    if _recording is not None or not is_terminal(stream) or len(text) <= (width := console(stream).width):
         return [text]
 
     indent = " " * (len(text) - len(text.lstrip()))

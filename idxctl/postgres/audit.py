@@ -8,7 +8,7 @@ so that roles which work and operate can neither change nor delete what was note
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -59,6 +59,13 @@ def entries(
 ) -> list[Entry]:
     """Return acts, the newest first: those no older than *since*, of one *action*, *limit* of them at the most."""
     return [Entry(*row) for row in conn.run(SQL["entries"], since=since, action=action, limit=limit)]
+
+
+def every_entry(
+    conn: Connection, *, since: timedelta | None = None, action: str | None = None, limit: int | None = None
+) -> Iterator[Entry]:
+    """Yield what `entries` returns, read while it is taken, in one transaction: years of it have no place in memory."""
+    return (Entry(*row) for row in conn.stream(SQL["entries"], since=since, action=action, limit=limit))
 
 
 def total(conn: Connection, *, since: timedelta | None = None, action: str | None = None) -> int:
