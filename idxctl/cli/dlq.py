@@ -24,6 +24,7 @@ from idxctl.cli.state import (
     current,
     duration,
 )
+from idxctl.core.durations import format_counted
 from idxctl.core.errors import IdxctlError, PartlyDone
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _say_stats(found: Stats, output: Output) -> None:
     if not found.total:
         render.headline("ok", "No dead letters.", output)
         return
-    letters, groups = _counted(found.total, "dead letter"), _counted(len(found.by_error), "group")
+    letters, groups = format_counted(found.total, "dead letter"), format_counted(len(found.by_error), "group")
     names = sorted({name for one in found.by_error for name in one.indexes})
     alone = f" of {names[0]}" if output is Output.TABLE and len(names) == 1 else ""  # room for the causes
     render.headline("warn", f"{letters}{alone} in {groups}, oldest {render.shown(found.oldest_task, 'since')}", output)
@@ -81,10 +82,6 @@ def _tuple(given: list[_Of] | None) -> tuple[_Of, ...] | None:
 def _columns(of: type[Group | Letter]) -> list[Column]:
     """Return a column for each field, named as in JSON."""
     return [Column(name) for name in of.__dataclass_fields__]
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _group(one: Group, *, cut: bool) -> dict[str, object]:
@@ -227,7 +224,7 @@ def export(
         dlq.refuse_existing(file)
         with render.progress("export", dlq.count(conn, chosen)) as bar:
             done = dlq.export(conn, chosen, file, told=bar.update)
-    render.say(f"{_counted(len(done.ids), 'dead letter')} written to {file}")
+    render.say(f"{format_counted(len(done.ids), 'dead letter')} written to {file}")
 
 
 @app.command(epilog=exits(3, 8))
@@ -396,7 +393,7 @@ def _tell_purged(done: Purged, output: Output) -> None:
 def _purged(done: Purged) -> str:
     if not done.purged:
         return "Nothing to purge."
-    count = _counted(done.purged, "dead letter")
+    count = format_counted(done.purged, "dead letter")
     if done.dry_run:
         return f"{count} would be purged, the oldest {render.shown(done.oldest, 'since')} old"
     return f"{count} purged" + (f"; {done.file} holds them" if done.file else "")

@@ -1,8 +1,7 @@
 """
 Fan-outs: one task becomes many, after the commit of the change that made it.
 
-`keys` runs a watch's lookup query over the changed rows (C1), `sweep` enqueues every id that an index holds (C3), and
-`due` enqueues the documents that change with time alone. A `keys` task that is *coarse* names no rows: capture could not
+`keys` runs a watch's lookup query over the changed rows (C1), `sweep` enqueues every id that an index holds (C3). A `keys` task that is *coarse* names no rows: capture could not
 tell them, so every row and every document is looked at (C6). Each of them ends in tasks for documents.
 """
 
@@ -111,7 +110,7 @@ class _Coarse:
     broken: Reason | None = None
 
 
-def _broken(what: str, error: PostgresRefused) -> Reason:
+def broken(what: str, error: PostgresRefused) -> Reason:
     """Return the reason of a query that PostgreSQL refuses; *what* says which, and that it does."""
     return Reason(Kind.NO_LOOKUP, error.detail, f"sql_{error.sqlstate}", about=what)
 
@@ -149,7 +148,7 @@ def _coarse(
     try:
         count = _every_row(conn, batch, one, generations)
     except PostgresRefused as error:
-        why = _broken(f"the document query of {batch.index} does not run", error)
+        why = broken(f"the document query of {batch.index} does not run", error)
         return _Coarse(failed=(replace(one, attempts=one.attempts + 1),), broken=why)
     return _Coarse(count + _sweep(conn, client, batch, one, generations))
 
@@ -180,7 +179,7 @@ def _rows_of(conn: Connection, batch: Batch, task: Task, generation: Generation)
         enqueued_at=_as_written(task.enqueued_at),
         rows=rows_of(definition),
     )
-    into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
+    into = queue_columns(conn, "index_name, document_id, priority, enqueued_at, origin")
     with conn.patient(_PATIENCE_SECONDS), conn.transaction():
         return carry_over(conn, tasks, into, local=definition.in_force)
 
@@ -231,7 +230,7 @@ def _keys(
             count += fixed
             continue
         failed += part
-        why = _broken(f"the keys query over {schema}.{table} does not run", error)
+        why = broken(f"the keys query over {schema}.{table} does not run", error)
     return count, failed, why
 
 
@@ -294,7 +293,7 @@ def _look_up(
             query=lookups.expansion(definition, rows, types, by_stored_types=by_stored_types),
         )
         try:
-            into = _tasks(conn, "index_name, document_id, priority, enqueued_at, origin")
+            into = queue_columns(conn, "index_name, document_id, priority, enqueued_at, origin")
             with conn.patient(_PATIENCE_SECONDS):
                 return carry_over(conn, tasks, into, local=lookups.local_settings(definition, rendered)), None
         except PostgresRefused as error:
@@ -309,7 +308,7 @@ def _as_written(at: datetime) -> sql.Literal:
     return sql.Literal(at.isoformat())
 
 
-def _tasks(conn: Connection, columns: str) -> sql.Composed:
+def queue_columns(conn: Connection, columns: str) -> sql.Composed:
     """Return the queue as rows are copied into it."""
     return sql.SQL("{}.opensearch_indexing_queue ({})").format(sql.Identifier(conn.schema), sql.SQL(columns))
 
@@ -365,43 +364,3 @@ def _sweep_one(conn: Connection, client: Client, index: str, task: Task, generat
         ).rowcount
         reach("expand.swept_page")
     return count
-
-
-@dataclass(frozen=True)
-class Due:
-    """What time has made due. ``broken`` says why a watch could not be looked at."""
-
-    enqueued: int = 0
-    broken: tuple[tuple[str, Reason], ...] = ()  # index, reason
-
-
-def due(conn: Connection) -> Due:
-    """
-    Enqueue the documents whose `at` column has been passed since the watermark.
-
-    One transaction; watches that another worker looks at are skipped, and one that cannot be read holds up no other: its
-    watermark stays. A row that is committed with a time already past is captured by its own trigger, so the watermark need
-    not wait for open transactions.
-    """
-    count = 0
-    broken: list[tuple[str, Reason]] = []
-    with conn.transaction():
-        for watch_id, index, definition, schema, table, watermark in conn.run(SQL["at_watches"]).fetchall():
-            now = conn.execute(b"SELECT clock_timestamp()").fetchone()
-            assert now is not None
-            tasks = sql.SQL(
-                "SELECT {index}, found.id, {priority}, 'at' FROM ({query}) AS found (id) WHERE found.id IS NOT NULL"
-            ).format(
-                index=sql.Literal(index),
-                priority=sql.Literal(PRIORITIES[definition.get("priority", "normal")]),
-                query=lookups.passed(conn, definition, schema, table, after=watermark, upto=now[0]),
-            )
-            try:
-                into = _tasks(conn, "index_name, document_id, priority, origin")
-                with conn.patient(_PATIENCE_SECONDS):
-                    count += carry_over(conn, tasks, into, local=lookups.local_settings(definition))
-            except PostgresRefused as error:
-                broken.append((index, _broken(f"table {schema}.{table} cannot be searched for what is due", error)))
-                continue
-            conn.run(SQL["move_watermark"], id=watch_id, upto=now[0])
-    return Due(count, tuple(broken))

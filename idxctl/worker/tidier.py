@@ -17,7 +17,7 @@ from idxctl.core.reasons import Reason
 from idxctl.indexes import generations, retire
 from idxctl.opensearch.client import Client
 from idxctl.postgres.connect import Connection, Pool
-from idxctl.queue import expand, gaps, rescue
+from idxctl.queue import due, gaps, rescue
 from idxctl.worker import registry
 from idxctl.worker.carry import Carrier
 from idxctl.worker.options import Options, fact
@@ -69,7 +69,7 @@ class Tidier:
         """Enqueue what time has made due; a watch that cannot be looked at is told of once."""
         if repaired := gaps.repair(conn):
             fact("gap", f"changes left no task while the queue was away: all of {repaired} indexes is looked at again")
-        broken = set(expand.due(conn).broken)
+        broken = set(due.due(conn).broken)
         for index, why in sorted(broken - self._told, key=str):
             fact("broken", why.sentence, index=index)
         self._told = broken

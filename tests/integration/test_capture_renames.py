@@ -154,7 +154,7 @@ def test_names_that_cannot_be_meant_are_refused_with_the_way_out(db):
 
 
 def test_a_column_of_times_is_found_by_either_name(db):
-    from idxctl.queue import expand
+    from idxctl.queue import due
 
     db.sql("CREATE TABLE docs (id int PRIMARY KEY, expires_at timestamptz)")
     db.watch({"table": "docs", "key": ("id",), "at": "ends_at", "was": {"ends_at": "expires_at"}})
@@ -163,10 +163,10 @@ def test_a_column_of_times_is_found_by_either_name(db):
         "TRUNCATE opensearch_indexing_queue",
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 hour'",
     )
-    assert (expand.due(db.conn).broken, db.ids()) == ((), each_once(1, 2))
+    assert (due.due(db.conn).broken, db.ids()) == ((), each_once(1, 2))
     db.sql("ALTER TABLE docs RENAME expires_at TO ends_at")
     db.sql("UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 hour'")
-    assert (expand.due(db.conn).broken, db.ids()) == ((), each_once(1, 2))
+    assert (due.due(db.conn).broken, db.ids()) == ((), each_once(1, 2))
 
 
 # With an index, and an application that never stops ----------------------------------------------------------------------

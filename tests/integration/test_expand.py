@@ -7,7 +7,7 @@ import pytest
 from psycopg.conninfo import make_conninfo
 
 from idxctl.core.errors import IdxctlError
-from idxctl.queue import gaps, rescue
+from idxctl.queue import due, gaps, rescue
 
 
 def test_a_listing_that_moves_into_a_category_while_it_is_renamed_gets_the_new_name(items):
@@ -172,7 +172,6 @@ def test_a_sweep_of_a_generation_that_was_retired_meanwhile_leaves_it_out(items,
 
 
 def test_rows_that_become_due_with_time_are_enqueued_once(items):
-    from idxctl.queue import expand
 
     items.configure(toml=items.config.read_text().replace('ignore = ["seen"]', 'at = "due"'))
     items.sql("ALTER TABLE items ADD COLUMN due timestamptz")
@@ -183,22 +182,21 @@ def test_rows_that_become_due_with_time_are_enqueued_once(items):
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
     items.sql("SET session_replication_role = replica")
-    assert expand.due(items.conn).enqueued == 0
+    assert due.due(items.conn).enqueued == 0
     items.application.execute("ALTER TABLE items DISABLE TRIGGER ALL")
     items.sql("UPDATE items SET due = now() - interval '30 seconds' WHERE id = 1")
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
-    assert expand.due(items.conn).enqueued == 1
+    assert due.due(items.conn).enqueued == 1
     assert items.sql("SELECT document_id, origin FROM opensearch_indexing_queue") == [("1", "at")]
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = at_watermark - interval '1 second' WHERE at_watermark IS NOT NULL"
     )
-    assert expand.due(items.conn).enqueued == 0
+    assert due.due(items.conn).enqueued == 0
 
 
 def test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time(items):
-    from idxctl.queue import expand
 
     watches = items.config.read_text().replace('ignore = ["seen"]', 'at = "due"')
     first = f'[[indexes.{items.index}.watch]]\ntable = "events"\nkey_sql = "unnest(ids)"\nat = "due"\n\n'
@@ -213,13 +211,13 @@ def test_a_watch_whose_table_is_gone_holds_up_no_other_that_looks_at_the_time(it
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
-    assert expand.due(items.conn) == expand.Due(3)
+    assert due.due(items.conn) == due.Due(3)
     items.drain()
     items.sql("DROP TABLE events")
     items.sql(
         "UPDATE opensearch_indexing_watches SET at_watermark = now() - interval '1 minute' WHERE at_watermark IS NOT NULL"
     )
-    found = expand.due(items.conn)
+    found = due.due(items.conn)
     assert found.enqueued == 1
     ((index, why),) = found.broken
     assert (index, "events" in why.sentence) == (items.index, True)

@@ -382,6 +382,6 @@ MUTANTS = (
             "tests/integration/test_expand.py::test_truncate_empties_the_index_once_batches_in_flight_are_through",
             HISTORIES,
         ),
-        (Code("_others(conn, batch, waited_for, bytes_gone_after_seconds)", "False"),),
+        (Code("_others(conn, batch, _before(batch, task), bytes_gone_after_seconds)", "False"),),
     ),
 )

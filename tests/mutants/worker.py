@@ -51,7 +51,7 @@ MUTANTS = (
         (
             Code(
                 """
-                broken.append((index, __))
+                failed.append((index, __))
                 continue
             """,
                 "raise",
