@@ -42,7 +42,9 @@ def back(
     dry_run: DryRunOption = False,
 ) -> None:
     """
-    Put the generation that was live before back into service, with all aliases. `reindex forward` undoes it.
+    Put the previous generation back into service, with all aliases.
+
+    `reindex forward` undoes it.
 
     It has been written all the while, so it is current, and it serves documents of its own shape. One that lacks documents
     is refused.
@@ -58,7 +60,7 @@ def forward(
     reason: ReasonOption = None,
     dry_run: DryRunOption = False,
 ) -> None:
-    """Put the generation that was rolled back into service again."""
+    """Undo a rollback: the newer generation is in service again."""
     _turn("forward", output, index, keep, force=force, reason=reason, dry_run=dry_run)
 
 
