@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from idxctl.capture.plan import InvalidWatches, survey
-from idxctl.postgres.connect import PostgresRefused
+from idxctl.core.errors import PostgresRefused
 from support.capture import Captured, index
 from support.rig import Rig, until
 
