@@ -46,7 +46,8 @@ def test_the_commands_of_every_day_run(newcomer, index_prefix):
     ]
     assert len(lines) > 8
     for line in lines:
-        newcomer.type(line.replace("queue add 12345", f"queue add --index {index_prefix} 12345"))
+        if "explain" not in line:  # of a listing that is not there it says so, with 7: test_explain has both ends
+            newcomer.type(line.replace("queue add 12345", f"queue add --index {index_prefix} 12345"))
 
 
 def test_what_is_not_typed_is_there():
