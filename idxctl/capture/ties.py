@@ -68,10 +68,10 @@ class Level:
             level = level.around
 
     def beside(self) -> Iterator[Level]:
-        """Yield it, and what it reads as if it stood there itself: subqueries in FROM, but for those that unite others."""
+        """Yield it, and what it reads as if it stood there itself: subqueries in FROM, but for the arms of a union."""
         yield self
         for one in () if self.united else self.below.values():
-            if not one.united and not one.recursive:
+            if not one.recursive:
                 yield from one.beside()
 
     def all_uses(self) -> Iterator[int]:
